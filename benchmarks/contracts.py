@@ -1,0 +1,195 @@
+"""The nouns of the experiment. Read this first.
+
+    Dataset --protocol--> Split --detector--> scores --metrics--> Result --tracking--> report
+
+Nothing here computes anything but a hash: each class says what travels between two stages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+Parameters = Mapping[str, Any]
+Progress = Callable[[str, int, int], None]
+"""Called as ``progress(what, done, total)`` while something long goes on."""
+
+
+class UsageError(ValueError):
+    """What was asked for cannot be done: a name, a value or a combination is wrong. Exit code 2."""
+
+
+class MissingDataError(FileNotFoundError):
+    """A data set is not there, not readable or not what its digest says. Exit code 3."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled images with their official partition.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the table, on the command line and in ``published.csv``.
+    images : sequence of n uint8 arrays, each (height, width) or (height, width, 3)
+        In native channels. May be lazy: ``len(images)``, ``images[i]`` and ``images[a:b]`` are all that is asked of it.
+    labels : ndarray of shape (n,), int64
+        Positions in ``class_names``.
+    is_train : ndarray of shape (n,), bool
+    class_names : tuple of str
+        Slugs: ``t_shirt_top``, not ``T-shirt/top``.
+    fingerprint : str
+        SHA-256 (hexadecimal) of the decoded images, labels and partition.
+    """
+
+    name: str
+    images: Sequence[np.ndarray]
+    labels: np.ndarray
+    is_train: np.ndarray
+    class_names: tuple[str, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which rows train, which are scored, and which of those are anomalies. No pixels inside.
+
+    Attributes
+    ----------
+    name : str
+        Unique in its protocol, a path component: ``airplane``, ``airplane-n10-draw0``.
+    class_name : str
+        The class that the split is about, as metrics name it.
+    x : float or None
+        The value on a curve's axis (contamination as a fraction, number of images, group size), or None.
+    draw : int
+        Which of several random draws this is, from 0.
+    train, test : ndarray of int64, (n,), or (n_groups, size)
+        Row numbers of the data set.
+    is_anomaly : ndarray of bool, aligned with ``test``
+    """
+
+    name: str
+    class_name: str
+    x: float | None
+    draw: int
+    train: np.ndarray
+    test: np.ndarray
+    is_anomaly: np.ndarray
+
+
+class Detector(Protocol):
+    """What every method offers. Optional: ``check_rows(n)`` raises ValueError if it cannot train on n rows, and ``score_path(X)``
+    yields ``(params, scores, nearest)`` for a whole grid at once, ``nearest`` being rows of the training array (n, k) or None.
+    """
+
+    def fit(self, X: np.ndarray, *, monitor: Callable[..., None] | None = None, checkpoint: Path | None = None) -> Detector:
+        """Learn from normal rows alone, shape (n, ...). ``monitor`` is called with losses; ``checkpoint`` is a path to continue from."""
+
+    def anomaly_score(self, X: np.ndarray) -> np.ndarray:
+        """Score rows, shape (n,): higher is more anomalous, and no row's score depends on the others."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One cell of the benchmark: what is run, on what, with which parameters.
+
+    ``resolved`` holds what the names stand for today (digests of data and weights, preprocessing, engine, versions of protocol
+    and detector), so that a changed meaning is another cell. It is empty until `benchmarks.resolve.resolve` has filled it.
+    """
+
+    dataset: str
+    protocol: str
+    detector: str
+    input: str
+    normalize: str = "none"
+    variant: str = ""
+    detector_params: Parameters = field(default_factory=dict)
+    protocol_params: Parameters = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    partition: str = "test"
+    preset: str = "paper"
+    seed: int = 0
+    resolved: Parameters = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Hash of everything above: equal keys mean equal results."""
+        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The experiment, flat, as MLflow and the tables show it: the same names in every run, numbers as plain numbers."""
+        kind, _, encoder = self.input.partition(":")
+        flat = {
+            "dataset": self.dataset,
+            "protocol": self.protocol,
+            "detector": self.detector,
+            "variant": self.variant or "none",
+            "input": self.input,
+            "encoder": encoder if kind == "features" else "none",
+            "normalize": self.normalize,
+            "classes": ",".join(self.classes) or "all",
+            "partition": self.partition,
+            "preset": self.preset,
+            "seed": self.seed,
+        }
+        return {**flat, **self.protocol_params, **self.detector_params}
+
+    def with_params(self, **params: Any) -> Experiment:
+        """The same cell with other detector parameters."""
+        return replace(self, detector_params={**self.detector_params, **params})
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one detector did on one split.
+
+    Attributes
+    ----------
+    experiment : Experiment
+    split : str
+        The split's name; ``class_name``, ``x`` and ``draw`` are copied from it.
+    metrics : dict
+        ``rocauc``, ``rocauc_low``, ``rocauc_high``, ``average_precision``, ``prevalence``; fractions in [0, 1].
+    scores : ndarray of shape (n_test,), float32
+        Higher is more anomalous.
+    rows : ndarray of int64, (n_test,) or (n_test, size)
+        The data set's rows that were scored.
+    is_anomaly : ndarray of shape (n_test,), bool
+    nearest : ndarray of int64 of shape (n_test, at most 10), or None
+        The data set's rows of the nearest training images, where the detector knows them.
+    provenance : dict
+        Commit, dirty, versions, device, engine, host.
+    """
+
+    experiment: Experiment
+    split: str
+    class_name: str
+    x: float | None
+    draw: int
+    metrics: Mapping[str, float]
+    scores: np.ndarray
+    rows: np.ndarray
+    is_anomaly: np.ndarray
+    nearest: np.ndarray | None
+    n_train: int
+    n_test: int
+    fit_seconds: float
+    score_seconds: float
+    provenance: Mapping[str, Any]
+
+
+class RunSplits(Protocol):
+    """A protocol's function: ``labels, is_train, class_names`` and its own parameters in, splits out."""
+
+    def __call__(
+        self, labels: np.ndarray, is_train: np.ndarray, class_names: Sequence[str], **params: Any
+    ) -> Iterator[Split]: ...
