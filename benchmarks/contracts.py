@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +27,29 @@ class UsageError(ValueError):
 
 class MissingDataError(FileNotFoundError):
     """A data set is not there, not readable or not what its digest says. Exit code 3."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where things are and how they are computed on this machine: never part of a key, except through what it resolves to.
+
+    Attributes
+    ----------
+    home : Path
+        ``data/``, ``weights/``, ``features/`` and ``cells/`` live here; ``DN2_HOME``.
+    root : Path or None
+        A folder that already holds the data set, in the layout its authors (or torchvision) publish.
+    weights : Path or None
+        A checkpoint to use in place of the one under ``home/weights``.
+    engine, device : str or None
+        How networks run; None chooses by the machine.
+    """
+
+    home: Path
+    root: Path | None = None
+    weights: Path | None = None
+    engine: str | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +124,7 @@ class Experiment:
     """One cell of the benchmark: what is run, on what, with which parameters.
 
     ``resolved`` holds what the names stand for today (digests of data and weights, preprocessing, engine, versions of protocol
-    and detector), so that a changed meaning is another cell. It is empty until `benchmarks.resolve.resolve` has filled it.
+    and detector), so that a changed meaning is another cell. It is empty until `benchmarks.experiments.resolve` has filled it.
     """
 
     dataset: str
@@ -185,11 +208,3 @@ class Result:
     fit_seconds: float
     score_seconds: float
     provenance: Mapping[str, Any]
-
-
-class RunSplits(Protocol):
-    """A protocol's function: ``labels, is_train, class_names`` and its own parameters in, splits out."""
-
-    def __call__(
-        self, labels: np.ndarray, is_train: np.ndarray, class_names: Sequence[str], **params: Any
-    ) -> Iterator[Split]: ...
