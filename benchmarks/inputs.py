@@ -1,0 +1,106 @@
+"""What a detector eats: ``features:<encoder>[+<encoder>...]``, computed once per data set and read from the store ever after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.contracts import Dataset, Progress, UsageError, Workspace
+from benchmarks.names import check_name
+
+
+@dataclass(frozen=True)
+class Rows:
+    """An input as an array that is read by rows: ``X[rows]`` gathers them, normalises each encoder's apart, and joins them.
+
+    Attributes
+    ----------
+    parts : sequence of n x d_i float32 arrays
+        Features of one encoder each, memory-mapped; only the rows asked for are ever held.
+    normalize : callable
+    images_per_second : float or None
+        How fast the features were extracted, from the store's manifest.
+    """
+
+    parts: Sequence[Any]
+    normalize: Callable[[np.ndarray], np.ndarray]
+    images_per_second: float | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows, and width over all parts."""
+        return len(self.parts[0]), sum(part.shape[1] for part in self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts[0])
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Gather rows of any shape (...): returns float32 of shape (..., d)."""
+        parts = [self.normalize(np.asarray(part[rows])) for part in self.parts]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+
+def encoder_names(name: str) -> list[str]:
+    """The encoders of an input's name: ``features:a+b`` gives a and b.
+
+    Raises
+    ------
+    UsageError
+        If it is not ``features:`` and a list of names.
+    """
+    kind, _, encoders = name.partition(":")
+    if kind != "features" or not all(encoders.split("+")):
+        raise UsageError(f"input '{name}' is not of the form features:ENCODER[+ENCODER...]: choose one of `python -m benchmarks ls`.")
+    return encoders.split("+")
+
+
+def input_identity(name: str, workspace: Workspace) -> dict[str, Any]:
+    """What an input's name stands for today: each encoder's weights by digest, the preprocessing, how the network runs.
+
+    Raises
+    ------
+    UsageError
+        If the input or an encoder is unknown.
+    MissingWeightsError
+        If an encoder's weights are not on this machine.
+    """
+    from dn2 import encoders, engines, features
+
+    digests = {}
+    for encoder_name in encoder_names(name):
+        encoder = encoders.get_encoder(encoder_name)
+        digests[encoder_name] = encoders.weights_digest(encoders.find_weights(encoder, workspace.home / "weights", workspace.weights))
+    return {
+        "weights": digests,
+        "preprocessing": features.PREPROCESSING,
+        "engine": engines.engine_class(workspace.engine, workspace.device),
+    }
+
+
+def load_input(dataset: Dataset, name: str, normalize: str, workspace: Workspace, progress: Progress | None = None) -> Rows:
+    """Read an input's rows, computing first whatever the store does not hold yet.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    name : str
+        ``features:<encoder>[+<encoder>...]``.
+    normalize : {"none", "l2", "power"}
+    workspace : Workspace
+    progress : callable, optional
+        Told of each encoder's images done and to do.
+
+    Raises
+    ------
+    UsageError, MissingWeightsError
+    """
+    from dn2 import normalize as normalizations
+
+    check_name(normalize, normalizations.NORMALIZATIONS, "normalisation")
+    parts = [_features(dataset, encoder, workspace, progress) for encoder in encoder_names(name)]
+    rates = [part.images_per_second for part in parts]
+    joined_rate = 1 / sum(1 / rate for rate in rates) if all(rates) else None
+    return Rows(parts, normalizations.NORMALIZATIONS[normalize], joined_rate)
