@@ -137,7 +137,6 @@ class Experiment:
     protocol_params: Parameters = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     partition: str = "test"
-    preset: str = "paper"
     seed: int = 0
     resolved: Parameters = field(default_factory=dict)
 
@@ -161,7 +160,6 @@ class Experiment:
             "normalize": self.normalize,
             "classes": ",".join(self.classes) or "all",
             "partition": self.partition,
-            "preset": self.preset,
             "seed": self.seed,
         }
         return {**flat, **self.protocol_params, **self.detector_params}

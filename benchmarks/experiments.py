@@ -1,0 +1,127 @@
+"""From what was asked for to cells: the product of all lists, every name checked, every name resolved to what it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+from benchmarks.contracts import Dataset, Experiment, UsageError, Workspace
+from benchmarks.datasets import DATASETS
+from benchmarks.detectors import DETECTORS, detector_params, make_detector
+from benchmarks.inputs import encoder_names, input_identity
+from benchmarks.names import check_name
+from benchmarks.protocols import PROTOCOLS, make_splits
+from dn2.encoders import get_encoder
+from dn2.normalize import NORMALIZATIONS
+
+
+def make_experiments(
+    *,
+    datasets: Sequence[str],
+    detectors: Sequence[str] = ("dn2",),
+    protocol: str = "one_vs_rest",
+    encoders: Sequence[str] = ("efficientnet_lite0",),
+    normalize: Sequence[str] = ("none",),
+    variant: str = "",
+    params: Mapping[str, Sequence[Any]] | None = None,
+    classes: Sequence[str] = (),
+    seed: int = 0,
+) -> list[Experiment]:
+    """Make one cell for each combination of the lists.
+
+    Parameters
+    ----------
+    datasets, detectors, encoders, normalize : sequences of names
+    protocol, variant : str
+    params : mapping of parameter name to the values to try, optional
+        Detector parameters, such as ``{"k": [1, 2, 5]}``.
+    classes : sequence of str
+        The classes that take their turn; empty means all.
+    seed : int
+        At least 0.
+
+    Raises
+    ------
+    UsageError
+        If a name is unknown, a list is empty, or the seed is negative.
+    """
+    params = params or {}
+    if seed < 0:
+        raise UsageError(f"seed must be at least 0, got {seed}.")
+    lists = {"dataset": datasets, "detector": detectors, "encoder": encoders, "normalize": normalize, **params}
+    for name, values in lists.items():
+        if not values:
+            raise UsageError(f"{name} needs at least one value, got none.")
+    check_name(protocol, PROTOCOLS, "protocol")
+    for name in normalize:
+        check_name(name, NORMALIZATIONS, "normalisation")
+    for encoder in encoders:
+        check_encoders(encoder)
+    cells = []
+    for dataset, detector, encoder, how, *values in product(*lists.values()):
+        cells.append(
+            Experiment(
+                dataset=check_name(dataset, DATASETS, "data set"),
+                protocol=protocol,
+                detector=detector,
+                input=f"features:{encoder}",
+                normalize=how,
+                variant=variant,
+                detector_params=detector_params(detector, variant, dict(zip(params, values, strict=True))),
+                protocol_params=PROTOCOLS[protocol].defaults,
+                classes=tuple(classes),
+                seed=seed,
+            )
+        )
+    return list({cell.key: cell for cell in cells}.values())
+
+
+def check_encoders(name: str) -> None:
+    """Check each encoder of a name such as ``efficientnet_lite0+resnet18``.
+
+    Raises
+    ------
+    UsageError
+        If one is unknown.
+    """
+    for encoder in encoder_names(f"features:{name}"):
+        try:
+            get_encoder(encoder)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+
+def resolve(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Experiment:
+    """Write into a cell what its names stand for, so that its key changes when one of them changes its meaning.
+
+    Raises
+    ------
+    UsageError
+        If a weights file is not what the encoder needs.
+    MissingWeightsError
+        If an encoder's weights are not on this machine.
+    """
+    try:
+        identity = input_identity(experiment.input, workspace)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    versions = {"protocol": PROTOCOLS[experiment.protocol].version, "detector": DETECTORS[experiment.detector].version}
+    return replace(experiment, resolved={"data": dataset.fingerprint, "versions": versions, **identity})
+
+
+def check(experiment: Experiment, dataset: Dataset) -> None:
+    """Find out before any work whether a cell can run: its classes exist, and its detector can train on each split's rows.
+
+    Raises
+    ------
+    UsageError
+    """
+    check_rows = getattr(make_detector(experiment), "check_rows", None)
+    for split in make_splits(experiment, dataset):
+        if check_rows is not None:
+            try:
+                check_rows(len(split.train))
+            except ValueError as error:
+                raise UsageError(f"{dataset.name}, {split.name}: {error}") from None
