@@ -1,0 +1,93 @@
+"""``ls``: everything that can be named, and what of it is on this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.commands.options import home_option, json_option
+
+
+@click.command()
+@home_option
+@json_option
+def ls(home: Path, as_json: bool) -> None:
+    """List data sets, encoders, detectors, protocols and suites, and what is on this machine."""
+    tables = {
+        "datasets": list(_datasets(home)),
+        "encoders": list(_encoders(home)),
+        "detectors": list(_detectors()),
+        "protocols": list(_protocols()),
+        "suites": list(_suites()),
+    }
+    if as_json:
+        click.echo(json.dumps(tables, indent=2))
+        return
+    for title, entries in tables.items():
+        click.echo(f"{title.upper()}")
+        for entry in entries:
+            click.echo("  " + _line(entry))
+        click.echo()
+    click.echo(f"On disk means under {home}. Any network of timm's: --encoder timm:NAME --weights FILE; a+b joins two encoders.")
+
+
+def _line(entry: dict[str, Any]) -> str:
+    here = {True: "on disk ", False: "to fetch", None: ""}[entry.get("on_disk")]
+    return f"{entry['name']:<20} {here:<9}{entry['summary']}".rstrip()
+
+
+def _datasets(home: Path) -> Iterable[dict[str, Any]]:
+    from benchmarks.datasets import DATASETS, is_on_disk
+
+    for name, entry in DATASETS.items():
+        shape = " x ".join(map(str, entry.shape))
+        summary = f"{entry.title}: {entry.n_train:,} + {entry.n_test:,} images of {shape}, {entry.n_classes} classes; {entry.licence}"
+        yield {"name": name, "summary": summary, "on_disk": is_on_disk(name, home), "fingerprint": entry.fingerprint}
+
+
+def _encoders(home: Path) -> Iterable[dict[str, Any]]:
+    from dn2.encoders import ENCODERS, MissingWeightsError, find_weights
+
+    for name, encoder in ENCODERS.items():
+        try:
+            on_disk = bool(find_weights(encoder, home / "weights"))
+        except MissingWeightsError:
+            on_disk = False
+        summary = f"{encoder.width} features, {encoder.size_bytes / 1e6:.0f} MB, {encoder.source.split(':')[0]}, {encoder.licence}"
+        yield {
+            "name": name,
+            "summary": summary,
+            "on_disk": on_disk,
+            "weights": encoder.filename,
+            "sha256": encoder.sha256,
+            "source": encoder.source,
+            "size_bytes": encoder.size_bytes,
+            "width": encoder.width,
+            "licence": encoder.licence,
+        }
+
+
+def _detectors() -> Iterable[dict[str, Any]]:
+    from benchmarks.detectors import DETECTORS
+
+    for name, entry in DETECTORS.items():
+        params = ", ".join(f"{key}={value}" for key, value in entry.defaults.items())
+        yield {"name": name, "summary": f"{entry.summary} ({params})", "input": entry.input, "variants": list(entry.variants)}
+
+
+def _protocols() -> Iterable[dict[str, Any]]:
+    from benchmarks.protocols import PROTOCOLS
+
+    for name, entry in PROTOCOLS.items():
+        yield {"name": name, "summary": entry.definition, "params": dict(entry.defaults)}
+
+
+def _suites() -> Iterable[dict[str, Any]]:
+    from benchmarks.suites import SUITES
+
+    for name, suite in SUITES.items():
+        yield {"name": name, "summary": suite.title}

@@ -1,0 +1,121 @@
+"""Who may import whom, held against the imports that are really in the files."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+OURS = ("dn2", "baselines", "benchmarks")
+
+# file or folder -> what of ours it may import, besides modules of its own folder. The longest matching key counts.
+ALLOWED = {
+    "dn2": {"dn2"},
+    "baselines": {"baselines"},
+    "benchmarks.contracts": set(),
+    "benchmarks.names": {"benchmarks.contracts"},
+    "benchmarks.protocols": {"benchmarks.contracts", "benchmarks.names"},
+    "benchmarks.metrics": {"benchmarks.contracts"},
+    "benchmarks.suites": {"benchmarks.contracts"},
+    "benchmarks.cells": {"benchmarks.contracts"},
+    "benchmarks.tracking": {"benchmarks.contracts"},
+    "benchmarks.figures": {"benchmarks.contracts"},
+    "benchmarks.provenance": {"benchmarks.contracts"},
+    "benchmarks.datasets": {"benchmarks.contracts", "benchmarks.names", "benchmarks.datasets"},
+    "benchmarks.fetch": {"benchmarks.contracts", "benchmarks.names", "benchmarks.datasets", "dn2.encoders"},
+    "benchmarks.inputs": {"benchmarks.contracts", "benchmarks.names", "dn2"},
+    "benchmarks.detectors": {"benchmarks.contracts", "benchmarks.names"},
+    "benchmarks.experiments": {
+        "benchmarks.contracts",
+        "benchmarks.names",
+        "benchmarks.datasets",
+        "benchmarks.detectors",
+        "benchmarks.inputs",
+        "benchmarks.protocols",
+        "dn2",
+    },
+    "benchmarks.run": {
+        "benchmarks.contracts",
+        "benchmarks.detectors",
+        "benchmarks.inputs",
+        "benchmarks.metrics",
+        "benchmarks.protocols",
+    },
+    "benchmarks.session": {
+        "benchmarks.contracts",
+        "benchmarks.cells",
+        "benchmarks.datasets",
+        "benchmarks.detectors",
+        "benchmarks.experiments",
+        "benchmarks.inputs",
+        "benchmarks.protocols",
+        "benchmarks.provenance",
+        "benchmarks.report",
+        "benchmarks.figures",
+        "benchmarks.run",
+        "benchmarks.tracking",
+    },
+    "benchmarks.report": {"benchmarks.contracts", "benchmarks.tracking", "benchmarks.figures", "benchmarks.metrics"},
+    "benchmarks.commands": {"benchmarks", "dn2"},
+    "benchmarks.__main__": {"benchmarks", "dn2"},
+}
+
+# package -> the only places that may import it
+ONLY_IN = {
+    "mlflow": {"benchmarks.tracking"},
+    "matplotlib": {"benchmarks.figures"},
+    "faiss": {"dn2.neighbors"},
+    "click": {"benchmarks.commands", "benchmarks.__main__"},
+    "subprocess": {"benchmarks.fetch", "benchmarks.provenance", "benchmarks.tracking"},
+    "urllib": {"benchmarks.fetch", "benchmarks.tracking"},
+}
+
+
+def modules():
+    for package in OURS:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module in OURS)
+
+
+def within(name, places):
+    return any(name == place or name.startswith(place + ".") for place in places)
+
+
+def rule_of(module):
+    return max((key for key in ALLOWED if within(module, {key})), key=len, default=None)
+
+
+@pytest.mark.parametrize(("module", "path"), modules())
+def test_imports_follow_the_table(module, path):
+    if module in OURS:
+        assert not [name for name in imports(path) if name.split(".")[0] in OURS]
+        return
+    rule = rule_of(module)
+    assert rule is not None, f"{module} is in no row of the table: add one"
+    for name in imports(path):
+        if name.split(".")[0] in OURS and name not in OURS:
+            assert within(name, ALLOWED[rule] | {module}), f"{module} may not import {name}"
+        for package, places in ONLY_IN.items():
+            if within(name, {package}):
+                assert within(module, places), f"only {places} may import {package}, not {module}"
+
+
+def test_every_row_of_the_table_has_a_file():
+    names = {name for name, _ in modules()} | set(OURS)
+    assert not [key for key in ALLOWED if key not in names]
+
+
+def test_no_file_holds_two_ideas():
+    long = [str(path) for _, path in modules() if len(path.read_text().splitlines()) > 300]
+    assert not long

@@ -1,0 +1,144 @@
+"""The detector laws: what holds for every entry of DETECTORS, whatever its method."""
+
+import inspect
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.contracts import Experiment
+from benchmarks.detectors import DETECTORS, detector_params, make_detector
+from sklearn.exceptions import NotFittedError
+
+WIDTH = 16
+EXCEPTIONS: dict[tuple[str, str], str] = {}  # (law, detector) -> reason
+
+
+def build(name, **params):
+    entry = DETECTORS[name]
+    experiment = Experiment("synthetic", "one_vs_rest", name, "features:x", detector_params=detector_params(name, "", entry.toy))
+    return make_detector(replace(experiment, detector_params={**experiment.detector_params, **params}))
+
+
+def normal_rows(n=40, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, WIDTH)).astype(np.float32)
+
+
+def anomalous_rows(n=40, seed=1):
+    return normal_rows(n, seed) + 4.0
+
+
+def constructors_only_store(name):
+    detector = build(name)
+    stored = {key: value for key, value in vars(detector).items()}
+    expected = inspect.signature(type(detector)).parameters
+    assert set(stored) == set(expected)
+    assert all(parameter.kind is not parameter.VAR_KEYWORD for parameter in expected.values())
+
+
+def defaults_in_the_table_are_the_class_defaults(name):
+    defaults = {key: p.default for key, p in inspect.signature(type(build(name))).parameters.items()}
+    assert dict(DETECTORS[name].defaults) == defaults
+
+
+def scores_are_finite_one_a_row_and_many_valued(name):
+    scores = build(name).fit(normal_rows()).anomaly_score(normal_rows(30, 2))
+    assert scores.shape == (30,)
+    assert np.isfinite(scores).all()
+    assert len(np.unique(scores)) > 20
+
+
+def easy_anomalies_score_higher(name):
+    detector = build(name).fit(normal_rows())
+    assert detector.anomaly_score(anomalous_rows()).min() > detector.anomaly_score(normal_rows(40, 2)).max()
+
+
+def other_rows_do_not_matter(name):
+    detector, X = build(name).fit(normal_rows()), normal_rows(30, 2)
+    scores, order = detector.anomaly_score(X), np.random.default_rng(3).permutation(30)
+    np.testing.assert_array_equal(detector.anomaly_score(X[order]), scores[order])
+    np.testing.assert_array_equal(np.concatenate([detector.anomaly_score(X[i : i + 7]) for i in range(0, 30, 7)]), scores)
+
+
+def same_seed_same_scores_and_no_global_state_touched(name):
+    numpy_state, torch_state, threads = np.random.get_state()[1].copy(), torch.get_rng_state(), torch.get_num_threads()
+    first, second = (build(name).fit(normal_rows()).anomaly_score(normal_rows(30, 2)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert torch.get_num_threads() == threads
+
+
+def refitting_forgets(name):
+    X = normal_rows(30, 2)
+    fresh = build(name).fit(normal_rows()).anomaly_score(X)
+    np.testing.assert_array_equal(build(name).fit(anomalous_rows()).fit(normal_rows()).anomaly_score(X), fresh)
+
+
+def inputs_are_not_modified(name):
+    train, test = normal_rows(), normal_rows(30, 2)
+    build(name).fit(train).anomaly_score(test)
+    np.testing.assert_array_equal(train, normal_rows())
+    np.testing.assert_array_equal(test, normal_rows(30, 2))
+
+
+def early_use_raises(name):
+    with pytest.raises(NotFittedError, match="fit"):
+        build(name).anomaly_score(normal_rows())
+
+
+def bad_input_raises(name):
+    spoilt = normal_rows()
+    spoilt[3, 3] = np.nan
+    with pytest.raises(ValueError, match="(?i)nan|finite"):
+        build(name).fit(spoilt)
+    detector = build(name).fit(normal_rows())
+    with pytest.raises(ValueError, match="(?i)nan|finite"):
+        detector.anomaly_score(spoilt)
+    with pytest.raises(ValueError, match=r"15|16"):
+        detector.anomaly_score(normal_rows()[:, :-1])
+    with pytest.raises(ValueError, match=r"got 0|empty"):
+        build(name).fit(normal_rows()[:0])
+
+
+def a_path_agrees_with_its_points(name):
+    entry = DETECTORS[name]
+    if not entry.path:
+        return
+    X = normal_rows(30, 2)
+    points = list(build(name, k=5).fit(normal_rows()).score_path(X))
+    assert len(points) == 5
+    for params, scores, nearest in points:
+        assert set(params) == set(entry.path)
+        np.testing.assert_array_equal(build(name, **params).fit(normal_rows()).anomaly_score(X), scores)
+        assert nearest is None or (nearest.shape[0] == 30 and nearest.max() < 40)
+
+
+LAWS = [
+    constructors_only_store,
+    defaults_in_the_table_are_the_class_defaults,
+    scores_are_finite_one_a_row_and_many_valued,
+    easy_anomalies_score_higher,
+    other_rows_do_not_matter,
+    same_seed_same_scores_and_no_global_state_touched,
+    refitting_forgets,
+    inputs_are_not_modified,
+    early_use_raises,
+    bad_input_raises,
+    a_path_agrees_with_its_points,
+]
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_law(law, name):
+    if (law.__name__, name) not in EXCEPTIONS:
+        law(name)
+
+
+def test_no_law_and_no_entry_escapes():
+    """Every function here that takes a detector's name is in the list, and every exception names a law and an entry that exist."""
+    laws = {f.__name__ for f in globals().values() if inspect.isfunction(f) and list(inspect.signature(f).parameters) == ["name"]}
+    assert laws == {law.__name__ for law in LAWS}
+    assert all(law in laws and name in DETECTORS for law, name in EXCEPTIONS)
