@@ -46,7 +46,7 @@ def _datasets(home: Path) -> Iterable[dict[str, Any]]:
     for name, entry in DATASETS.items():
         shape = " x ".join(map(str, entry.shape))
         summary = f"{entry.title}: {entry.n_train:,} + {entry.n_test:,} images of {shape}, {entry.n_classes} classes; {entry.licence}"
-        yield {"name": name, "summary": summary, "on_disk": is_on_disk(name, home), "fingerprint": entry.fingerprint}
+        yield {"name": name, "summary": summary, "on_disk": is_on_disk(name, home=home), "fingerprint": entry.digest}
 
 
 def _encoders(home: Path) -> Iterable[dict[str, Any]]:

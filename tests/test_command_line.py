@@ -1,0 +1,141 @@
+"""The command line as a user types it: a small real run end to end, and every bad input with its exit code and its one line."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, weights_home):
+    """A working directory with its own DN2_HOME, in which earlier tests' results are found by later ones."""
+    folder = tmp_path_factory.mktemp("work")
+    shutil.copytree(weights_home / "weights", folder / "home" / "weights")
+    return folder
+
+
+def benchmarks(place, *arguments, **environment):
+    env = {**os.environ, "DN2_HOME": str(place / "home"), "PYTHONPATH": str(ROOT), **environment}
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        if name not in environment:
+            env.pop(name, None)
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    return subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, timeout=240)
+
+
+def run_json(place, *arguments, **environment):
+    done = benchmarks(place, "run", "--dataset", "synthetic", "--json", *arguments, **environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["runs"]
+
+
+@pytest.fixture(scope="module")
+def first_runs(place):
+    return run_json(place, "--k", "1,2", "--normalize", "none,l2")
+
+
+def test_a_run_prints_what_the_design_promises(first_runs):
+    assert len(first_runs) == 4
+    for run in first_runs:
+        assert {"run_id", "key", "dataset", "protocol", "detector", "input", "params", "selection", "rocauc", "splits", "seconds"} <= set(run)
+        assert run["selection"] == "none"
+        assert 0.8 < run["rocauc"] <= 1
+        assert run["rocauc"] == pytest.approx(sum(split["rocauc"] for split in run["splits"]) / len(run["splits"]))
+        for split in run["splits"]:
+            assert split["rocauc_low"] <= split["rocauc"] <= split["rocauc_high"]
+            assert {"name", "class_name", "x", "draw", "average_precision", "n_train", "n_test"} <= set(split)
+    assert len({run["key"] for run in first_runs}) == 4
+    assert {(run["params"]["k"], run["params"]["normalize"]) for run in first_runs} == {(1, "none"), (2, "none"), (1, "l2"), (2, "l2")}
+
+
+def test_a_second_run_does_nothing_again_and_force_does(place, first_runs):
+    again = run_json(place, "--k", "1,2", "--normalize", "none,l2")
+    by_key = {run["key"]: run for run in first_runs}
+    for run in again:
+        assert run["run_id"] == by_key[run["key"]]["run_id"]
+        assert run["splits"] == by_key[run["key"]]["splits"]
+    forced = run_json(place, "--k", "2", "--force")
+    assert forced[0]["run_id"] not in {run["run_id"] for run in again}
+    assert forced[0]["rocauc"] == by_key[forced[0]["key"]]["rocauc"]
+
+
+def test_one_search_for_every_k_equals_a_search_for_each(place, first_runs):
+    alone = run_json(place, "--k", "1", "--force")[0]
+    assert alone["rocauc"] == next(run for run in first_runs if run["key"] == alone["key"])["rocauc"]
+
+
+def test_faiss_agrees(place, first_runs):
+    flat = run_json(place, "--index", "flat")[0]
+    exact = next(run for run in first_runs if run["params"]["k"] == 2 and run["params"]["normalize"] == "none")
+    assert flat["rocauc"] == pytest.approx(exact["rocauc"], abs=5e-4)
+
+
+def test_the_table_reads_as_text(place, first_runs):
+    done = benchmarks(place, "run", "--dataset", "synthetic", "--k", "2", "--normalize", "none,l2")
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert "mean" in done.stdout
+    assert "python -m benchmarks ui" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 130
+
+
+def test_plan_says_what_is_finished(place, first_runs):
+    done = benchmarks(place, "plan", "--dataset", "synthetic", "--k", "2,3", "--json")
+    assert done.returncode == 0, done.stderr
+    cells = {cell["params"]["k"]: cell["status"] for cell in json.loads(done.stdout)["cells"]}
+    assert cells == {2: "finished", 3: "pending"}
+
+
+def test_ls_lists_every_table(place):
+    tables = json.loads(benchmarks(place, "ls", "--json").stdout)
+    assert set(tables) == {"datasets", "encoders", "detectors", "protocols", "suites"}
+    assert all(entry["name"] for table in tables.values() for entry in table)
+    assert {"cifar10", "fashion_mnist"} <= {entry["name"] for entry in tables["datasets"]}
+
+
+BAD = {
+    "unknown data set": (["run", "--dataset", "synthetik"], 2, "Did you mean synthetic"),
+    "unknown encoder": (["run", "--dataset", "synthetic", "--encoder", "resnet1O1"], 2, "resnet101"),
+    "unknown detector": (["run", "--dataset", "synthetic", "--detector", "dn3"], 2, "Did you mean dn2"),
+    "unknown protocol": (["run", "--dataset", "synthetic", "--protocol", "one_vs_all"], 2, "one_vs_rest"),
+    "unknown normalisation": (["run", "--dataset", "synthetic", "--normalize", "l3"], 2, "l2"),
+    "unknown suite": (["run", "--suite", "mian"], 2, "Did you mean main"),
+    "unknown class": (["run", "--dataset", "synthetic", "--classes", "nothing"], 2, "unknown class"),
+    "unknown index": (["run", "--dataset", "synthetic", "--index", "flatt"], 2, "flat"),
+    "unknown engine": (["run", "--dataset", "synthetic", "--engine", "openvin"], 2, "openvino"),
+    "k = 0": (["run", "--dataset", "synthetic", "--k", "0"], 2, "at least 1, got 0"),
+    "k > n": (["run", "--dataset", "synthetic", "--k", "100000"], 2, "lower k"),
+    "k = two": (["run", "--dataset", "synthetic", "--k", "two"], 2, "int"),
+    "negative seed": (["run", "--dataset", "synthetic", "--seed", "-1"], 2, "at least 0, got -1"),
+    "unreadable root": (["run", "--dataset", "cifar10", "--root", "/nonexistent/place"], 3, "/nonexistent/place"),
+    "wrong weights": (["run", "--dataset", "synthetic", "--weights", str(ROOT / "pyproject.toml")], 2, "pyproject.toml"),
+    "missing weights": (["run", "--dataset", "synthetic", "--weights", "/nonexistent.pth"], 3, "/nonexistent.pth"),
+    "unknown option": (["run", "--datasett", "synthetic"], 2, "--dataset"),
+    "unknown name to fetch": (["fetch", "cifar"], 2, "cifar10"),
+    "file store": (["run", "--dataset", "synthetic", "--tracking-uri", "file:./mlruns"], 2, "sqlite"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_an_exit_code(place, case):
+    arguments, code, words = BAD[case]
+    done = benchmarks(place, *arguments)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not done.stdout
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy():
+    heavy = {"torch", "mlflow", "torchvision", "timm", "matplotlib", "pandas", "sklearn", "scipy", "faiss", "openvino", "PIL", "rich"}
+    code = "import sys; from benchmarks.__main__ import run_main; run_main(sys.argv[1:]); print(sorted(m for m in sys.modules if '.' not in m))"
+    for verb in ("ls", "fetch", "plan", "run", "paper", "ui"):
+        done = subprocess.run([sys.executable, "-c", code, verb, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert "Usage: python -m benchmarks" in done.stdout
+        assert not heavy & set(eval(done.stdout.splitlines()[-1]))
