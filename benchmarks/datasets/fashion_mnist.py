@@ -1,0 +1,74 @@
+"""FashionMNIST: 70,000 grey pictures of clothes, 28 x 28 pixels in 10 classes (Xiao et al. 2017, arXiv 1708.07747)."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.contracts import Dataset
+from benchmarks.datasets.arrays import Arrays, read_arrays
+from benchmarks.datasets.sources import DebianPackage, Download, LocalCopy, RemoteFile, Source
+
+CLASS_NAMES = ("t_shirt_top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle_boot")
+
+FILES = {
+    "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
+}
+"""The four files and the MD5 sums of their .gz, as torchvision has them."""
+
+FOLDER = "FashionMNIST/raw"
+
+
+def load(home: Path, root: Path | None = None) -> Dataset:
+    """Read FashionMNIST from the suite's own store, or from ``root`` in torchvision's layout."""
+    if root is not None:
+        return read_torchvision(root).as_dataset("fashion_mnist", CLASS_NAMES)
+    return read_arrays("fashion_mnist", CLASS_NAMES, home / "data" / "fashion_mnist")
+
+
+def read_torchvision(root: Path) -> Arrays:
+    """Decode the four files below ``root``, gzipped or not."""
+    return read_files(root / FOLDER)
+
+
+def read_files(folder: Path) -> Arrays:
+    """Decode the four files in a folder, gzipped or not."""
+    train_images, train_labels, test_images, test_labels = (read_idx(folder / name) for name in FILES)
+    return Arrays.from_partitions(train_images, train_labels.tolist(), test_images, test_labels.tolist())
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Decode one idx file of bytes: two zeros, 8 for uint8, the number of axes, their big-endian lengths, and the data.
+
+    Raises
+    ------
+    ValueError
+        If it is something else, or longer or shorter than it says.
+    """
+    content = path.read_bytes() if path.is_file() else gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes())
+    if content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
+        raise ValueError(f"{path} is not an idx file of bytes: it begins with {content[:4].hex()}")
+    shape = np.frombuffer(content, ">i4", content[3], 4).tolist()
+    data = np.frombuffer(content, np.uint8, offset=4 + 4 * content[3])
+    if data.size != np.prod(shape):
+        raise ValueError(f"{path} says {shape} and holds {data.size} bytes")
+    return data.reshape(shape)
+
+
+SOURCES: dict[str, Source] = {
+    "local": LocalCopy(read_torchvision, f"{FOLDER}/ ({', '.join(FILES)}; each gzipped or not)"),
+    "torchvision": Download(
+        read_torchvision,
+        tuple(
+            RemoteFile(f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{name}.gz", md5, f"{FOLDER}/{name}.gz")
+            for name, md5 in FILES.items()
+        ),
+    ),
+    "debian": DebianPackage(read_files, "dataset-fashion-mnist", "/usr/share/datasets/fashion-mnist"),
+}
+"""In the order in which `benchmarks.fetch` tries them."""
