@@ -1,0 +1,261 @@
+"""MLflow's runs: one top-level run a cell, one summary run an invocation, and the published numbers as runs.
+
+Runs are never nested, since the page charts only top-level ones. Nothing is set globally in MLflow. A request that is repeated
+changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.contracts import Experiment, Result
+from benchmarks.tracking.entries import code_tags, dataset_input, log, measured_tags, run_name
+from benchmarks.tracking.owner import is_dead, is_ours, owner_tags
+from benchmarks.tracking.published import Row, log_published
+from benchmarks.tracking.records import Point, cell_record, metric_points, whole, write_files
+from benchmarks.tracking.store import check_store, find_experiment, find_store, import_mlflow, told_in_one_line, without_password
+
+
+class Tracker:
+    """One tracking store, and in it the experiment that the runs go to.
+
+    Parameters
+    ----------
+    uri : str, optional
+        Default: ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the working directory. `connect`, or the first request, opens
+        it.
+
+    Notes
+    -----
+    Every method raises `TrackingError` if the store cannot be reached or refuses.
+    """
+
+    def __init__(self, uri: str | None = None) -> None:
+        self.uri = uri
+        self._client: Any = None
+        self._experiment_id = ""
+        self._address = ""
+
+    def connect(self) -> Tracker:
+        """Reach the store, make its schema and the experiment, within seconds; do this before any work.
+
+        If ``mlflow run`` started this process, the experiment is that run's, otherwise ``dn2-bench``.
+
+        Raises
+        ------
+        UsageError
+            If the store is a folder of files.
+        TrackingError
+        """
+        if self._client is not None:
+            return self
+        self._address = find_store(self.uri)
+        mlflow = import_mlflow()
+        given = os.environ.get("MLFLOW_RUN_ID")
+        with told_in_one_line(self._address, f"find the run MLFLOW_RUN_ID={given}" if given else "start"):
+            check_store(self._address)
+            client = mlflow.MlflowClient(tracking_uri=self._address)
+            self._experiment_id = client.get_run(given).info.experiment_id if given else find_experiment(client)
+            self._client = client
+        return self
+
+    @property
+    def address(self) -> str:
+        """The store's address, as it can be shown."""
+        return without_password(self.connect()._address)
+
+    @property
+    def experiment_id(self) -> str:
+        """MLflow's id of the experiment that the runs go to."""
+        return self.connect()._experiment_id
+
+    def newest_experiment(self) -> str:
+        """Return the id of the experiment with the newest summary run: the one to look at; without any, the tracker's own."""
+        with self._asking("look for the newest runs") as client:
+            experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+            found = client.search_runs(
+                experiments, "tags.kind = 'summary'", max_results=1, order_by=["attributes.start_time DESC"]
+            )
+            return found[0].info.experiment_id if found else self._experiment_id
+
+    def find_finished(self, key: str) -> str | None:
+        """Return the newest finished run of the cell with this key, or None."""
+        with self._asking(f"look for cell {key}") as client:
+            where = f"tags.key = '{key}' and tags.source = 'measured' and attributes.status = 'FINISHED'"
+            found = client.search_runs([self._experiment_id], where, max_results=1, order_by=["attributes.start_time DESC"])
+            return found[0].info.run_id if found else None
+
+    def mark_dead(self) -> list[str]:
+        """Mark as KILLED the runs that a killed process of this host left behind, in all experiments; return their ids."""
+        with self._asking("look for runs left behind") as client:
+            host = owner_tags()["host"]
+            where = f"attributes.status = 'RUNNING' and tags.source = 'measured' and tags.host = '{host}'"
+            experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+            dead = [run.info.run_id for run in client.search_runs(experiments, where, max_results=1000) if is_dead(run.data.tags)]
+            for run_id in dead:
+                client.set_terminated(run_id, "KILLED")
+            return dead
+
+    def start_cell(
+        self,
+        experiment: Experiment,
+        *,
+        suite: str,
+        fingerprint: str,
+        provenance: Mapping[str, Any],
+        selection: str = "none",
+        fresh: bool = False,
+    ) -> str:
+        """Open the cell's run, the one that was killed if there is one, and log what it is; return its id.
+
+        Parameters
+        ----------
+        experiment : Experiment
+        suite : str
+        fingerprint : str
+            The data set's.
+        provenance : mapping
+            With ``commit`` and ``dirty``.
+        selection : {'none', 'oracle', 'validation'}
+        fresh : bool, default=False
+            Open a new run in any case (``--force``).
+        """
+        with self._asking(f"open a run for cell {experiment.key}") as client:
+            tags = {"key": experiment.key, "selection": selection, **measured_tags("cell", suite, provenance)}
+            run_id = None if fresh else self._find_unfinished(client, experiment.key)
+            if run_id is None:
+                run_id = client.create_run(self._experiment_id, tags=tags, run_name=run_name(experiment)).info.run_id
+            else:
+                client.update_run(run_id, status="RUNNING")
+            log(client, run_id, tags=tags, params=experiment.params)
+            client.log_inputs(run_id, datasets=[dataset_input(experiment, fingerprint)])
+            return run_id
+
+    def finish_cell(
+        self,
+        run_id: str,
+        results: Sequence[Result],
+        *,
+        labels: np.ndarray,
+        interval: tuple[float, float] | None = None,
+        selection: str = "none",
+        metrics: Mapping[str, float] | None = None,
+        curve_step: Callable[[float], int] = whole,
+        figures: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Log a cell's results and end its run as FINISHED; return its record, as ``run --json`` prints it.
+
+        Parameters
+        ----------
+        run_id : str
+        results : sequence of Result
+            All splits of the cell.
+        labels : ndarray of shape (n,), str
+            The class of each of the data set's rows.
+        interval : (low, high), optional
+            Of the mean ROCAUC.
+        selection, metrics, curve_step
+            As in `cell_record` and `metric_points`.
+        figures : mapping of file name to matplotlib figure, optional
+
+        Raises
+        ------
+        ValueError
+            If a metric is NaN or infinite, or a curve's value has no step of its own.
+        """
+        points = metric_points(results, interval, metrics, curve_step)
+        record = {"run_id": run_id, **cell_record(results, interval, selection)}
+        with self._asking(f"log the results of cell {record['key']}") as client, tempfile.TemporaryDirectory() as folder:
+            write_files(Path(folder), results, record, labels)
+            _write_figures(Path(folder), figures)
+            client.log_artifacts(run_id, folder)
+            log(client, run_id, tags=code_tags([result.provenance for result in results]), points=points)
+            client.set_terminated(run_id, "FINISHED")
+        return record
+
+    def read_record(self, run_id: str) -> dict[str, Any]:
+        """Return the record that `finish_cell` kept."""
+        with self._asking(f"read the results of run {run_id}") as client, tempfile.TemporaryDirectory() as folder:
+            return json.loads(Path(client.download_artifacts(run_id, "results.json", folder)).read_text())
+
+    def start_summary(self, suite: str, provenance: Mapping[str, Any]) -> str:
+        """Open this invocation's summary run, which is the one that ``mlflow run`` opened, if it did; return its id.
+
+        It gets tags and no params: those of MLproject are on it already, as text, and MLflow refuses another spelling.
+        """
+        with self._asking("open the summary run") as client:
+            tags = measured_tags("summary", suite, provenance)
+            run_id = os.environ.get("MLFLOW_RUN_ID")
+            if not run_id:
+                return client.create_run(self._experiment_id, tags=tags, run_name=f"summary {suite}").info.run_id
+            log(client, run_id, tags=tags)
+            return run_id
+
+    def finish_summary(
+        self,
+        run_id: str,
+        *,
+        texts: Mapping[str, str],
+        figures: Mapping[str, Any] | None = None,
+        points: Iterable[Point] = (),
+        status: str = "FINISHED",
+    ) -> None:
+        """Log the invocation's table (``{"table.csv": ...}``), figures and curves (name, value, step), and end its run."""
+        with self._asking("log the summary") as client, tempfile.TemporaryDirectory() as folder:
+            for name, text in texts.items():
+                Path(folder, name).write_text(text)
+            _write_figures(Path(folder), figures)
+            client.log_artifacts(run_id, folder)
+            log(client, run_id, points=points)
+            client.set_terminated(run_id, status)
+
+    def end(self, run_id: str, status: str, error: str = "") -> None:
+        """End a run that has no results: FAILED, with the error as a tag, or KILLED."""
+        with self._asking(f"end run {run_id}") as client:
+            if error:
+                client.set_tag(run_id, "error", error[:2000])
+            client.set_terminated(run_id, status)
+
+    def log_published(self, rows: Iterable[Row]) -> int:
+        """Log published numbers as runs (tag source = paper), one a source, data set, protocol, detector and variant.
+
+        Parameters
+        ----------
+        rows : iterable of mappings
+            The lines of ``published.csv``.
+
+        Returns
+        -------
+        int
+            How many runs were made. What is there already is left, and made anew if its numbers have changed.
+        """
+        with self._asking("log the published numbers") as client:
+            return log_published(client, self._experiment_id, rows)
+
+    def _find_unfinished(self, client: Any, key: str) -> str | None:
+        """Return the run of this host in which this cell was broken off, unless a living process is at it."""
+        where = f"tags.key = '{key}' and tags.source = 'measured' and tags.host = '{owner_tags()['host']}'"
+        for run in client.search_runs([self._experiment_id], where, order_by=["attributes.start_time DESC"]):
+            left_running = run.info.status == "RUNNING" and (is_dead(run.data.tags) or is_ours(run.data.tags))
+            if run.info.status == "KILLED" or left_running:
+                return run.info.run_id
+        return None
+
+    @contextmanager
+    def _asking(self, doing: str) -> Iterator[Any]:
+        self.connect()
+        with told_in_one_line(self._address, doing):
+            yield self._client
+
+
+def _write_figures(folder: Path, figures: Mapping[str, Any] | None) -> None:
+    for name, figure in (figures or {}).items():
+        figure.savefig(folder / name, dpi=150, bbox_inches="tight")

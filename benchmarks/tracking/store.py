@@ -1,0 +1,138 @@
+"""Which tracking store: its address, whether it answers, and its failures as one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from benchmarks.contracts import UsageError
+
+SQLITE = "sqlite:///"
+
+EXPERIMENT = "dn2-bench"
+
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # its errors come to us as exceptions; printed too, they are pages of stack trace
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # by default 7 with growing pauses: four minutes until a dead server is given up
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "PGCONNECT_TIMEOUT": "5",
+}
+"""What MLflow is told through the environment, unless the user has set it."""
+
+PROBE_SECONDS = 5
+
+
+class TrackingError(RuntimeError):
+    """The tracking store is missing, unreachable or refuses what it is told. Finished results are on disk. Exit code 1."""
+
+
+def find_store(uri: str | None) -> str:
+    """Return the store's address: the one given, else ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the working directory.
+
+    Raises
+    ------
+    UsageError
+        For a folder of files, MLflow's old store, which is slow and which MLflow itself gives up.
+    """
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+    if "://" not in uri or uri.startswith("file:"):
+        raise UsageError(
+            f"the tracking URI '{uri}' is a folder of files, which is not supported: "
+            "use sqlite:///FILE.db, a database, or the address of a server"
+        )
+    if uri.startswith(SQLITE):
+        return SQLITE + str(Path(uri.removeprefix(SQLITE)).absolute())
+    return uri
+
+
+def without_password(uri: str) -> str:
+    """Return an address that can be shown."""
+    password = urlsplit(uri).password
+    return uri.replace(f":{password}@", ":***@") if password else uri
+
+
+def import_mlflow() -> ModuleType:
+    """Import MLflow quietly: no telemetry, nothing on stderr, short retries."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it warns of each retry
+    import mlflow
+
+    return mlflow
+
+
+def check_store(uri: str) -> None:
+    """Find out in seconds whether the store answers: MLflow itself tries for a minute and a half.
+
+    Raises
+    ------
+    OSError, sqlalchemy.exc.SQLAlchemyError
+    """
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https"):
+        host = parts.hostname or ""
+        if parts.scheme in getproxies() and not proxy_bypass(host):
+            return  # only the proxy can reach it
+        socket.create_connection((host, parts.port or {"http": 80, "https": 443}[parts.scheme]), PROBE_SECONDS).close()
+        return
+    import sqlalchemy
+
+    if uri.startswith(SQLITE):
+        Path(uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        sqlalchemy.inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
+
+
+def find_experiment(client: Any) -> str:
+    """Return the id of ``dn2-bench``, made if it is not there."""
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        try:
+            return client.create_experiment(EXPERIMENT)
+        except MlflowException as error:
+            experiment = client.get_experiment_by_name(EXPERIMENT)  # another process may have made it meanwhile
+            if experiment is None:
+                raise error
+    if experiment.lifecycle_stage == "deleted":
+        number = experiment.experiment_id
+        raise TrackingError(f"the experiment {EXPERIMENT} was deleted: restore it with `mlflow experiments restore -x {number}`")
+    return experiment.experiment_id
+
+
+@contextmanager
+def told_in_one_line(uri: str, doing: str) -> Iterator[None]:
+    """Turn whatever MLflow, its database or the network raises into a `TrackingError`.
+
+    Parameters
+    ----------
+    uri : str
+    doing : str
+        What was being done: ``log the results of cell 0a1b``.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        reason = (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]
+        reason = reason.replace(uri, without_password(uri))[:300]
+        raise TrackingError(
+            f"cannot {doing} in the tracking store {without_password(uri)} ({reason}): finished results are on disk, "
+            "run the same command again when the store is there"
+        ) from error
