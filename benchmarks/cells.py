@@ -72,7 +72,7 @@ class Cells:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with unfinished.open("wb") as file:
-                    np.savez_compressed(file, about=np.array(_about(result)), **arrays)
+                    np.savez(file, about=np.array(_about(result)), **arrays)
                     file.flush()
                     os.fsync(file.fileno())
                 unfinished.replace(path)
@@ -167,7 +167,7 @@ def _about(result: Result) -> str:
 
 def _read(path: Path, experiment: Experiment) -> Result:
     """Read one file; the zip's checksums find a changed byte, the comparisons a file that belongs elsewhere."""
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         about: dict[str, Any] = json.loads(str(file["about"]))
         arrays = {name: file[name] for name in ARRAYS}
         nearest = file.get("nearest")
