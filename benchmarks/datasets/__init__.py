@@ -24,8 +24,8 @@ class Entry:
     ----------
     title : str
     module : str
-        Has ``load(home, root) -> Dataset`` and ``CLASS_NAMES``, and, unless the data is generated, ``SOURCES``: name -> `sources.Source`,
-        in the order in which they are tried.
+        Has ``load(home, root) -> Dataset``, ``CLASS_NAMES`` and, unless the data is generated, ``SOURCES``:
+        name -> `sources.Source`, in the order in which they are tried.
     n_train, n_test, n_classes : int
     shape : tuple of int
         Of an image, (height, width) or (height, width, 3).

@@ -1,7 +1,7 @@
 """A data set as arrays: how they are named by a digest, laid out on disk, and read back without trusting the disk.
 
-A stored data set is a folder of `images.npy`, `labels.npy`, `is_train.npy` and `images.sha256`. Labels and fingerprint are read in
-milliseconds; the images are memory-mapped and compared with their digest once, before the first of them is handed out.
+A stored data set is a folder of `images.npy`, `labels.npy`, `is_train.npy` and `images.sha256`. Labels and fingerprint are read
+in milliseconds; the images are memory-mapped and compared with their digest once, before the first of them is handed out.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 
 from benchmarks.contracts import Dataset, MissingDataError
 
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, zlib.error, tarfile.TarError)
-"""What reading a missing, truncated or foreign file raises."""
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, SyntaxError, zlib.error, tarfile.TarError)
+"""What reading a missing, truncated or foreign file raises (SyntaxError is Pillow's for a broken PNG)."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Arrays:
         return fingerprint(images_digest(self.images), self.labels, self.is_train)
 
     def as_dataset(self, name: str, class_names: tuple[str, ...]) -> Dataset:
-        """The arrays, in memory, as the suite knows a data set."""
+        """Return the arrays, in memory, as the suite knows a data set."""
         return Dataset(name, self.images, self.labels, self.is_train, class_names, self.fingerprint)  # type: ignore[arg-type]
 
 
@@ -77,15 +77,15 @@ def images_digest(images: Sequence[np.ndarray] | np.ndarray) -> str:
     digest = hashlib.sha256()
     for image in images:
         digest.update(str(image.shape).encode())
-        digest.update(np.ascontiguousarray(image, dtype=np.uint8))
+        digest.update(np.ascontiguousarray(image, dtype=np.uint8).data)
     return digest.hexdigest()
 
 
 def fingerprint(images_sha256: str, labels: np.ndarray, is_train: np.ndarray) -> str:
-    """SHA-256 (hexadecimal) of a whole data set, from the images' digest, the labels (as little-endian int64) and the partition (as bytes)."""
+    """SHA-256 (hexadecimal) of a whole data set: the images' digest as text, the labels as little-endian int64, the partition."""
     digest = hashlib.sha256(images_sha256.encode())
-    digest.update(np.ascontiguousarray(labels, dtype="<i8"))
-    digest.update(np.ascontiguousarray(is_train, dtype=np.uint8))
+    digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
+    digest.update(np.ascontiguousarray(is_train, dtype=np.uint8).data)
     return digest.hexdigest()
 
 
@@ -129,7 +129,8 @@ class StoredImages(Sequence[np.ndarray]):
         found = images_digest(self._array)
         if found != self.sha256:
             raise MissingDataError(
-                f"{self.path} was altered: its images have the digest {found}, expected {self.sha256}: {_remedy(self.path.parent)}"
+                f"{self.path} was altered: the digest of its images is {found}, expected {self.sha256}: "
+                f"{_remedy(self.path.parent)}"
             )
         self._verified = True
 
@@ -151,7 +152,7 @@ def read_arrays(name: str, class_names: tuple[str, ...], folder: Path) -> Datase
     Raises
     ------
     MissingDataError
-        If there is no such folder or a file of it cannot be read. Whether the fingerprint is the right one is for the caller to say.
+        If there is no such folder or a file of it cannot be read. Whether the fingerprint is right is for the caller to say.
     """
     if not folder.is_dir():
         raise MissingDataError(f"{name} is not there (looked for {folder}): {_remedy(folder)}")

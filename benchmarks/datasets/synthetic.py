@@ -49,5 +49,5 @@ def _draw(label: int, bits: np.random.PCG64) -> np.ndarray:
 
 
 def _between(bits: np.random.PCG64, low: int, high: int) -> int:
-    """A whole number in [low, high)."""
+    """Draw a whole number in [low, high)."""
     return low + int(bits.random_raw() % (high - low))
