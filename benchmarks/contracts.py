@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -206,3 +206,34 @@ class Result:
     fit_seconds: float
     score_seconds: float
     provenance: Mapping[str, Any]
+
+
+class Interval(NamedTuple):
+    """A value with its 95 % interval: ``low <= value <= high``."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A finished cell: its results, one a split, and where MLflow has them.
+
+    Attributes
+    ----------
+    experiment : Experiment
+    run_id : str
+        Of the MLflow run; empty if it could not be logged yet.
+    selection : str
+        ``oracle`` if something was tuned on test labels, ``validation``, or ``none``.
+    results : tuple of Result
+    mean : Interval or None
+        ROCAUC over the splits; None where they lie on a curve.
+    """
+
+    experiment: Experiment
+    run_id: str
+    selection: str
+    results: tuple[Result, ...]
+    mean: Interval | None

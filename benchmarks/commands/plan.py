@@ -1,0 +1,44 @@
+"""``plan``: what a run would do, before it does it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from benchmarks.commands.options import (
+    experiment_options,
+    json_option,
+    pop_experiments,
+    pop_workspace,
+    tracking_option,
+    workspace_options,
+)
+
+
+@click.command()
+@experiment_options
+@workspace_options
+@tracking_option
+@json_option
+def plan(tracking_uri: str, as_json: bool, **options: Any) -> None:
+    """Show the cells of a run, which are finished, and the time and memory that earlier runs tell; nothing is computed."""
+    from benchmarks.planning import plan_cells
+    from benchmarks.tracking import Tracker
+
+    workspace = pop_workspace(options)
+    _, experiments = pop_experiments(options)
+    cells = plan_cells(experiments, workspace, Tracker(tracking_uri or None))
+    if as_json:
+        click.echo(json.dumps({"cells": [cell.record() for cell in cells]}, indent=2))
+        return
+    click.echo(f"{'status':<10} {'features':<18} {'seconds':>8} {'MB':>7}  cell")
+    for cell in cells:
+        seconds = "unknown" if cell.seconds is None else f"{cell.seconds:.0f}"
+        megabytes = "unknown" if cell.megabytes is None else f"{cell.megabytes:.0f}"
+        params = " ".join(f"{name}={value}" for name, value in cell.experiment.params.items() if name != "input")
+        click.echo(f"{cell.status:<10} {cell.features:<18} {seconds:>8} {megabytes:>7}  {params}")
+    known = [cell.seconds for cell in cells if cell.status == "pending"]
+    total = "unknown" if None in known else f"{sum(known):.0f} s"  # type: ignore[arg-type]
+    click.echo(f"{len(cells)} cells, {len(known)} pending; time left: {total}")
