@@ -40,7 +40,7 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
     with show_progress() as progress:
         skipped = fetch_what_is_missing(experiments, workspace, progress)
         outcome = run_session(
-            [experiment for experiment in experiments if experiment not in skipped],
+            [experiment for experiment in experiments if experiment.key not in skipped],
             workspace,
             Tracker(tracking_uri or None),
             suite=suite,
@@ -63,8 +63,8 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
         raise click.ClickException(f"{len(outcome.failures)} of {len(experiments)} cells failed, see above")
 
 
-def fetch_what_is_missing(experiments: list[Experiment], workspace: Workspace, progress: Any) -> dict[Experiment, str]:
-    """Fetch data and weights; of several data sets or encoders, those that cannot be had are skipped: returns cell -> reason.
+def fetch_what_is_missing(experiments: list[Experiment], workspace: Workspace, progress: Any) -> dict[str, str]:
+    """Fetch data and weights; of several data sets or encoders, those that cannot be had are skipped: returns key -> reason.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def fetch_what_is_missing(experiments: list[Experiment], workspace: Workspace, p
         needs = [experiment.dataset, *encoder_names(experiment.input)]
         reasons = [missing[name] for name in needs if name in missing]
         if reasons:
-            skipped[experiment] = str(reasons[0])
+            skipped[experiment.key] = str(reasons[0])
     if len(skipped) == len(experiments):
         raise next(iter(missing.values()))
     return skipped
