@@ -77,7 +77,7 @@ def images_digest(images: Sequence[np.ndarray] | np.ndarray) -> str:
     digest = hashlib.sha256()
     for image in images:
         digest.update(str(image.shape).encode())
-        digest.update(np.ascontiguousarray(image, dtype=np.uint8).data)
+        digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
 
 

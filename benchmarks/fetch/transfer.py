@@ -66,7 +66,7 @@ def is_reachable(url: str) -> bool:
 
 def run_program(command: list[str], folder: Path, **environment: str) -> None:
     """Run another program in a folder; its failure is an OSError with what it said."""
-    env = {**os.environ, "PIP_USER": "0", **environment}
+    program, env = Path(command[0]).name, {**os.environ, **environment}
     try:
         child = subprocess.run(
             command,
@@ -79,13 +79,13 @@ def run_program(command: list[str], folder: Path, **environment: str) -> None:
             check=False,
         )
     except FileNotFoundError:
-        raise OSError(f"{command[0]} is not installed") from None
+        raise OSError(f"{program} is not installed") from None
     except subprocess.TimeoutExpired:
-        raise OSError(f"{' '.join(command[:3])} took more than {PROGRAM_SECONDS} s") from None
+        raise OSError(f"{program} took more than {PROGRAM_SECONDS} s") from None
     if child.returncode:
         lines = [line.strip() for line in child.stderr.splitlines() if line.strip()] or [f"exit code {child.returncode}"]
         said = [line for line in lines if line.lower().startswith(("e:", "err", "npm err"))][:3] or lines[-1:]
-        raise OSError(f"{' '.join(command[:3])}: {' '.join(said)[:400]}")
+        raise OSError(f"{program}: {' '.join(said)[:400]}")
 
 
 def unpack_flat(archive: Path, folder: Path) -> None:

