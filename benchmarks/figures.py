@@ -1,6 +1,7 @@
 """Plots as matplotlib figures, made without pyplot, so that no global state is touched and no window system is needed.
 
-Values come in as fractions and are drawn in percent. Colours are those of Okabe and Ito, which colour-blind readers can tell apart.
+Values come in as fractions and are drawn in percent. The colours (Okabe and Ito) can be told apart by
+colour-blind readers.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def rocauc_by_k(title: str, series: Mapping[str, Mapping[int, ValueWithInterval]
 
 
 def _new_figure(title: str, width_inches: float) -> tuple[Figure, Axes]:
-    """A figure of one plot, light grid behind the data, drawn by Agg."""
+    """Make a figure of one plot, light grid behind the data, drawn by Agg."""
     figure = Figure(figsize=(width_inches, 4.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

@@ -6,22 +6,15 @@ Anomalies are the positive class and higher scores are more anomalous, everywher
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
 from scipy.special import expit, logit
 
+from benchmarks.contracts import Interval
+
 Z95 = 1.959963984540054
 """The 97.5 % point of the normal distribution: two-sided 95 %."""
-
-
-class Interval(NamedTuple):
-    """A value with its 95 % interval, fractions in [0, 1], ``low <= value <= high``."""
-
-    value: float
-    low: float
-    high: float
 
 
 def auroc(is_anomaly: np.ndarray, scores: np.ndarray) -> float:

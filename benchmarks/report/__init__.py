@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks.contracts import Experiment, Result, UsageError
-from benchmarks.metrics import Interval, mean_rocauc
-from benchmarks.report.published import PAPER, PublishedRow, published, published_rows
+from benchmarks.contracts import Cell, Experiment, Interval, Result, UsageError
+from benchmarks.report.published import PAPER, PublishedRow, group_of, published, published_rows
 from benchmarks.report.table import Column, Entry, Row, Table, percent
 
 __all__ = [
@@ -27,63 +26,62 @@ PAPER_ENCODER = "resnet101"
 """What the paper's DN2 rows were computed with (arXiv 2002.10445, section 4)."""
 
 SAID_ELSEWHERE = ("dataset", "protocol", "detector", "variant", "input")
-USUAL = {"encoder": "none", "classes": "all", "partition": "test", "preset": "paper"}
+USUAL = {"encoder": "none", "classes": "all", "partition": "test"}
 """Values that a title need not say."""
 
 
-def result_tables(results: Sequence[Result]) -> list[Table]:
-    """Make one `result_table` for each data set, protocol, detector, variant and partition, in order of appearance."""
-    groups: dict[tuple[str, ...], list[Result]] = {}
-    for result in results:
-        groups.setdefault(_comparable(result.experiment), []).append(result)
-    return [result_table(group) for group in groups.values()]
+def result_tables(cells: Sequence[Cell]) -> dict[str, Table]:
+    """Make one `result_table` for each data set, protocol, detector, variant and partition, named after them."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault("-".join(_said(cell.experiment)), []).append(cell)
+    return {name: result_table(group) for name, group in groups.items()}
 
 
-def result_table(results: Sequence[Result]) -> Table:
-    """Set the results of one experiment, or of several that differ in parameters, beside what the paper prints.
+def result_table(cells: Sequence[Cell]) -> Table:
+    """Set one finished cell, or several that differ in parameters, beside what the paper prints.
 
-    The mean has a bootstrap interval (`metrics.mean_rocauc`). It is left out for an experiment that lacks a row the others have,
-    and for a curve, whose points are not averaged. The paper's mean is over the classes shown: the printed one if those are
-    all, else the mean of their printed values.
+    The mean is left out for a cell that lacks a row the others have, and for a curve, whose points are not averaged. The paper's
+    mean is over the classes shown: the printed one if those are all, else the mean of their printed values.
 
     Parameters
     ----------
-    results : sequence of Result
-        In any order; of one data set, protocol, detector, variant and partition.
+    cells : sequence of Cell
+        Of one data set, protocol, detector, variant and partition.
 
     Raises
     ------
     UsageError
         If there are none, or they are not comparable: `result_tables` separates them.
     """
-    kinds = list(dict.fromkeys(_comparable(result.experiment) for result in results))
+    kinds = list(dict.fromkeys(_comparable(cell.experiment) for cell in cells))
     if len(kinds) != 1:
-        found = "; ".join(" ".join(filter(None, kind)) for kind in kinds) or "no result"
-        raise UsageError(f"a table needs results of one data set, protocol, detector, variant and partition, got {found}.")
-    cells: dict[str, dict[str, Result]] = {}
-    for result in results:
-        cells.setdefault(result.experiment.key, {})[result.split] = result
-    experiments = [next(iter(cell.values())).experiment for cell in cells.values()]
-    splits = {name: result for cell in cells.values() for name, result in cell.items()}
-    is_plain = len({result.class_name for result in splits.values()}) == len(splits)
-    printed = published(*kinds[0][:4]) if kinds[0][4] == "test" else {}
+        found = "; ".join(" ".join(_said(cell.experiment)) for cell in cells) or "no cell"
+        raise UsageError(f"a table needs cells of one data set, protocol, detector, variant and partition, got {found}.")
+    experiments = [cell.experiment for cell in cells]
+    results = [{result.split: result for result in cell.results} for cell in cells]
+    splits = {name: result for of_cell in results for name, result in of_cell.items()}
+    classes = {result.class_name for result in splits.values()}
+    *kind, partition = kinds[0]
+    printed = published(*kind) if partition == "test" else {}
     rows = tuple(
         Row(
-            result.class_name if is_plain else name,
-            tuple(_entry([cell[name]]) if name in cell else None for cell in cells.values()),
-            None if result.x is not None else printed.get(result.class_name),
+            result.class_name if len(classes) == len(splits) else name,
+            tuple(_entry(_interval(of_cell[name]), [of_cell[name]]) if name in of_cell else None for of_cell in results),
+            printed.get(result.class_name) if result.x is None else None,
         )
         for name, result in splits.items()
     )
-    has_mean = len({result.x for result in splits.values()}) == 1
     mean = Row(
         "mean",
-        tuple(_entry(list(cell.values())) if has_mean and cell.keys() == splits.keys() else None for cell in cells.values()),
-        _published_mean(printed, {result.class_name for result in splits.values()}, experiments) if has_mean else None,
+        tuple(
+            _entry(cell.mean, cell.results) if cell.mean is not None and of_cell.keys() == splits.keys() else None
+            for cell, of_cell in zip(cells, results, strict=True)
+        ),
+        _published_mean(printed, classes, experiments),
     )
     columns = _columns(experiments)
-    dataset, protocol, *detector, _ = kinds[0]
-    title = f"ROCAUC of {' '.join(filter(None, detector))} on {dataset}, {protocol}"
+    title = f"ROCAUC of {' '.join(filter(None, kind[2:]))} on {kind[0]}, {kind[1]}"
     return Table(title, _settings(experiments, columns), columns, rows, mean, tuple(_notes(experiments, rows, mean)))
 
 
@@ -91,13 +89,20 @@ def _comparable(experiment: Experiment) -> tuple[str, ...]:
     return experiment.dataset, experiment.protocol, experiment.detector, experiment.variant, experiment.partition
 
 
-def _entry(results: list[Result]) -> Entry:
+def _said(experiment: Experiment) -> list[str]:
+    """Name the same in words, without what is usual."""
+    return [word for word in _comparable(experiment) if word not in ("", "test")]
+
+
+def _interval(result: Result) -> Interval:
+    return Interval(*(result.metrics[name] for name in ("rocauc", "rocauc_low", "rocauc_high")))
+
+
+def _entry(rocauc: Interval, results: Sequence[Result]) -> Entry:
     """One result, or the mean of several."""
-    first = results[0].metrics
-    area = Interval(first["rocauc"], first["rocauc_low"], first["rocauc_high"])
     n_train, n_test = {result.n_train for result in results}, {result.n_test for result in results}
     return Entry(
-        rocauc=area if len(results) == 1 else mean_rocauc([(one.rows, one.is_anomaly, one.scores) for one in results]),
+        rocauc=rocauc,
         average_precision=sum(one.metrics["average_precision"] for one in results) / len(results),
         prevalence=sum(one.metrics["prevalence"] for one in results) / len(results),
         n_train=n_train.pop() if len(n_train) == 1 else None,
@@ -107,11 +112,11 @@ def _entry(results: list[Result]) -> Entry:
 
 
 def _published_mean(printed: Mapping[str, float], shown: set[str], experiments: list[Experiment]) -> float | None:
-    """The paper's mean over the classes shown, or None if it does not print what that takes."""
+    """Find the paper's mean over the classes shown, or None if it does not print what that takes."""
     classes = printed.keys() - {"mean"}
     if shown == classes or not (classes or any(experiment.classes for experiment in experiments)):
         return printed.get("mean")
-    return sum(printed[name] for name in shown) / len(shown) if shown <= classes else None
+    return sum(sorted(printed[name] for name in shown)) / len(shown) if shown <= classes else None
 
 
 def _params(experiment: Experiment) -> dict[str, Any]:
@@ -143,7 +148,7 @@ def _settings(experiments: list[Experiment], columns: tuple[Column, ...]) -> str
 
 
 def _notes(experiments: list[Experiment], rows: Sequence[Row], mean: Row) -> Iterator[str]:
-    """What a reader must know to read the numbers."""
+    """Say what a reader must know to read the numbers."""
     first = experiments[0]
     yield "Percent, with 95 % intervals: DeLong's for a class; for the mean, a bootstrap over the test images."
     shares = [entry.prevalence for row in rows for entry in row.entries if entry is not None]
@@ -154,14 +159,13 @@ def _notes(experiments: list[Experiment], rows: Sequence[Row], mean: Row) -> Ite
     if mean.paper is None and not any(row.paper is not None for row in rows):
         yield f"paper: {PAPER} prints no number for this."
         return
-    printed = [row for row in published_rows() if (row.source, *_comparable(first)[:4]) == row.group]
-    where = ", ".join(dict.fromkeys(row.where for row in printed))
-    yield f"paper: {PAPER}, {where}."
+    printed = [row for row in published_rows() if group_of(row) == (PAPER, *_comparable(first)[:4])]
+    yield f"paper: {PAPER}, {', '.join(dict.fromkeys(row['where'] for row in printed))}."
     used = {row.name for row in rows if row.paper is not None}
-    all_shown = mean.paper is not None and used >= {row.class_name for row in printed} - {"mean"}
+    all_shown = mean.paper is not None and used >= {row["class_name"] for row in printed} - {"mean"}
     for row in printed:
-        if row.note and (row.class_name in used or (row.class_name == "mean" and all_shown)):
-            yield f"paper's {row.class_name}: {row.note}."
+        if row["note"] and (row["class_name"] in used or (row["class_name"] == "mean" and all_shown)):
+            yield f"paper's {row['class_name']}: {row['note']}."
     if mean.paper is not None and not all_shown:
         yield f"paper's mean: over the {len(rows)} classes shown."
     ours = list(dict.fromkeys(str(experiment.params["encoder"]) for experiment in experiments))

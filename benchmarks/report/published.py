@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
+from typing import TypedDict, cast
 
 PAPER = "DN2 2020"
 """The source whose numbers stand beside ours: arXiv 2002.10445."""
 
 
-@dataclass(frozen=True)
-class PublishedRow:
-    """One number as a paper prints it, a fraction; ``spread`` is its own, where it prints one."""
+class PublishedRow(TypedDict):
+    """One number as a paper prints it: a fraction, with its own spread where it prints one."""
 
     source: str
     where: str
@@ -27,21 +25,19 @@ class PublishedRow:
     spread: float | None
     note: str
 
-    @property
-    def group(self) -> tuple[str, str, str, str, str]:
-        """What rows must share to be set side by side: source, data set, protocol, detector, variant."""
-        return self.source, self.dataset, self.protocol, self.detector, self.variant
+
+def published_rows() -> list[PublishedRow]:
+    """Read all of ``published.csv``: a line a class, or ``mean``."""
+    rows = csv.DictReader(io.StringIO(files("benchmarks").joinpath("published.csv").read_text(encoding="utf-8")))
+    return [
+        cast(PublishedRow, {**row, "rocauc": float(row["rocauc"]), "spread": float(row["spread"]) if row["spread"] else None})
+        for row in rows
+    ]
 
 
-@cache
-def published_rows() -> tuple[PublishedRow, ...]:
-    """All of ``published.csv``."""
-    text = files("benchmarks").joinpath("published.csv").read_text(encoding="utf-8")
-    rows = []
-    for line in csv.DictReader(io.StringIO(text)):
-        rocauc, spread = float(line.pop("rocauc")), line.pop("spread")
-        rows.append(PublishedRow(rocauc=rocauc, spread=float(spread) if spread else None, **line))
-    return tuple(rows)
+def group_of(row: PublishedRow) -> tuple[str, str, str, str, str]:
+    """Return what rows must share to be set side by side: source, data set, protocol, detector, variant."""
+    return row["source"], row["dataset"], row["protocol"], row["detector"], row["variant"]
 
 
 def published(dataset: str, protocol: str, detector: str, variant: str | None = None, source: str = PAPER) -> dict[str, float]:
@@ -50,4 +46,4 @@ def published(dataset: str, protocol: str, detector: str, variant: str | None = 
     ``variant`` None or empty means the rows without one: a hindsight OC-SVM never stands in for a plain one.
     """
     wanted = (source, dataset, protocol, detector, variant or "")
-    return {row.class_name: row.rocauc for row in published_rows() if row.group == wanted}
+    return {row["class_name"]: row["rocauc"] for row in published_rows() if group_of(row) == wanted}

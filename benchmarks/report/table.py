@@ -16,7 +16,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from benchmarks import figures
-from benchmarks.metrics import Interval
+from benchmarks.contracts import Interval
 
 COLUMNS_THAT_FIT = 3
 """So many experiments stand side by side in 100 columns; of more, the means are listed."""
@@ -181,11 +181,11 @@ def percent(fraction: float | None, *, sign: bool = False) -> str:
     if fraction is None:
         return "-"
     rounded = (100 * Decimal(repr(float(fraction)))).quantize(Decimal("0.1"), ROUND_HALF_UP)
-    return f"{rounded:+.1f}" if sign and rounded else f"{abs(rounded) if not rounded else rounded:.1f}"
+    return f"{rounded or abs(rounded):{'+' if sign and rounded else ''}.1f}"  # zero without a sign
 
 
 def _stacked(label: str, width: int) -> str:
-    """A label as lines of at most so many characters, so that a header is no wider than the numbers below it."""
+    """Break a label into lines of at most so many characters, so that a header is no wider than the numbers below it."""
     return "\n".join(textwrap.wrap(label, width, break_on_hyphens=False)).replace("= ", "=")
 
 
