@@ -19,13 +19,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks.fetch.claim import claim, put
 from benchmarks.contracts import MissingDataError, Progress, UsageError
 from benchmarks.datasets import DATASETS, Entry, check_root, load_dataset
 from benchmarks.datasets.arrays import UNREADABLE, Arrays, write_arrays
 from benchmarks.datasets.sources import DebianPackage, Download, LocalCopy, NpmPackage, Source
-from benchmarks.names import check_name
+from benchmarks.fetch.claim import claim, put
 from benchmarks.fetch.transfer import SILENCE_SECONDS, download, is_reachable, run_program, unpack_flat
+from benchmarks.names import check_name
 from dn2 import encoders
 
 T = TypeVar("T")
