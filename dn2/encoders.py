@@ -164,6 +164,7 @@ def load_encoder(name: str, weights: Path) -> torch.nn.Module:
             f"delete it and get {encoder.filename} again, or use --encoder timm:<name> for weights of your own"
         )
     state = _read_checkpoint(name, Path(weights))
+    network: Any
     if encoder.library == "torchvision":
         import torch
         import torchvision

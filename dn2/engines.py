@@ -1,0 +1,227 @@
+"""How a network runs: PyTorch, OpenVINO or ONNX Runtime, always in float32.
+
+An engine maps a stream of batches of uint8 images to a stream of features. The whole computation, pixels included, is one
+`torch.nn.Module` that PyTorch runs as it is and the others compile. On a CPU each image goes through on its own: measured, this
+is as fast as any batch (the activations stay in the cache), and a row's features cannot depend on its neighbours.
+
+Images a second on two cores with AMX, EfficientNet-Lite0, 32-pixel images: OpenVINO 279, ONNX Runtime 254, torch 80; torch with
+batches of 32 and its default memory layout, as most people run it, 33. So OpenVINO is a CPU's default (``speed/extraction.py``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+Engine = Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
+"""Batches of images (b, h, w, c) uint8 in; features (b, d) float32 out, batch by batch and in order."""
+
+CUDA_BATCH = 64
+
+
+def available_cores() -> int:
+    """Count the cores this process may run on, which is often fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def engine_name(name: str | None = None, device: str | None = None) -> str:
+    """Resolve the engine that will be used: the one named, or torch where there is CUDA, or OpenVINO.
+
+    Raises
+    ------
+    ValueError
+        If there is no engine of that name, or it cannot use that device.
+    """
+    if name is None:
+        return "torch" if _pick_device(device).startswith("cuda") else "openvino"
+    if name not in ENGINES:
+        near = get_close_matches(name, ENGINES, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"unknown engine {name!r}{hint}; there are {', '.join(ENGINES)}")
+    if name != "torch" and device is not None and device != "cpu":
+        raise ValueError(f"engine {name!r} runs on the cpu only, got device {device!r}: use --engine torch or --device cpu")
+    return name
+
+
+def engine_class(name: str | None = None, device: str | None = None) -> str:
+    """Name the arithmetic, as it stands in the feature store's key: ``openvino-float32``."""
+    return f"{engine_name(name, device)}-float32"
+
+
+def load_engine(
+    name: str | None,
+    module: torch.nn.Module,
+    shape: tuple[int, int, int],
+    device: str | None = None,
+    threads: int | None = None,
+) -> Engine:
+    """Prepare a network for images of one shape.
+
+    Parameters
+    ----------
+    name : str or None
+        One of `ENGINES`; None chooses by device.
+    module : torch.nn.Module
+        In evaluation mode; maps (n, h, w, c) uint8 to (n, d) float32.
+    shape : (height, width, channels)
+        Of every image.
+    device : str, optional
+        ``cpu``, ``cuda`` or ``cuda:1``; by default CUDA if there is one.
+    threads : int, optional
+        By default, the cores this process may use.
+
+    Raises
+    ------
+    ValueError
+        If the name or the device is unknown.
+    ModuleNotFoundError
+        If the engine's package is not installed.
+    """
+    return ENGINES[engine_name(name, device)](module, shape, _pick_device(device), threads or available_cores())
+
+
+def _pick_device(device: str | None) -> str:
+    import torch
+
+    has_cuda = torch.cuda.is_available()
+    if device is None:
+        return "cuda" if has_cuda else "cpu"
+    if device != "cpu" and not device.startswith("cuda"):
+        raise ValueError(f"unknown device {device!r}; there are cpu, cuda and cuda:<number>")
+    if device != "cpu" and not has_cuda:
+        raise ValueError(f"device {device!r} was asked for, but torch sees no CUDA device here: use --device cpu")
+    return device
+
+
+def _torch_engine(module: torch.nn.Module, shape: tuple[int, int, int], device: str, threads: int) -> Engine:
+    """Return the reference: eager PyTorch, with the memory layout that its convolutions like best."""
+    import torch
+
+    module = module.to(torch.device(device)).to(memory_format=torch.channels_last)
+    size = CUDA_BATCH if device != "cpu" else 1
+
+    def run_batch(batch: np.ndarray) -> np.ndarray:
+        chunks = []
+        for start in range(0, len(batch), size):
+            chunk = torch.from_numpy(batch[start : start + size])
+            n = len(chunk)
+            if n < size:  # always the same batch size: other sizes may choose other kernels
+                chunk = torch.cat([chunk, chunk[-1:].expand(size - n, *shape)])
+            chunks.append(module(chunk.to(device))[:n].float().cpu().numpy())
+        return np.concatenate(chunks)
+
+    def run(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        for batch in batches:
+            # Entered for each batch, since what runs between two of them belongs to the caller.
+            with torch.inference_mode(), _torch_threads(threads), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                features = run_batch(np.ascontiguousarray(batch))
+            yield features
+
+    return run
+
+
+@contextlib.contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _openvino_engine(module: torch.nn.Module, shape: tuple[int, int, int], _device: str, threads: int) -> Engine:
+    """Compile with OpenVINO: one stream a thread, one image a request, more requests than streams so that none waits."""
+    openvino = _import("openvino")
+    import torch
+
+    example = torch.zeros((1, *shape), dtype=torch.uint8)
+    with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
+        warnings.simplefilter("ignore")
+        # An exported program has constant padding, which OpenVINO fuses into the convolutions; a traced one is 9 % slower.
+        model = openvino.convert_model(torch.export.export(module, (example,)))
+    # Without the hint a CPU with AMX or AVX-512 BF16 computes in bfloat16, unasked.
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
+    compiled = openvino.Core().compile_model(model, "CPU", settings)
+    width = int(compiled.output(0).shape[1])
+
+    def run(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        idle = [compiled.create_infer_request() for _ in range(threads + 2)]
+        busy: deque[tuple[Any, np.ndarray, int]] = deque()
+
+        def finish_oldest() -> np.ndarray | None:
+            request, features, row = busy.popleft()
+            request.wait()
+            features[row] = request.get_output_tensor(0).data[0]
+            idle.append(request)
+            return features if row == len(features) - 1 else None
+
+        for batch in batches:
+            features = np.empty((len(batch), width), np.float32)
+            for row in range(len(batch)):
+                done = None if idle else finish_oldest()
+                request = idle.pop()
+                request.start_async({0: batch[row : row + 1]})
+                busy.append((request, features, row))
+                if done is not None:
+                    yield done
+        while busy:
+            done = finish_oldest()
+            if done is not None:
+                yield done
+
+    return run
+
+
+def _onnxruntime_engine(module: torch.nn.Module, shape: tuple[int, int, int], _device: str, threads: int) -> Engine:
+    """Compile with ONNX Runtime, through an ONNX model that is never written to disk."""
+    onnxruntime = _import("onnxruntime")
+    _import("onnx")
+    import torch
+
+    example = torch.zeros((1, *shape), dtype=torch.uint8)
+    model: Any = io.BytesIO()
+    with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module, (example,), model, input_names=["images"], opset_version=17, dynamo=False)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model.getvalue(), options, providers=["CPUExecutionProvider"])
+
+    def run(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        for batch in batches:
+            yield np.concatenate([session.run(None, {"images": batch[row : row + 1]})[0] for row in range(len(batch))])
+
+    return run
+
+
+def _import(package: str) -> Any:
+    """Import late: only one engine's package is needed."""
+    import importlib
+
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            f"this engine needs the package {package!r}, which is not installed: pip install {package}, or use --engine torch"
+        ) from None
+
+
+ENGINES: dict[str, Callable[..., Engine]] = {
+    "openvino": _openvino_engine,
+    "onnxruntime": _onnxruntime_engine,
+    "torch": _torch_engine,
+}

@@ -1,0 +1,151 @@
+"""From images to features: pixels, network, float32, streamed, in image order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dn2.encoders import Encoder, get_encoder, load_encoder
+from dn2.engines import Engine, available_cores, load_engine
+from dn2.pixels import CROP, LARGEST_MATRIX, Normalize, Resize, ToFloat, resize_with_pil
+
+PREPROCESSING = "resize 256 bilinear on integers, crop 224, mean and std of the encoder; 1"
+"""Part of a feature's identity: change it whenever the pixels or their scale change."""
+
+BATCH = 32
+
+
+class Extractor:
+    """A loaded encoder and the engine that runs it; see `load_extractor`.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    network : torch.nn.Module
+        Maps (n, 3, 224, 224) to (n, width).
+    engine, device : str, optional
+        See `dn2.engines.load_engine`.
+    threads : int, optional
+        By default, the cores this process may use.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        network: torch.nn.Module,
+        engine: str | None = None,
+        device: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.encoder = encoder
+        self.network = network
+        self.engine = engine
+        self.device = device
+        self.threads = threads
+        self._engines: dict[tuple[int, int, int], Engine] = {}
+
+    def engine_for(self, shape: tuple[int, int, int]) -> Engine:
+        """Return the engine for images (height, width, channels), compiled at the first use."""
+        if shape not in self._engines:
+            first = ToFloat() if shape == (CROP, CROP, 3) else Resize(*shape[:2])
+            module = torch.nn.Sequential(first, Normalize(self.encoder.mean, self.encoder.std), self.network).eval()
+            self._engines[shape] = load_engine(self.engine, module, shape, self.device, self.threads)
+        return self._engines[shape]
+
+
+def load_extractor(
+    name: str, weights: Path, engine: str | None = None, device: str | None = None, threads: int | None = None
+) -> Extractor:
+    """Load an encoder by name, ready for `encode`.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown or the file is not its weights.
+    """
+    return Extractor(get_encoder(name), load_encoder(name, weights), engine, device, threads)
+
+
+def encode(
+    images: Sequence[np.ndarray],
+    extractor: Extractor,
+    rows: slice = slice(None),
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Encode images.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n, h, w) or (n, h, w, 3), or sequence of (h, w) or (h, w, 3) arrays, uint8
+        Of any sizes; grey images are replicated to three channels.
+    extractor : Extractor
+    rows : slice
+        Which images.
+    progress : callable, optional
+        Called as ``progress(done, total)``.
+
+    Returns
+    -------
+    ndarray of shape (n, width), float32
+        In image order; a row depends on its image alone.
+
+    Raises
+    ------
+    ValueError
+        If an image is not uint8, or not of these shapes.
+    """
+    total = len(range(*rows.indices(len(images))))
+    features = np.empty((total, extractor.encoder.width), np.float32)
+    done = 0
+    for batch in encode_batches(images, extractor, rows):
+        features[done : done + len(batch)] = batch
+        done += len(batch)
+        if progress is not None:
+            progress(done, total)
+    return features
+
+
+def encode_batches(images: Sequence[np.ndarray], extractor: Extractor, rows: slice = slice(None)) -> Iterator[np.ndarray]:
+    """Encode images and yield (at most 32, width) features at a time: memory does not grow with the number of images."""
+    start, stop, step = rows.indices(len(images))
+    if step != 1:
+        raise ValueError(f"rows must be a slice of step 1, got step {step}: encode a contiguous range")
+    starts = range(start, stop, BATCH)
+    if not starts:
+        return
+    # Decided by the type and shape of the whole set, never by what else is in a batch.
+    if isinstance(images, np.ndarray) and images.ndim in (3, 4) and max(images.shape[1:3]) <= LARGEST_MATRIX:
+        _check(images[:1], 0)
+        array = images if images.ndim == 4 else images[..., None]
+        yield from extractor.engine_for(array.shape[1:])(array[a : min(a + BATCH, stop)] for a in starts)
+    else:
+        engine = extractor.engine_for((CROP, CROP, 3))
+        with ThreadPoolExecutor(extractor.threads or available_cores()) as pool:
+            yield from engine(_resized_batches(images, starts, stop, pool))
+
+
+def _resized_batches(images: Sequence[np.ndarray], starts: range, stop: int, pool: ThreadPoolExecutor) -> Iterator[np.ndarray]:
+    """Resize by PIL in threads, one batch ahead of the network."""
+
+    def submit(start: int) -> Iterator[np.ndarray]:
+        batch = images[start : min(start + BATCH, stop)]
+        _check(batch, start)
+        return pool.map(resize_with_pil, batch)
+
+    ahead = submit(starts[0])
+    for start in [*starts[1:], None]:
+        current, ahead = ahead, submit(start) if start is not None else iter(())
+        yield np.stack(list(current))
+
+
+def _check(batch: Sequence[np.ndarray], first_row: int) -> None:
+    for row, image in enumerate(batch, first_row):
+        shape = image.shape
+        if image.dtype != np.uint8 or len(shape) not in (2, 3) or 0 in shape or (len(shape) == 3 and shape[2] != 3):
+            raise ValueError(
+                f"image {row} must be uint8 of shape (h, w) or (h, w, 3), got {image.dtype} {shape}: convert it to 0 to 255"
+            )
