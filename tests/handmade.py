@@ -1,6 +1,11 @@
-"""Results made by hand, for the tests of what is done with results."""
+"""Results made by hand, for the tests of what is done with results, and processes that work on them beside us."""
 
+import os
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -76,3 +81,12 @@ def assert_equal_results(one, other):
             assert np.array_equal(value, twin), name
         else:
             assert value == twin, name
+
+
+def start(code, *args, **environment):
+    """Run Python beside us, with the tests and the project on its path."""
+    tests = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{tests.parent}:{tests}", **environment}
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, args)]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(command, env=environment, text=True, **pipes)

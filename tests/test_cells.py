@@ -5,9 +5,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
-import sys
-import textwrap
 import zipfile
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,24 +13,16 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from handmade import EXPERIMENT, assert_equal_results, make_cell, make_curve, make_result
+from handmade import EXPERIMENT, assert_equal_results, make_cell, make_curve, make_result, start
 
 from benchmarks.cells import Cells, CellsError
 
-TESTS = Path(__file__).parent
 OTHER = replace(EXPERIMENT, seed=7)
 
 
 @pytest.fixture
 def cells(tmp_path):
     return Cells(tmp_path / "home")
-
-
-def start(code, *args):
-    """Run Python beside us, with the tests and the project on its path."""
-    environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}"}
-    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, args)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize(

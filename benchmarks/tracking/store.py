@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import socket
@@ -22,6 +23,8 @@ EXPERIMENT = "dn2-bench"
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # its errors come to us as exceptions; printed too, they are pages of stack trace
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for our results, which may be read as JSON
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # by default 7 with growing pauses: four minutes until a dead server is given up
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -72,11 +75,11 @@ def import_mlflow() -> ModuleType:
 
 
 def check_store(uri: str) -> None:
-    """Find out in seconds whether the store answers: MLflow itself tries for a minute and a half.
+    """Find out in seconds whether the store answers, where MLflow itself tries for minutes; make it if it is a new file.
 
     Raises
     ------
-    OSError, sqlalchemy.exc.SQLAlchemyError
+    OSError, ImportError, sqlalchemy.exc.SQLAlchemyError
     """
     parts = urlsplit(uri)
     if parts.scheme in ("http", "https"):
@@ -88,12 +91,35 @@ def check_store(uri: str) -> None:
     import sqlalchemy
 
     if uri.startswith(SQLITE):
-        Path(uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+        _make_database(Path(uri.removeprefix(SQLITE)))
     engine = sqlalchemy.create_engine(uri)
     try:
         sqlalchemy.inspect(engine).get_table_names()
     finally:
         engine.dispose()
+
+
+def _make_database(path: Path) -> None:
+    """Make a new database under another name, one process at a time, and rename it.
+
+    MLflow makes its schema in many steps and several seconds, in place: of two processes one fails, and a file whose making was
+    broken off can never be opened again.
+    """
+    from mlflow import MlflowClient
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if path.exists() and (path.is_dir() or path.stat().st_size > 0):
+            return
+        unfinished = path.with_name(f".{path.name}.unfinished")
+        for left in path.parent.glob(f"{unfinished.name}*"):
+            left.unlink()
+        MlflowClient(tracking_uri=f"{SQLITE}{unfinished}")
+        unfinished.replace(path)
+    finally:
+        os.close(folder)
 
 
 def find_experiment(client: Any) -> str:
@@ -129,10 +155,14 @@ def told_in_one_line(uri: str, doing: str) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
         reason = (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]
         reason = reason.replace(uri, without_password(uri))[:300]
-        raise TrackingError(
-            f"cannot {doing} in the tracking store {without_password(uri)} ({reason}): finished results are on disk, "
-            "run the same command again when the store is there"
-        ) from error
+        if isinstance(error, ImportError):
+            remedy = "install the driver of that database"
+        elif uri.startswith(SQLITE):
+            remedy = "move that file away if it is broken, or name another with MLFLOW_TRACKING_URI"
+        else:
+            remedy = "run the same command again when it answers"
+        where = f"the tracking store {without_password(uri)}"
+        raise TrackingError(f"cannot {doing} in {where} ({reason}): finished results are on disk, {remedy}") from error

@@ -1,0 +1,224 @@
+"""The same laws against `mlflow server`, on SQLite and on PostgreSQL; a server that goes away; the page.
+
+PostgreSQL's programs come with Debian's package `postgresql`; the test runs a database of its own in a temporary folder.
+"""
+
+import json
+import os
+import pwd
+import signal
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from handmade import EXPERIMENT, LABELS, PROVENANCE, make_cell, start
+from mlflow_laws import LAWS, START, client, run_of
+
+from benchmarks.cells import Cells
+from benchmarks.tracking import Tracker, serve, ui_link
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def no_surrounding_run(monkeypatch):
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def answers(url):
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def wait_for(condition, what, seconds=90):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"{what}: not within {seconds} s"
+        time.sleep(0.2)
+
+
+class Server:
+    """`mlflow server` with a port and a store that stay when it is killed and started again."""
+
+    def __init__(self, store, folder):
+        self.folder, self.port, self.process = folder, free_port(), None
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
+        self.command += ["--port", str(self.port), "--workers", "1"]
+
+    def start(self):
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        log = self.folder / "server.log"
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                self.command, cwd=self.folder, env=environment, stdout=output, stderr=output, start_new_session=True
+            )
+        wait_for(lambda: answers(f"{self.url}/health"), f"mlflow server, see {log}")
+        return self
+
+    def kill(self):
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@contextmanager
+def postgresql():
+    """Yield the address of a new database. PostgreSQL refuses to run as root, and then runs as its own user."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    assert programs, "this test needs PostgreSQL: apt-get install postgresql"
+    as_user, folder = [], Path(tempfile.mkdtemp())  # not pytest's, which is closed to other users
+    if os.geteuid() == 0:
+        owner = pwd.getpwnam("postgres")
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
+        as_user = ["runuser", "-u", "postgres", "--"]
+    data, port = folder / "data", free_port()
+
+    def run(program, *args):
+        subprocess.run([*as_user, programs[-1] / program, *args], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+    run("initdb", "-D", data, "-U", "dn2", "--auth", "trust", "--no-sync")
+    options = f"-c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off -p {port}"
+    run("pg_ctl", "-D", data, "-w", "-l", folder / "postgresql.log", "-o", options, "start")
+    try:
+        run("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "dn2", "mlflow")
+        yield f"postgresql+psycopg2://dn2@127.0.0.1:{port}/mlflow"
+    finally:
+        run("pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def server(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    if request.param == "sqlite":
+        running = Server(f"sqlite:///{folder}/mlflow.db", folder).start()
+        yield running
+        running.kill()
+        return
+    with postgresql() as store:
+        running = Server(store, folder).start()
+        yield running
+        running.kill()
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_law(server, tmp_path, law):
+    tracker = Tracker(server.url).connect()
+    tracker._experiment_id = client(tracker).create_experiment(f"{law.__name__} {tmp_path}")
+    law(tracker, tmp_path)
+
+
+SESSION = """
+    import sys
+    from pathlib import Path
+    from handmade import EXPERIMENT, LABELS, make_cell
+    from mlflow_laws import START
+    from benchmarks.cells import Cells
+    from benchmarks.tracking import Tracker, TrackingError
+    tracker, cells = Tracker(sys.argv[1]).connect(), Cells(Path(sys.argv[2]))
+    print(len(tracker.mark_dead()))
+    with cells.lock([EXPERIMENT]):
+        run_id = tracker.start_cell(EXPERIMENT, **START)
+        print(run_id)
+        done = cells.load(EXPERIMENT)
+        print(len(done), flush=True)
+        for result in make_cell():
+            if result.split not in done:
+                cells.save(result)
+        print("computed", flush=True)
+        sys.stdin.readline()
+        try:
+            tracker.finish_cell(run_id, list(cells.load(EXPERIMENT).values()), labels=LABELS)
+        except TrackingError as error:
+            print(error)
+            sys.exit(1)
+    """
+
+
+def test_a_server_that_goes_away_loses_no_result(server, tmp_path):
+    first = start(SESSION, server.url, tmp_path)
+    dead, run_id, found = (first.stdout.readline().strip() for _ in range(3))
+    assert (dead, found) == ("0", "0")
+    assert first.stdout.readline() == "computed\n"
+    server.kill()
+    before = time.monotonic()
+    told, errors = first.communicate("go on\n", timeout=120)
+    assert time.monotonic() - before < 30
+    assert first.returncode == 1
+    assert errors == ""
+    assert told.count("\n") == 1
+    assert f"in the tracking store {server.url} (" in told
+    assert "finished results are on disk, run the same command again when it answers" in told
+    assert set(Cells(tmp_path).load(EXPERIMENT)) == {"cat", "dog", "truck"}
+    server.start()
+    second = start(SESSION, server.url, tmp_path)
+    told, errors = second.communicate("go on\n", timeout=120)
+    assert (second.returncode, errors) == (0, "")
+    assert told.split() == ["1", run_id, "3", "computed"]
+    tracker = Tracker(server.url).connect()
+    assert run_of(tracker, run_id).info.status == "FINISHED"
+    assert round(run_of(tracker, run_id).data.metrics["rocauc"], 9) == 0.8
+    assert tracker.find_finished(EXPERIMENT.key) == run_id
+
+
+PAGE = """
+    import sys
+    from benchmarks.tracking import serve
+    serve(None, "127.0.0.1", int(sys.argv[1]), lambda link: print(link, flush=True))
+    """
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_the_page_shows_the_runs_and_ends_with_its_command(tmp_path, monkeypatch, how):
+    monkeypatch.chdir(tmp_path)
+    tracker = Tracker().connect()
+    run_id = tracker.start_cell(EXPERIMENT, **START)
+    tracker.finish_cell(run_id, make_cell(), labels=LABELS)
+    tracker.finish_summary(tracker.start_summary("main", PROVENANCE), texts={})
+    port = free_port()
+    base = f"http://127.0.0.1:{port}"
+    page = start(PAGE, port)
+    assert page.stdout.readline() == ui_link(tracker.experiment_id, base) + "\n"
+    assert b"MLflow" in fetch(base)
+    assert json.loads(fetch(f"{base}/api/2.0/mlflow/runs/get?run_id={run_id}"))["run"]["info"]["status"] == "FINISHED"
+    assert json.loads(fetch(f"{base}/get-artifact?run_id={run_id}&path=results.json"))["run_id"] == run_id
+    (server,) = children(page.pid)
+    assert len(children(server)) <= 1, "one worker, no job executors"
+    page.send_signal(how)
+    told, errors = page.communicate(timeout=30)
+    assert (told, errors, page.returncode) == ("", "", 0)
+    assert not answers(f"{base}/health")
+    assert not Path(f"/proc/{server}").exists()
+
+
+def test_the_page_of_a_server_is_its_own(tmp_path, server):
+    links = []
+    serve(server.url, "127.0.0.1", 5000, links.append)
+    assert links[0].startswith(f"{server.url}/#/experiments/")
+
+
+def fetch(url):
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return answer.read()
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
