@@ -100,7 +100,7 @@ def rocauc_by_k(title: str, series: Mapping[str, Mapping[int, ValueWithInterval]
         drawn.append(paper)
     bottom, top = 100 * min(drawn), 100 * max(drawn)
     margin = max(0.1 * (top - bottom), 0.2)
-    axes.set_ylim(bottom - margin, min(top + margin, 100.0) if bottom < 100 else 100.2)
+    axes.set_ylim(bottom - margin, min(top + margin, 100.2))
     axes.set_ylabel("mean ROCAUC (%)")
     axes.set_xscale("log")
     ticks = sorted({k for values in series.values() for k in values})
