@@ -40,7 +40,7 @@ def law_a_started_cell_says_what_it_is(tracker, folder):
     run_id = tracker.start_cell(EXPERIMENT, **START, selection="oracle")
     run = run_of(tracker, run_id)
     assert run.info.status == "RUNNING"
-    assert run.info.run_name == "dn2 cifar10 efficientnet_lite0 l2 k=2 index=exact"
+    assert run.info.run_name == "dn2 l2 k=2 index=exact cifar10 efficientnet_lite0"
     assert run.data.params == {name: str(value) for name, value in EXPERIMENT.params.items()}
     assert run.data.params["k"] == "2"
     assert run.data.metrics == {}
@@ -222,6 +222,7 @@ def law_published_rows_are_logged_once_and_follow_the_table(tracker, folder):
     assert runs["geom"].data.params == {"dataset": "cifar10", "protocol": "one_vs_rest", "detector": "geom", "variant": "none"}
     assert runs["dn2"].data.tags["source"] == "paper"
     assert runs["dn2"].data.tags["note"] == "seen"
+    assert runs["dn2"].info.start_time == runs["dn2"].info.end_time == 1577836800000, "of 2020, so that ours are the newest"
     assert runs["dn2"].info.status == "FINISHED"
     rows[2]["rocauc"] = "0.71"
     assert tracker.log_published(rows) == 1

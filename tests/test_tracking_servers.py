@@ -1,4 +1,4 @@
-"""The same laws against `mlflow server`, on SQLite and on PostgreSQL; a server that goes away; the page.
+"""The same laws against `mlflow server`, on SQLite and on PostgreSQL; a server that goes away; the page; `mlflow run`.
 
 PostgreSQL's programs come with Debian's package `postgresql`; the test runs a database of its own in a temporary folder.
 """
@@ -6,8 +6,8 @@ PostgreSQL's programs come with Debian's package `postgresql`; the test runs a d
 import json
 import os
 import pwd
-import signal
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +25,8 @@ from benchmarks.cells import Cells
 from benchmarks.tracking import Tracker, serve, ui_link
 
 pytestmark = pytest.mark.slow
+
+TESTS = Path(__file__).parent
 
 
 @pytest.fixture(autouse=True)
@@ -222,3 +224,67 @@ def fetch(url):
 
 def children(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+PROJECT = """
+name: small
+entry_points:
+  main:
+    parameters:
+      k: {type: string, default: "2"}
+      then: {type: string, default: "end"}
+    command: "python cell.py {k} {then}"
+"""
+
+CELL = """
+import sys, time
+from handmade import EXPERIMENT, LABELS, PROVENANCE, make_cell
+from mlflow_laws import START
+from benchmarks.tracking import Tracker
+tracker = Tracker().connect()
+summary = tracker.start_summary("main", PROVENANCE)
+run_id = tracker.start_cell(EXPERIMENT, **START)
+if sys.argv[2] == "wait":
+    open("waiting", "w").close()
+    time.sleep(600)
+tracker.finish_cell(run_id, make_cell(), labels=LABELS)
+tracker.finish_summary(summary, texts={"table.csv": "class,rocauc"})
+"""
+
+
+def mlflow_run(folder, *args):
+    (folder / "MLproject").write_text(PROJECT)
+    (folder / "cell.py").write_text(CELL)
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": programs, "PYTHONPATH": f"{TESTS.parent}:{TESTS}", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [sys.executable, "-m", "mlflow", "run", ".", "--env-manager", "local", *args]
+    with (folder / "output").open("wb") as output:
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True)
+
+
+def runs_by_kind(tracker, experiment_id):
+    return {run.data.tags["kind"]: run for run in client(tracker).search_runs([experiment_id])}
+
+
+def test_mlflow_run_gives_one_summary_and_flat_cells(tmp_path):
+    assert mlflow_run(tmp_path, "-P", "k=02", "--experiment-name", "mine").wait(120) == 0, (tmp_path / "output").read_text()
+    tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db").connect()
+    mine = client(tracker).get_experiment_by_name("mine").experiment_id
+    runs = runs_by_kind(tracker, mine)
+    assert set(runs) == {"cell", "summary"}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert runs["summary"].data.params == {"k": "02", "then": "end"}
+    assert runs["cell"].data.params["k"] == "2"
+    assert "mlflow.parentRunId" not in runs["cell"].data.tags
+    assert tracker.newest_experiment() == mine
+
+
+def test_what_a_killed_mlflow_run_left_running_is_marked(tmp_path):
+    process = mlflow_run(tmp_path, "-P", "then=wait", "--experiment-name", "mine")
+    wait_for((tmp_path / "waiting").exists, "the cell")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db").connect()
+    runs = runs_by_kind(tracker, client(tracker).get_experiment_by_name("mine").experiment_id)
+    assert {run.info.status for run in runs.values()} == {"RUNNING"}
+    assert set(tracker.mark_dead()) == {run.info.run_id for run in runs.values()}

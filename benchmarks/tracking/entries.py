@@ -53,13 +53,11 @@ def code_tags(provenances: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def run_name(experiment: Experiment) -> str:
-    """Return what the page calls the run: ``dn2 cifar10 efficientnet_lite0 l2 k=2``."""
-    params = experiment.params
-    parts = [experiment.detector, experiment.variant, experiment.dataset]
-    parts.append(params["encoder"] if params["encoder"] != "none" else experiment.input)
-    parts += [name for name in (experiment.normalize,) if name != "none"]
-    parts += [f"{name}={_text(value)}" for name, value in experiment.detector_params.items()]
-    return " ".join(filter(None, parts))
+    """Return what the page calls the run, what tells runs apart first, since it cuts the end: ``dn2 l2 k=2 cifar10 resnet18``."""
+    params = [f"{name}={_text(value)}" for name, value in experiment.detector_params.items()]
+    normalize = "" if experiment.normalize == "none" else experiment.normalize
+    source = experiment.input.removeprefix("features:")
+    return " ".join(filter(None, [experiment.detector, experiment.variant, normalize, *params, experiment.dataset, source]))
 
 
 def dataset_input(experiment: Experiment, fingerprint: str) -> Any:
