@@ -130,8 +130,17 @@ def test_a_root_that_cannot_be_listed_is_one_clear_line(name, tmp_path):
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("damage", ["truncated gzip", "short idx", "no idx", "other data", "missing file"])
-def test_damaged_files_below_a_root_are_one_clear_line(damage, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("truncated gzip", "Compressed file ended"),
+        ("short idx", r"says \[10\] and holds 9 bytes"),
+        ("no idx", "is not an idx file of bytes"),
+        ("other data", "is not the official data"),
+        ("missing file", "No such file"),
+    ],
+)
+def test_damaged_files_below_a_root_are_one_clear_line(damage, reason, tmp_path, monkeypatch):
     arrays = fashion_arrays()
     pin(monkeypatch, "fashion_mnist", arrays if damage != "other data" else fashion_arrays(1))
     folder = tmp_path / fashion_mnist.FOLDER
@@ -146,6 +155,14 @@ def test_damaged_files_below_a_root_are_one_clear_line(damage, tmp_path, monkeyp
         plain.write_bytes(b"<html>not found</html>")
     elif damage == "missing file":
         packed.unlink()
-    with pytest.raises(MissingDataError, match="fashion_mnist") as caught:
+    with pytest.raises(MissingDataError, match=f"fashion_mnist .*{reason}") as caught:
         load_dataset("fashion_mnist", home=tmp_path, root=tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_an_archive_without_a_batch_is_one_clear_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar10, "BATCHES", write_cifar_pickles(tmp_path, cifar_arrays()))
+    (tmp_path / cifar10.FOLDER / "test_batch").unlink()
+    write_cifar_archive(tmp_path)
+    with pytest.raises(MissingDataError, match=r"cifar10 cannot be read below --root .*test_batch.*not found"):
+        load_dataset("cifar10", home=tmp_path, root=tmp_path)

