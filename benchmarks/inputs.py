@@ -104,3 +104,29 @@ def load_input(dataset: Dataset, name: str, normalize: str, workspace: Workspace
     rates = [part.images_per_second for part in parts]
     joined_rate = 1 / sum(1 / rate for rate in rates) if all(rates) else None
     return Rows(parts, normalizations.NORMALIZATIONS[normalize], joined_rate)
+
+
+def feature_store(dataset: Dataset, encoder_name: str, workspace: Workspace) -> Any:
+    """The store that holds, or will hold, the features of a data set by one encoder: a `dn2.store.FeatureStore`."""
+    from dn2.encoders import get_encoder
+    from dn2.store import FeatureStore
+
+    identity = input_identity(f"features:{encoder_name}", workspace)
+    named = {"dataset": dataset.name, "encoder": encoder_name, "data": dataset.fingerprint, **identity}
+    return FeatureStore(workspace.home / "features", named, len(dataset.labels), get_encoder(encoder_name).width)
+
+
+def _features(dataset: Dataset, encoder_name: str, workspace: Workspace, progress: Progress | None) -> Any:
+    store = feature_store(dataset, encoder_name, workspace)
+    if store.missing():
+        from dn2.encoders import find_weights, get_encoder
+        from dn2.features import encode_batches, load_extractor
+
+        weights = find_weights(get_encoder(encoder_name), workspace.home / "weights", workspace.weights)
+        extractor = load_extractor(encoder_name, weights, workspace.engine, workspace.device)
+        what = f"{encoder_name} on {dataset.name}, images"
+        store.fill(
+            lambda rows: encode_batches(dataset.images, extractor, rows),
+            None if progress is None else lambda done, total: progress(what, done, total),
+        )
+    return store.open()

@@ -19,7 +19,7 @@ from benchmarks.inputs import Rows, load_input
 from benchmarks.metrics import mean_rocauc
 from benchmarks.protocols import make_splits
 from benchmarks.provenance import provenance
-from benchmarks.report import result_table
+from benchmarks.report import result_table, result_tables
 from benchmarks.run import run
 from benchmarks.tracking import Tracker, TrackingError
 
@@ -211,7 +211,15 @@ class _Session:
             self._start(finished.experiment, dataset)
         logged = Cell(finished.experiment, self.run_ids[key], finished.selection, finished.results, finished.mean)
         labels = np.asarray(dataset.class_names)[dataset.labels]
-        self.tracker.finish_cell(logged, labels=labels, metrics=extra, figures={"rocauc.png": result_table([logged]).figure()})
+        self.tracker.finish_cell(
+            logged.run_id,
+            logged.results,
+            labels=labels,
+            interval=None if logged.mean is None else (logged.mean.low, logged.mean.high),
+            selection=logged.selection,
+            metrics=extra,
+            figures={"rocauc.png": result_table([logged]).figure()},
+        )
         self.finished[key] = logged
 
     def try_to_log(self, logging: Callable[[], None]) -> bool:
@@ -241,19 +249,10 @@ class _Session:
 def _finish_summary(tracker: Tracker, run_id: str, cells: Sequence[Cell], failed: bool) -> None:
     """Log the tables of this invocation, one a data set and protocol, and end its summary run."""
     texts, figures = {}, {}
-    for name, of_table in tables(cells).items():
+    for name, of_table in result_tables(cells).items():
         texts[f"{name}.csv"] = of_table.to_csv()
         figures[f"{name}.png"] = of_table.figure()
     tracker.finish_summary(run_id, texts=texts, figures=figures, status="FAILED" if failed else "FINISHED")
-
-
-def tables(cells: Sequence[Cell]) -> dict[str, Any]:
-    """Make one table for each data set, protocol and detector, named after them."""
-    groups: dict[str, list[Cell]] = {}
-    for cell in cells:
-        experiment = cell.experiment
-        groups.setdefault(f"{experiment.dataset}-{experiment.protocol}-{experiment.detector}", []).append(cell)
-    return {name: result_table(of_table) for name, of_table in groups.items()}
 
 
 def _peak_megabytes() -> float:

@@ -117,11 +117,12 @@ def encode_batches(images: Sequence[np.ndarray], extractor: Extractor, rows: sli
     starts = range(start, stop, BATCH)
     if not starts:
         return
-    # Decided by the type and shape of the whole set, never by what else is in a batch.
-    if isinstance(images, np.ndarray) and images.ndim in (3, 4) and max(images.shape[1:3]) <= LARGEST_MATRIX:
-        _check(images[:1], 0)
-        array = images if images.ndim == 4 else images[..., None]
-        yield from extractor.engine_for(array.shape[1:])(array[a : min(a + BATCH, stop)] for a in starts)
+    # Decided by the whole set, never by what else is in a batch: a slice of equal images is one array, also of a lazy sequence.
+    first = images[:1]
+    if isinstance(first, np.ndarray) and max(first.shape[1:3], default=0) <= LARGEST_MATRIX:
+        _check(first, 0)
+        shape = first.shape[1:] if first.ndim == 4 else (*first.shape[1:], 1)
+        yield from extractor.engine_for(shape)(images[a : min(a + BATCH, stop)].reshape(-1, *shape) for a in starts)
     else:
         engine = extractor.engine_for((CROP, CROP, 3))
         with ThreadPoolExecutor(extractor.threads or available_cores()) as pool:

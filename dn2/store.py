@@ -134,7 +134,7 @@ class FeatureStore:
         with self._explain_errors():
             self._locks.mkdir(parents=True, exist_ok=True)
             self._check_room(missing)
-        done = self.n - sum(map(self._rows, missing))
+        done = self.n - sum(map(self.rows_in, missing))
 
         def report(rows: int) -> None:
             nonlocal done
@@ -177,7 +177,8 @@ class FeatureStore:
     def _shard_path(self, shard: int) -> Path:
         return self.path / f"shard-{shard:05d}.npy"
 
-    def _rows(self, shard: int) -> int:
+    def rows_in(self, shard: int) -> int:
+        """Count the rows of one shard; the last has fewer."""
         return min(SHARD_ROWS, self.n - shard * SHARD_ROWS)
 
     def _verify(self, shard: int) -> bool:
@@ -196,7 +197,7 @@ class FeatureStore:
             if not claimed:
                 return
             if self._verify(shard):  # another process was here first
-                report(self._rows(shard))
+                report(self.rows_in(shard))
                 return
             start = time.perf_counter()
             features = self._compute(shard, encode_rows, report)
@@ -209,7 +210,7 @@ class FeatureStore:
     def _compute(
         self, shard: int, encode_rows: Callable[[slice], Iterable[np.ndarray]], report: Callable[[int], None]
     ) -> np.ndarray:
-        first, rows = shard * SHARD_ROWS, self._rows(shard)
+        first, rows = shard * SHARD_ROWS, self.rows_in(shard)
         features = np.empty((rows, self.width), np.float32)
         expected = f"rows {first} to {first + rows} must be encoded to shape ({rows}, {self.width})"
         done = 0
@@ -240,7 +241,7 @@ class FeatureStore:
             write_atomically(self._manifest_path, json.dumps(manifest, indent=1).encode())
 
     def _needed_bytes(self) -> int:
-        return sum(self._rows(shard) for shard in range(self.n_shards) if shard not in self._seconds) * self.width * 4
+        return sum(self.rows_in(shard) for shard in range(self.n_shards) if shard not in self._seconds) * self.width * 4
 
     def _check_room(self, missing: list[int]) -> None:
         """Find out before the first image that there is no room for the last."""

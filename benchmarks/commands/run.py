@@ -31,7 +31,8 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
     killed continues.
     """
     from benchmarks.commands.progress import show_progress
-    from benchmarks.session import run_session, tables
+    from benchmarks.report import result_tables
+    from benchmarks.session import run_session
     from benchmarks.tracking import Tracker, cell_record, find_store
 
     workspace = pop_workspace(options)
@@ -51,9 +52,10 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
     for reason in dict.fromkeys(skipped.values()):
         click.echo(f"skipped: {reason}", err=True)
     if as_json:
-        click.echo(json.dumps({"runs": [cell_record(cell) for cell in outcome.cells]}, indent=2))
+        records = [{"run_id": cell.run_id, **cell_record(cell.results, cell.mean, cell.selection)} for cell in outcome.cells]
+        click.echo(json.dumps({"runs": records}, indent=2))
     else:
-        for table in tables(outcome.cells).values():
+        for table in result_tables(outcome.cells).values():
             table.print()
             click.echo()
         _say_where(outcome, tracking_uri)

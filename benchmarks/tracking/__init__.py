@@ -3,6 +3,7 @@
 store.py      which store: its address, whether it answers, errors in one line
 owner.py      which process a run belongs to, and whether it still lives
 records.py    results as metrics, a table, JSON and a file of all scores
+readback.py   such files as results again
 runs.py       Tracker: one top-level run a cell, one summary run an invocation
 server.py     the MLflow page
 """
@@ -10,6 +11,6 @@ server.py     the MLflow page
 from benchmarks.tracking.records import cell_record, split_records
 from benchmarks.tracking.runs import Tracker
 from benchmarks.tracking.server import serve, ui_link
-from benchmarks.tracking.store import TrackingError
+from benchmarks.tracking.store import TrackingError, find_store
 
-__all__ = ["Tracker", "TrackingError", "cell_record", "serve", "split_records", "ui_link"]
+__all__ = ["Tracker", "TrackingError", "cell_record", "find_store", "serve", "split_records", "ui_link"]

@@ -110,7 +110,7 @@ def cell_record(
     """Return a cell as ``run --json`` prints it and ``results.json`` keeps it; ``rocauc`` is None of a curve's several values."""
     experiment = results[0].experiment
     one_value = len({result.x for result in results}) == 1
-    low, high = interval if interval is not None and one_value else (None, None)
+    low, high = interval[-2:] if interval is not None and one_value else (None, None)
     return {
         "key": experiment.key,
         "dataset": experiment.dataset,

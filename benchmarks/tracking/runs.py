@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.contracts import Experiment, Result
+from benchmarks.contracts import Cell, Experiment, Result
 from benchmarks.tracking.entries import code_tags, dataset_input, log, measured_tags, run_name
 from benchmarks.tracking.owner import is_dead, is_ours, owner_tags
 from benchmarks.tracking.published import Row, log_published
+from benchmarks.tracking.readback import read_cell
 from benchmarks.tracking.records import Point, cell_record, metric_points, whole, write_files
 from benchmarks.tracking.store import check_store, find_experiment, find_store, import_mlflow, told_in_one_line, without_password
 
@@ -181,10 +182,21 @@ class Tracker:
             client.set_terminated(run_id, "FINISHED")
         return record
 
-    def read_record(self, run_id: str) -> dict[str, Any]:
-        """Return the record that `finish_cell` kept."""
+    def read_cell(self, experiment: Experiment, run_id: str) -> Cell:
+        """Read a finished cell back from the files that `finish_cell` logged."""
         with self._asking(f"read the results of run {run_id}") as client, tempfile.TemporaryDirectory() as folder:
-            return json.loads(Path(client.download_artifacts(run_id, "results.json", folder)).read_text())
+            for name in ("results.json", "scores.parquet"):
+                client.download_artifacts(run_id, name, folder)
+            return read_cell(Path(folder), experiment, run_id)
+
+    def newest_metrics(self, experiment: Experiment) -> dict[str, float]:
+        """Return the metrics of the newest finished run on the same data with the same detector and input; empty without one."""
+        with self._asking("look for earlier runs") as client:
+            names = ("dataset", "protocol", "detector", "input")
+            same = " and ".join(f"params.{name} = '{experiment.params[name]}'" for name in names)
+            where = f"{same} and tags.source = 'measured' and attributes.status = 'FINISHED'"
+            found = client.search_runs([self._experiment_id], where, max_results=1, order_by=["attributes.start_time DESC"])
+            return dict(found[0].data.metrics) if found else {}
 
     def start_summary(self, suite: str, provenance: Mapping[str, Any]) -> str:
         """Open this invocation's summary run, which is the one that ``mlflow run`` opened, if it did; return its id.
