@@ -10,6 +10,7 @@ from miniature import (
     fashion_arrays,
     pin,
     store,
+    write_cifar_archive,
     write_cifar_pickles,
     write_idx_files,
 )
