@@ -49,7 +49,7 @@ def engine_name(name: str | None = None, device: str | None = None) -> str:
         near = get_close_matches(name, ENGINES, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise ValueError(f"unknown engine {name!r}{hint}; there are {', '.join(ENGINES)}")
-    if name != "torch" and device is not None and device != "cpu":
+    if device is not None and _pick_device(device) != "cpu" and name != "torch":
         raise ValueError(f"engine {name!r} runs on the cpu only, got device {device!r}: use --engine torch or --device cpu")
     return name
 
@@ -156,7 +156,7 @@ def _openvino_engine(module: torch.nn.Module, shape: tuple[int, int, int], _devi
     # Without the hint a CPU with AMX or AVX-512 BF16 computes in bfloat16, unasked.
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
     compiled = openvino.Core().compile_model(model, "CPU", settings)
-    width = int(compiled.output(0).shape[1])
+    width = compiled({0: example.numpy()})[0].shape[1]
 
     def run(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         idle = [compiled.create_infer_request() for _ in range(threads + 2)]

@@ -26,12 +26,16 @@ def verify_shard(path: Path) -> float | None:
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            # Views are closed by hand, since an open one would keep the file mapped.
-            with memoryview(content) as view, view[:-DIGEST_BYTES] as body:
-                whole = hashlib.sha256(body).digest() == view[-DIGEST_BYTES:]
-                return SECONDS.unpack(body[-SECONDS.size :])[0] if whole else None
+            return _seconds_if_whole(content)
     except (OSError, ValueError, struct.error):  # ValueError: an empty file cannot be mapped
         return None
+
+
+def _seconds_if_whole(content: mmap.mmap) -> float | None:
+    # The view is closed by hand: an open one would keep the file mapped.
+    with memoryview(content)[:-DIGEST_BYTES] as body:
+        whole = hashlib.sha256(body).digest() == content[-DIGEST_BYTES:]
+        return SECONDS.unpack(body[-SECONDS.size :])[0] if whole else None
 
 
 def write_shard(path: Path, features: np.ndarray, seconds: float) -> None:
