@@ -137,6 +137,7 @@ def test_a_root_that_cannot_be_listed_is_one_clear_line(name, tmp_path):
         ("truncated gzip", "Compressed file ended"),
         ("short idx", r"says \[10\] and holds 9 bytes"),
         ("no idx", "is not an idx file of bytes"),
+        ("signed bytes", "is not an idx file of bytes"),
         ("other data", "is not the official data"),
         ("missing file", "No such file"),
     ],
@@ -154,6 +155,8 @@ def test_damaged_files_below_a_root_are_one_clear_line(damage, reason, tmp_path,
         plain.write_bytes(b"\0\0\x08\x01\0\0\0\x0a" + b"1" * 9)
     elif damage == "no idx":
         plain.write_bytes(b"<html>not found</html>")
+    elif damage == "signed bytes":
+        plain.write_bytes(b"\0\0\x09\x01\0\0\0\x0a" + b"1" * 10)
     elif damage == "missing file":
         packed.unlink()
     with pytest.raises(MissingDataError, match=f"fashion_mnist .*{reason}") as caught:
