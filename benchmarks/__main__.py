@@ -12,7 +12,7 @@ from benchmarks.commands.paper import paper
 from benchmarks.commands.plan import plan
 from benchmarks.commands.run import run
 from benchmarks.commands.ui import ui
-from benchmarks.contracts import MissingDataError, UsageError
+from benchmarks.contracts import MissingDataError, OutsideError, UsageError
 
 FAILED, USAGE, MISSING, INTERRUPTED = 1, 2, 3, 130
 
@@ -43,11 +43,7 @@ def run_main(arguments: list[str] | None = None) -> int:
         return _complain(error, USAGE)
     except (MissingDataError, MissingWeightsError) as error:
         return _complain(error, MISSING)
-    except Exception as error:
-        # Known only once MLflow is loaded; importing it here would cost every error its 2 s.
-        tracking = sys.modules.get("benchmarks.tracking")
-        if tracking is None or not isinstance(error, tracking.TrackingError):
-            raise
+    except OutsideError as error:
         return _complain(error, FAILED)
 
 

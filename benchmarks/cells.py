@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from benchmarks.contracts import Experiment, Result
+from benchmarks.contracts import Experiment, OutsideError, Result
 
 FORMAT = 1
 """Number of this layout: a file of another one is computed again."""
@@ -30,7 +30,7 @@ FORMAT = 1
 ARRAYS = ("scores", "rows", "is_anomaly")
 
 
-class CellsError(RuntimeError):
+class CellsError(OutsideError):
     """The folder of the results cannot be used: full, not writable, not a folder. Results written before are untouched."""
 
 

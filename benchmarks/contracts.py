@@ -29,6 +29,10 @@ class MissingDataError(FileNotFoundError):
     """A data set is not there, not readable or not what its digest says. Exit code 3."""
 
 
+class OutsideError(RuntimeError):
+    """The disk or the tracking server refuses. Finished results are kept. Exit code 1."""
+
+
 @dataclass(frozen=True)
 class Workspace:
     """Where things are and how they are computed on this machine: never part of a key, except through what it resolves to.

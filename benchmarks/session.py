@@ -97,8 +97,9 @@ def run_session(
         for group in _share_input(cells):
             session.run_group(group, datasets[group[0].dataset])
         session.log_pending()
-    except BaseException:
-        session.try_to_log(lambda: tracker.end(summary_run_id, "KILLED"))
+    except BaseException as error:
+        status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        session.try_to_log(lambda: tracker.end(summary_run_id, status, str(error)))
         raise
     finished = [session.finished[cell.key] for cell in cells if cell.key in session.finished]
     session.try_to_log(lambda: _finish_summary(tracker, summary_run_id, finished, bool(session.failures)))

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from benchmarks.contracts import UsageError
+from benchmarks.contracts import OutsideError, UsageError
 
 SQLITE = "sqlite:///"
 
@@ -35,7 +35,7 @@ SETTINGS = {
 PROBE_SECONDS = 5
 
 
-class TrackingError(RuntimeError):
+class TrackingError(OutsideError):
     """The tracking store is missing, unreachable or refuses what it is told. Finished results are on disk. Exit code 1."""
 
 
