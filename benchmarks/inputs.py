@@ -63,7 +63,9 @@ def input_identity(name: str, workspace: Workspace) -> dict[str, Any]:
     Raises
     ------
     UsageError
-        If the input or an encoder is unknown.
+        If the input is not of the known form.
+    ValueError
+        If an encoder or engine is unknown, or a weights file is not what its encoder needs.
     MissingWeightsError
         If an encoder's weights are not on this machine.
     """
@@ -72,7 +74,8 @@ def input_identity(name: str, workspace: Workspace) -> dict[str, Any]:
     digests = {}
     for encoder_name in encoder_names(name):
         encoder = encoders.get_encoder(encoder_name)
-        digests[encoder_name] = encoders.weights_digest(encoders.find_weights(encoder, workspace.home / "weights", workspace.weights))
+        weights = encoders.find_weights(encoder, workspace.home / "weights", workspace.weights)
+        digests[encoder_name] = encoders.check_weights(encoder, weights)
     return {
         "weights": digests,
         "preprocessing": features.PREPROCESSING,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cells import Cells
-from benchmarks.contracts import Cell, Dataset, Experiment, Progress, Result, Workspace
+from benchmarks.contracts import Cell, Dataset, Experiment, MissingDataError, OutsideError, Progress, Result, UsageError, Workspace
 from benchmarks.datasets import load_dataset
 from benchmarks.detectors import DETECTORS, same_fit
 from benchmarks.experiments import check, resolve
@@ -24,6 +24,8 @@ from benchmarks.run import run
 from benchmarks.tracking import Tracker, TrackingError
 
 Say = Callable[[str], None]
+KNOWN = (UsageError, MissingDataError, OutsideError)
+"""Errors that say all there is to say."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Outcome:
     """
 
     cells: list[Cell]
-    failures: dict[str, str]
+    failures: dict[str, Exception]
     summary_run_id: str
     experiment_id: str
     tracking_error: TrackingError | None
@@ -126,7 +128,7 @@ class _Session:
     say: Say
     provenance: Mapping[str, Any]
     finished: dict[str, Cell] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, Exception] = field(default_factory=dict)
     pending: list[tuple[Cell, Dataset, dict[str, float]]] = field(default_factory=list)
     run_ids: dict[str, str] = field(default_factory=dict)
     tracking_error: TrackingError | None = None
@@ -236,12 +238,12 @@ class _Session:
 
     def _fail(self, path: Iterable[Experiment], error: Exception) -> None:
         """End the runs of cells that failed; the others go on."""
-        reason = f"{type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, KNOWN) else f"{type(error).__name__}: {error}"
         for cell in path:
             if cell.key in self.finished:
                 continue
             name = " ".join(f"{key}={value}" for key, value in cell.params.items())
-            self.failures[name] = reason
+            self.failures[name] = error
             self.say(f"failed: {name}: {reason}")
             if cell.key in self.run_ids:
                 self.try_to_log(lambda cell=cell: self.tracker.end(self.run_ids[cell.key], "FAILED", reason))

@@ -145,6 +145,26 @@ def weights_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def check_weights(encoder: Encoder, weights: Path) -> str:
+    """Return the digest of an encoder's weights file.
+
+    The weights of a name in `ENCODERS` are part of what the name means, so a file with another digest is refused;
+    ``timm:<name>`` takes any file.
+
+    Raises
+    ------
+    ValueError
+        If the file is not the one that the encoder's name stands for.
+    """
+    digest = weights_digest(weights)
+    if not digest.startswith(encoder.sha256):
+        raise ValueError(
+            f"{weights} is not the weights file of {encoder.name}: its SHA-256 must begin with {encoder.sha256[:16]}, got "
+            f"{digest[:16]}; delete it and get {encoder.filename} again, or use --encoder timm:<name> for weights of your own"
+        )
+    return digest
+
+
 def load_encoder(name: str, weights: Path) -> torch.nn.Module:
     """Build a network with its weights, in evaluation mode, that maps (n, 3, 224, 224) to features (n, width).
 
@@ -157,12 +177,7 @@ def load_encoder(name: str, weights: Path) -> torch.nn.Module:
         If the file is not a checkpoint, not the expected one, or of another architecture.
     """
     encoder = get_encoder(name)
-    digest = weights_digest(weights)
-    if not digest.startswith(encoder.sha256):
-        raise ValueError(
-            f"{weights} is not the weights file of {name}: its SHA-256 must begin with {encoder.sha256[:16]}, got {digest[:16]}; "
-            f"delete it and get {encoder.filename} again, or use --encoder timm:<name> for weights of your own"
-        )
+    check_weights(encoder, weights)
     state = _read_checkpoint(name, Path(weights))
     network: Any
     if encoder.library == "torchvision":

@@ -61,6 +61,8 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
         _say_where(outcome, tracking_uri)
     if outcome.tracking_error:
         raise outcome.tracking_error
+    if outcome.failures and not outcome.cells:
+        raise next(iter(outcome.failures.values()))
     if outcome.failures:
         raise click.ClickException(f"{len(outcome.failures)} of {len(experiments)} cells failed, see above")
 

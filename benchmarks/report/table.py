@@ -158,7 +158,7 @@ class Table:
         """Header and lines for a few: a row a class, then the mean and what else is known of it."""
         numbers = range(len(self.columns))
         header = ["class", *(_stacked(column.label.replace("=", "= "), 17) for column in self.columns), "paper"]
-        short = (_stacked(" ".join(map(str, column.params.values())), 6) for column in self.columns)
+        short = (_stacked(" ".join(map(str, column.params.values())), 5) for column in self.columns)
         lines = [[*header, *(f"diff\n{values}" for values in short)]]
         for row in (*self.rows, self.mean):
             differences = (percent(row.difference(number), sign=True) for number in numbers)
