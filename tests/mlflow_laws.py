@@ -8,7 +8,17 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from handmade import CLASSES, EXPERIMENT, FINGERPRINT, LABELS, PROVENANCE, make_cell, make_curve
+from handmade import (
+    CLASSES,
+    EXPERIMENT,
+    FINGERPRINT,
+    LABELS,
+    PROVENANCE,
+    assert_equal_results,
+    make_cell,
+    make_curve,
+    make_result,
+)
 
 from benchmarks.tracking.owner import owner_tags
 
@@ -192,12 +202,17 @@ def law_a_finished_or_failed_run_is_not_opened_again(tracker, folder):
     assert tracker.start_cell(EXPERIMENT, **START) not in (first, second)
 
 
-def law_a_record_is_read_back(tracker, folder):
-    run_id = tracker.start_cell(EXPERIMENT, **START)
-    record = tracker.finish_cell(run_id, make_cell(), labels=LABELS, interval=(0.78, 0.82))
-    assert tracker.read_record(run_id) == json.loads(json.dumps(record))
-    assert record["run_id"] == run_id
-    assert [split["name"] for split in record["splits"]] == list(CLASSES)
+def law_a_cell_is_read_back_as_it_was(tracker, folder):
+    groups = [make_result(size=2, split="m2", x=2.0), replace(make_result(size=3, split="m3", x=3.0), nearest=None)]
+    for results, interval in ((make_cell(), (0.78, 0.82)), (groups, None)):
+        run_id = tracker.start_cell(EXPERIMENT, **START)
+        record = tracker.finish_cell(run_id, results, labels=LABELS, interval=interval, selection="oracle")
+        cell = tracker.read_cell(EXPERIMENT, run_id)
+        assert (cell.experiment, cell.run_id, cell.selection) == (EXPERIMENT, record["run_id"], "oracle")
+        assert cell.mean == (None if interval is None else (record["rocauc"], *interval))
+        assert len(cell.results) == len(results)
+        for one, other in zip(cell.results, results, strict=True):
+            assert_equal_results(one, other)
 
 
 def law_published_rows_are_logged_once_and_follow_the_table(tracker, folder):

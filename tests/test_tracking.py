@@ -1,6 +1,7 @@
 """Runs in MLflow, against SQLite; the same laws against servers are in test_tracking_servers.py."""
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -366,11 +367,24 @@ def test_scores_of_groups_and_of_splits_without_neighbours(tmp_path):
 
 def test_the_exact_fractions_stand_in_the_table_and_the_record(tracker, tmp_path):
     run_id = finished(tracker, make_curve(), curve_step=lambda x: x * 1000)
-    record = tracker.read_record(run_id)
+    client(tracker).download_artifacts(run_id, "", str(tmp_path))
+    record = json.loads((tmp_path / "results.json").read_text())
     assert (record["rocauc"], record["rocauc_low"]) == (None, None)
     assert {split["x"] for split in record["splits"]} == {0.0, 0.05, 0.1}
-    table = Path(client(tracker).download_artifacts(run_id, "table.csv", str(tmp_path)))
-    assert {row["x"] for row in csv.DictReader(table.open())} == {"0.0", "0.05", "0.1"}
+    assert {row["x"] for row in csv.DictReader((tmp_path / "table.csv").open())} == {"0.0", "0.05", "0.1"}
+
+
+def test_a_run_of_another_cell_is_not_read_as_this_one(tracker):
+    run_id = finished(tracker, make_cell())
+    with pytest.raises(ValueError, match="delete the run"):
+        tracker.read_cell(replace(EXPERIMENT, seed=7), run_id)
+
+
+def test_the_newest_metrics_are_of_the_same_detector_and_input(tracker):
+    finished(tracker, make_cell(replace(EXPERIMENT, normalize="power")), metrics={"memory/peak_mb": 512})
+    finished(tracker, make_cell(replace(EXPERIMENT, input="features:resnet18")), metrics={"memory/peak_mb": 1024})
+    assert tracker.newest_metrics(EXPERIMENT)["memory/peak_mb"] == 512
+    assert tracker.newest_metrics(replace(EXPERIMENT, dataset="fashion_mnist")) == {}
 
 
 def test_the_published_table_can_be_logged(tracker):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,20 +35,11 @@ def read_cell(folder: Path, experiment: Experiment, run_id: str) -> Cell:
     if record["key"] != experiment.key:
         raise ValueError(f"run {run_id} has the results of cell {record['key']}, not of {experiment.key}: delete the run")
     table = parquet.read_table(folder / "scores.parquet")
-    columns = {name: table[name].combine_chunks() for name in table.column_names}
-    rows = columns["row"]
-    arrays = {
-        "scores": columns["score"].to_numpy(),
-        "is_anomaly": columns["is_anomaly"].to_numpy(zero_copy_only=False),
-        "rows": np.array(rows.to_pylist()) if str(rows.type).startswith("list") else rows.to_numpy(),
-    }
-    named = sorted((name for name in columns if name.startswith("nearest_")), key=lambda name: int(name.rpartition("_")[2]))
-    if named:
-        arrays["nearest"] = np.stack([columns[name].to_numpy(zero_copy_only=False) for name in named], axis=1)
     results, start = [], 0
     for split in record["splits"]:
-        part = slice(start, start + split["n_test"])
+        columns = _columns(table.slice(start, split["n_test"]))
         start += split["n_test"]
+        nearest = [column for name, column in columns.items() if name.startswith("nearest_")]
         results.append(
             Result(
                 experiment=experiment,
@@ -56,10 +48,10 @@ def read_cell(folder: Path, experiment: Experiment, run_id: str) -> Cell:
                 x=split["x"],
                 draw=split["draw"],
                 metrics={name: value for name, value in split.items() if name not in (*NAMES, *COUNTS)},
-                scores=arrays["scores"][part],
-                rows=arrays["rows"][part],
-                is_anomaly=arrays["is_anomaly"][part],
-                nearest=arrays["nearest"][part] if named else None,
+                scores=columns["score"],
+                rows=columns["row"],
+                is_anomaly=columns["is_anomaly"],
+                nearest=np.stack(nearest, axis=1) if nearest else None,
                 n_train=split["n_train"],
                 n_test=split["n_test"],
                 fit_seconds=split["fit_seconds"],
@@ -69,3 +61,14 @@ def read_cell(folder: Path, experiment: Experiment, run_id: str) -> Cell:
         )
     mean = None if record["rocauc_low"] is None else Interval(record["rocauc"], record["rocauc_low"], record["rocauc_high"])
     return Cell(experiment, run_id, record["selection"], tuple(results), mean)
+
+
+def _columns(table: Any) -> dict[str, np.ndarray]:
+    """Turn one split's lines into arrays; a group's members become columns, neighbours it has none of are left out."""
+    columns = {}
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        if column.null_count < len(column):
+            is_list = str(column.type).startswith("list")
+            columns[name] = np.array(column.to_pylist()) if is_list else column.to_numpy(zero_copy_only=False)
+    return columns
