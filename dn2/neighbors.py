@@ -10,13 +10,16 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
 
-BLOCK = 2**22  # distances held at once: 16 MB of float32
-CHUNK = 2**17  # numbers in one step of measuring again: 1 MB of float64, which stays in the cache
+PRODUCT = 2**25  # distances in one product: 128 MB of float32
+PIECE = 2**22  # of them, searched for candidates at once; also numbers in one check for NaN
+CHUNK = 2**15  # numbers in one step of measuring again: they stay in a core's cache
 ROUNDING = 2.0**-24  # largest relative error of one float32 operation
 TINY = float(np.finfo(np.float32).tiny)  # largest absolute error of one float32 operation that underflows
 
@@ -111,49 +114,49 @@ class _Exact:
     """The product narrows the choice, differences decide."""
 
     def __init__(self, rows: np.ndarray, device: str | None) -> None:
+        self.rows = rows
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         with _torch_at_full_width():
-            self.rows = torch.from_numpy(rows).to(self.device)
-            self.mean = self.rows.mean(0, dtype=torch.float64).to(self.rows.dtype)  # subtracted, as offsets cost digits
-            self.centred = (self.rows - self.mean).float()
-            lengths = torch.linalg.vector_norm(self.centred, dim=1, dtype=torch.float64)
+            raw = torch.from_numpy(rows).to(self.device)
+            self.mean = raw.mean(0)  # subtracted, as an offset costs digits
+            self.centred = (raw - self.mean).float()
+            pieces = self.centred.split(4096)  # as torch makes a float64 copy of what it measures
+            lengths = torch.cat([torch.linalg.vector_norm(piece, dim=1, dtype=torch.float64) for piece in pieces])
             self.longest = lengths.max()
             self.squares = lengths.square().float()
 
     def search(self, queries: np.ndarray, k: int, exclude_self: bool) -> tuple[np.ndarray, np.ndarray]:
-        n = len(queries)
-        distances, rows = np.empty((n, k), np.float32), np.empty((n, k), np.int64)
-        step = min(1024, max(16, BLOCK // len(self.rows)))
-        with _torch_at_full_width():
-            for start in range(0, n, step):
+        n = len(self.rows)
+        distances, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        cores = _cores()
+        step = min(1024, max(16, PRODUCT // n), len(queries))
+        part = max(1, min(-(-step // cores), PIECE // cores // n))
+        product = torch.empty((step, n), device=self.device)  # once: fresh memory costs as much as filling it
+        with _torch_at_full_width(), ThreadPoolExecutor(cores) as pool:
+            for start in range(0, len(queries), step):
                 block = np.array(queries[start : start + step], dtype=_precision(queries), order="C", subok=False)
-                found = slice(start, start + len(block))
-                own = start if exclude_self else None
-                distances[found], rows[found] = self._search_block(torch.from_numpy(block).to(self.device), k, own)
+                candidates = self._candidates(block, k, start if exclude_self else None, product[: len(block)])
+                settle = partial(_settle, block.astype(np.float64), self.rows, candidates, k)
+                parts = [slice(first, first + part) for first in range(0, len(block), part)]
+                for at, (near, which) in zip(parts, pool.map(settle, parts), strict=True):
+                    into = slice(start + at.start, start + at.start + len(near))
+                    distances[into], rows[into] = near, which
         return distances, rows
 
-    def _search_block(self, queries: torch.Tensor, k: int, own: int | None) -> tuple[np.ndarray, np.ndarray]:
-        query, row = np.divmod(self._candidates(queries, k, own), len(self.rows))
-        distance = self._measure(queries, torch.from_numpy(query), torch.from_numpy(row))
-        order = np.lexsort((distance, query))  # stable: candidates come with rows ascending, so that ties stay so
-        counts = np.bincount(query, minlength=len(queries))
-        chosen = order[(np.cumsum(counts) - counts)[:, None] + np.arange(k)]
-        return distance[chosen], row[chosen]
-
-    def _candidates(self, queries: torch.Tensor, k: int, own: int | None) -> np.ndarray:
-        """Name every pair (query, row) that may be among the k nearest, as query * len(rows) + row, ascending.
+    def _candidates(self, block: np.ndarray, k: int, own: int | None, product: torch.Tensor) -> np.ndarray:
+        """Mark every row that may be among a query's k nearest: bool of shape (len(block), len(rows)).
 
         ``own`` is the bank's row that the first query is, where the queries are the bank: pairs on that diagonal are left out.
         """
-        centred = (queries - self.mean).float()
-        rough = torch.addmm(self.squares, centred, self.centred.T, alpha=-2)  # without |x|^2, the same for all rows
+        centred = (torch.from_numpy(block).to(self.device) - self.mean).float()
+        torch.addmm(self.squares, centred, self.centred.T, alpha=-2, out=product)  # without |x|^2, the same for all rows
         if own is not None:
-            rough.diagonal(own).fill_(torch.inf)
-        limit = _upper_kth(rough, k) + 2 * self._error(centred)
-        keep = ~(rough > limit.float()[:, None])  # so written, an overflow to NaN keeps the pair
+            product.diagonal(own).fill_(torch.inf)
+        limit = _upper_kth(product, k) + 2 * self._error(centred)
+        marks = (product > limit.float()[:, None]).logical_not_()  # so written, an overflow to NaN marks the pair
         if own is not None:
-            keep.diagonal(own).fill_(False)
-        return np.flatnonzero(keep.cpu().numpy())
+            marks.diagonal(own).fill_(False)
+        return marks.cpu().numpy()
 
     def _error(self, centred: torch.Tensor) -> torch.Tensor:
         """Bound each query's error in ``rough``, whatever the order in which the product is summed.
@@ -166,19 +169,6 @@ class _Exact:
         unit = (d + 8) * ROUNDING
         gamma = unit / (1 - unit) if unit < 1 else float("inf")
         return gamma * (y * y + 2 * x * y) + 3 * ROUNDING * (x + y) ** 2 + 4 * (d + 8) * TINY
-
-    def _measure(self, queries: torch.Tensor, query: torch.Tensor, row: torch.Tensor) -> np.ndarray:
-        """Squared distances of pairs, from differences in float64. A pair's value does not depend on the pairs around it."""
-        query, row = query.to(self.device), row.to(self.device)
-        distance = torch.empty(len(row), dtype=torch.float64, device=self.device)
-        step = max(1, CHUNK // queries.shape[1])
-        for start in range(0, len(row), step):
-            part = slice(start, start + step)
-            difference = self.rows.index_select(0, row[part]).double()
-            difference -= queries.index_select(0, query[part]).double()
-            # not (difference**2).sum(1): torch splits a single long row over its threads and then rounds otherwise
-            distance[part] = torch.linalg.vector_norm(difference, dim=1).square()
-        return distance.cpu().numpy()
 
 
 class _Flat:
@@ -227,6 +217,36 @@ def _upper_kth(values: torch.Tensor, k: int) -> torch.Tensor:
     return minima.topk(k, dim=1, largest=False, sorted=True).values[:, -1].double()
 
 
+def _settle(queries: np.ndarray, rows: np.ndarray, candidates: np.ndarray, k: int, part: slice) -> tuple[np.ndarray, np.ndarray]:
+    """Measure the candidates of some queries and choose each one's k nearest: distances and rows.
+
+    In NumPy, a thread for each part: torch would set all cores to every small step, and wait for the last one each time.
+    """
+    query, row = np.divmod(np.flatnonzero(candidates[part]), len(rows))  # numpy takes ten times longer for two axes
+    distance = _measure(queries, rows, query + part.start, row)
+    order = np.lexsort((distance, query))  # stable, and rows ascend: of equal distances the lowest row comes first
+    counts = np.bincount(query)
+    chosen = order[(np.cumsum(counts) - counts)[:, None] + np.arange(k)]
+    return distance[chosen], row[chosen]
+
+
+def _measure(queries: np.ndarray, rows: np.ndarray, query: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Squared distances of pairs from differences in float64: no pair's value depends on the pairs around it."""
+    step, width = max(1, CHUNK // rows.shape[1]), rows.shape[1]
+    raw, ours, theirs = np.empty((step, width), rows.dtype), np.empty((step, width)), np.empty((step, width))
+    distance = np.empty(len(row))
+    for start in range(0, len(row), step):
+        part = slice(start, start + step)
+        m = len(row[part])
+        np.take(rows, row[part], axis=0, out=raw[:m], mode="clip")  # "clip", as "raise" goes through a copy
+        np.copyto(theirs[:m], raw[:m])
+        np.take(queries, query[part], axis=0, out=ours[:m], mode="clip")
+        np.subtract(ours[:m], theirs[:m], out=ours[:m])
+        np.square(ours[:m], out=ours[:m])
+        np.sum(ours[:m], axis=1, out=distance[part])  # not einsum or torch.sum: they add a long row otherwise if it is alone
+    return distance
+
+
 def _matrix(array: np.ndarray, name: str) -> np.ndarray:
     """Check that the array is a finite matrix; it is read a piece at a time, as it may be a memory map."""
     array = np.asanyarray(array)
@@ -236,7 +256,7 @@ def _matrix(array: np.ndarray, name: str) -> np.ndarray:
         raise ValueError(f"{name} must be a matrix (rows, columns), got shape {array.shape}: reshape it")
     if 0 in array.shape:
         raise ValueError(f"{name} must have at least one row and one column, got shape {array.shape}: give more")
-    step = max(1, BLOCK // array.shape[1])
+    step = max(1, PIECE // array.shape[1])
     for start in range(0, len(array), step):
         finite = np.isfinite(array[start : start + step]).all(axis=1)
         if not finite.all():
