@@ -213,6 +213,11 @@ def test_three_cells_as_text():
     assert line(text, "class")[1:] == ["normalize=none", "normalize=l2", "normalize=power", "paper", "none", "l2", "power"]
 
 
+def test_differences_whose_names_are_too_long_are_numbered():
+    text = text_of(result_table([make_cell(), make_cell(replace(DN2, input="features:resnet101"))]))
+    assert line(text, "class")[-3:] == ["paper", "1st", "2nd"]
+
+
 def test_many_cells_are_listed_by_their_means():
     cells = [make_cell(e.with_params(k=k), mean=Interval(0.9 + k / 100, 0.8, 1)) for k in (1, 2) for e in (DN2, L2)]
     text = text_of(result_table(cells))

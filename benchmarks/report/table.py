@@ -157,8 +157,10 @@ class Table:
     def _side_by_side(self) -> list[list[str]]:
         """Header and lines for a few: a row a class, then the mean and what else is known of it."""
         numbers = range(len(self.columns))
-        header = ["class", *(_stacked(column.label.replace("=", "= "), 17) for column in self.columns), "paper"]
-        short = (_stacked(" ".join(map(str, column.params.values())), 5) for column in self.columns)
+        header = ["class", *(_stacked(column.label.replace("=", "= ")) for column in self.columns), "paper"]
+        short = [" ".join(map(str, column.params.values())) for column in self.columns]
+        if max(map(len, short)) > len("-10.0"):
+            short = ["1st", "2nd", "3rd"][: len(short)]
         lines = [[*header, *(f"diff\n{values}" for values in short)]]
         for row in (*self.rows, self.mean):
             differences = (percent(row.difference(number), sign=True) for number in numbers)
@@ -184,9 +186,9 @@ def percent(fraction: float | None, *, sign: bool = False) -> str:
     return f"{rounded or abs(rounded):{'+' if sign and rounded else ''}.1f}"  # zero without a sign
 
 
-def _stacked(label: str, width: int) -> str:
-    """Break a label into lines of at most so many characters, so that a header is no wider than the numbers below it."""
-    return "\n".join(textwrap.wrap(label, width, break_on_hyphens=False)).replace("= ", "=")
+def _stacked(label: str) -> str:
+    """Break a label into lines, so that a header is no wider than the numbers below it."""
+    return "\n".join(textwrap.wrap(label, len("99.9 [99.9, 99.9]"), break_on_hyphens=False)).replace("= ", "=")
 
 
 def _with_interval(entry: Entry | None) -> str:
