@@ -49,8 +49,10 @@ def engine_name(name: str | None = None, device: str | None = None) -> str:
         near = get_close_matches(name, ENGINES, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise ValueError(f"unknown engine {name!r}{hint}; there are {', '.join(ENGINES)}")
-    if device is not None and _pick_device(device) != "cpu" and name != "torch":
+    if name != "torch" and device not in (None, "cpu"):
         raise ValueError(f"engine {name!r} runs on the cpu only, got device {device!r}: use --engine torch or --device cpu")
+    if device is not None:
+        _pick_device(device)
     return name
 
 
@@ -114,7 +116,7 @@ def _torch_engine(module: torch.nn.Module, shape: tuple[int, int, int], device: 
     def run_batch(batch: np.ndarray) -> np.ndarray:
         chunks = []
         for start in range(0, len(batch), size):
-            chunk = torch.from_numpy(batch[start : start + size])
+            chunk = torch.tensor(batch[start : start + size])
             n = len(chunk)
             if n < size:  # always the same batch size: other sizes may choose other kernels
                 chunk = torch.cat([chunk, chunk[-1:].expand(size - n, *shape)])

@@ -279,7 +279,7 @@ def test_a_disk_that_fills_up_keeps_what_is_stored(tmp_path, monkeypatch):
             store(tmp_path).fill(Encode())
     message = str(raised.value)
     assert str(store(tmp_path).path) in message
-    assert "No space left on device; 36,064 bytes are still to be written, 2 of 4 shards are kept" in message
+    assert "No space left on device; 35,968 bytes are still to be written, 2 of 4 shards are kept" in message
     assert "\n" not in message
     assert not list(store(tmp_path).path.glob("*.tmp"))
     assert fill(tmp_path) == [2, 3]
