@@ -112,12 +112,14 @@ class Split:
 
 
 class Detector(Protocol):
-    """What every method offers. Optional: ``check_rows(n)`` raises ValueError if it cannot train on n rows, and ``score_path(X)``
-    yields ``(params, scores, nearest)`` for a whole grid at once, ``nearest`` being rows of the training array (n, k) or None.
+    """What every method offers.
+
+    Optional: ``check_rows(n)`` raises ValueError if it cannot train on n rows, and ``score_path(X)`` yields
+    ``(params, scores, nearest)`` for a whole grid at once, ``nearest`` being rows of the training array (n, k) or None.
     """
 
     def fit(self, X: np.ndarray, *, monitor: Callable[..., None] | None = None, checkpoint: Path | None = None) -> Detector:
-        """Learn from normal rows alone, shape (n, ...). ``monitor`` is called with losses; ``checkpoint`` is a path to continue from."""
+        """Learn from normal rows alone, shape (n, ...); ``monitor`` is called with losses, ``checkpoint`` is continued from."""
 
     def anomaly_score(self, X: np.ndarray) -> np.ndarray:
         """Score rows, shape (n,): higher is more anomalous, and no row's score depends on the others."""

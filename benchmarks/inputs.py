@@ -53,7 +53,7 @@ def encoder_names(name: str) -> list[str]:
     """
     kind, _, encoders = name.partition(":")
     if kind != "features" or not all(encoders.split("+")):
-        raise UsageError(f"input '{name}' is not of the form features:ENCODER[+ENCODER...]: choose one of `python -m benchmarks ls`.")
+        raise UsageError(f"input '{name}' is not features:ENCODER[+ENCODER...]: `python -m benchmarks ls` has the encoders.")
     return encoders.split("+")
 
 

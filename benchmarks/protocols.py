@@ -65,7 +65,7 @@ def one_vs_rest(
         is_anomaly = ~is_class[test]
         for rows, partition in ((train, "training"), (test[~is_anomaly], "test")):
             if not len(rows):
-                raise UsageError(f"class '{class_name}' has no {partition} image: one_vs_rest needs one; leave it out of --classes.")
+                raise UsageError(f"class '{class_name}' has no {partition} image: leave it out of --classes.")
         yield Split(class_name, class_name, None, 0, train, test, is_anomaly)
 
 

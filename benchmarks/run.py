@@ -17,6 +17,9 @@ from benchmarks.protocols import make_splits
 KEPT_NEAREST = 10
 """So many nearest training rows are kept a scored row: enough to look at, and 50 would be most of a result's bytes."""
 
+Point = tuple[Experiment, np.ndarray, np.ndarray | None]
+"""A cell, its scores, and the nearest training rows."""
+
 
 def run(
     experiments: Sequence[Experiment],
@@ -87,7 +90,7 @@ def _run_split(experiments: Sequence[Experiment], split: Split, X: Rows, provena
         )
 
 
-def _points(detector: Any, experiments: Sequence[Experiment], X: np.ndarray) -> list[tuple[Experiment, np.ndarray, np.ndarray | None]]:
+def _points(detector: Any, experiments: Sequence[Experiment], X: np.ndarray) -> list[Point]:
     """Each cell's scores: from the detector's path where it has one, else from its only point."""
     if not hasattr(detector, "score_path"):
         return [(experiment, detector.anomaly_score(X), None) for experiment in experiments]

@@ -6,12 +6,23 @@ import resource
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks.cells import Cells
-from benchmarks.contracts import Cell, Dataset, Experiment, MissingDataError, OutsideError, Progress, Result, UsageError, Workspace
+from benchmarks.contracts import (
+    Cell,
+    Dataset,
+    Experiment,
+    MissingDataError,
+    OutsideError,
+    Progress,
+    Result,
+    UsageError,
+    Workspace,
+)
 from benchmarks.datasets import load_dataset
 from benchmarks.detectors import DETECTORS, same_fit
 from benchmarks.experiments import check, resolve
@@ -59,7 +70,7 @@ def run_session(
     suite: str = "",
     force: bool = False,
     progress: Progress | None = None,
-    say: Say = lambda line: None,
+    say: Say = lambda _: None,
 ) -> Outcome:
     """Run cells and log them.
 
@@ -100,8 +111,8 @@ def run_session(
             session.run_group(group, datasets[group[0].dataset])
         session.log_pending()
     except BaseException as error:
-        status = "FAILED" if isinstance(error, Exception) else "KILLED"
-        session.try_to_log(lambda: tracker.end(summary_run_id, status, str(error)))
+        status, reason = "FAILED" if isinstance(error, Exception) else "KILLED", str(error)
+        session.try_to_log(lambda: tracker.end(summary_run_id, status, reason))
         raise
     finished = [session.finished[cell.key] for cell in cells if cell.key in session.finished]
     session.try_to_log(lambda: _finish_summary(tracker, summary_run_id, finished, bool(session.failures)))
@@ -139,8 +150,7 @@ class _Session:
     def run_group(self, cells: Sequence[Experiment], dataset: Dataset) -> None:
         """Run cells that share an input; one that another process is at is waited for and then looked up."""
         todo = [cell for cell in cells if not self._look_up(cell)]
-        waiting = lambda folder: self.say(f"waiting for another process that runs the cell {folder.name}")  # noqa: E731
-        with self.disk.lock(todo, waiting):
+        with self.disk.lock(todo, lambda folder: self.say(f"waiting for another process that runs the cell {folder.name}")):
             todo = [cell for cell in todo if not self._look_up(cell)]
             X: Rows | None = None
             for path in same_fit(todo):
@@ -166,7 +176,7 @@ class _Session:
             if self.force:
                 self.disk.discard(cell)
             results[cell.key] = self.disk.load(cell)
-            self.try_to_log(lambda cell=cell: self._start(cell, dataset))
+            self.try_to_log(partial(self._start, cell, dataset))
         done = {(key, name) for key, of_cell in results.items() for name in of_cell}
         if not done.issuperset((cell.key, name) for cell in path for name in names):
             if X is None:
@@ -204,7 +214,7 @@ class _Session:
     def log_pending(self) -> None:
         """Log what is finished and not yet logged; called again at the end, a server may have come back."""
         for finished, dataset, extra in list(self.pending):
-            if self.try_to_log(lambda: self._log(finished, dataset, extra)):  # noqa: B023 - called at once
+            if self.try_to_log(partial(self._log, finished, dataset, extra)):
                 self.pending.remove((finished, dataset, extra))
                 self.disk.discard(finished.experiment)
 
@@ -246,7 +256,7 @@ class _Session:
             self.failures[name] = error
             self.say(f"failed: {name}: {reason}")
             if cell.key in self.run_ids:
-                self.try_to_log(lambda cell=cell: self.tracker.end(self.run_ids[cell.key], "FAILED", reason))
+                self.try_to_log(partial(self.tracker.end, self.run_ids[cell.key], "FAILED", reason))
 
 
 def _finish_summary(tracker: Tracker, run_id: str, cells: Sequence[Cell], failed: bool) -> None:

@@ -186,12 +186,12 @@ def test_one_split_has_its_own_interval_and_perfect_ones_the_mean_of_theirs():
 
 def test_a_seed_gives_the_same_interval_and_the_global_generator_is_left_alone():
     splits = one_vs_rest(2)
-    np.random.random()  # noqa: NPY002 - so that the state is none that a seed gives
-    state = np.random.get_state()[1].copy()  # noqa: NPY002 - the global state is what is looked at
+    np.random.random()
+    state = np.random.get_state()[1].copy()
     first = mean_rocauc(splits, seed=4)
     assert mean_rocauc(splits, seed=4) == first
     assert mean_rocauc(splits, seed=5) != first
-    assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+    assert np.array_equal(np.random.get_state()[1], state)
 
 
 @pytest.mark.parametrize(

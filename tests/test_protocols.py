@@ -22,7 +22,7 @@ def splits_of(name, seed=0, classes=()):
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_laws(name):
-    labels, is_train = labelled()
+    _, is_train = labelled()
     splits = splits_of(name)
     assert splits
     assert len({split.name for split in splits}) == len(splits)

@@ -136,7 +136,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(place, folder, words):
     assert "Traceback" not in err
     assert {run.info.status for run in cell_runs(place)} <= {"FAILED"}
     (place / "home" / folder).unlink()
-    code, out, err = finish(start(place))
+    code, _, err = finish(start(place))
     assert code == 0, err
 
 
@@ -173,7 +173,7 @@ def test_a_server_that_goes_away_costs_no_result(place):
 
     def serve():
         command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{place / 'mlflow.db'}"]
-        command += ["--artifacts-destination", str(place / "artifacts"), "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+        command += ["--artifacts-destination", str(place / "artifacts"), "--host", "127.0.0.1", "--port", str(port)]
         environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         server = subprocess.Popen(
             command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

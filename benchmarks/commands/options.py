@@ -54,9 +54,12 @@ def _chain(*options: Callable[..., Any]) -> Callable[..., Any]:
 
 
 home_option = click.option(
-    "--home", metavar="DIR", callback=lambda c, p, v: _path_or_none(c, p, v) or _default_home(), help="Data, weights, features. [DN2_HOME]"
+    "--home",
+    metavar="DIR",
+    callback=lambda ctx, param, value: _path_or_none(ctx, param, value) or _default_home(),
+    help="Where data, weights and features are kept. [DN2_HOME]",
 )
-root_option = click.option("--root", metavar="DIR", default="", callback=_path_or_none, help="A folder that holds the data set already.")
+root_option = click.option("--root", metavar="DIR", default="", callback=_path_or_none, help="A folder with the data set.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 tracking_option = click.option("--tracking-uri", metavar="URI", default="", help="[MLFLOW_TRACKING_URI, else ./mlflow.db]")
 
@@ -64,7 +67,7 @@ workspace_options = _chain(
     home_option,
     root_option,
     click.option("--weights", metavar="FILE", default="", callback=_path_or_none, help="The encoder's checkpoint."),
-    click.option("--engine", metavar="NAME", default="", help="How networks run: openvino, onnxruntime, torch. [the fastest here]"),
+    click.option("--engine", metavar="NAME", default="", help="openvino, onnxruntime or torch. [the fastest here]"),
     click.option("--device", metavar="NAME", default="", help="cpu or cuda. [cuda where there is one]"),
 )
 
@@ -100,7 +103,7 @@ def pop_experiments(options: dict[str, Any]) -> tuple[str, list[Experiment]]:
     from benchmarks.names import check_name
     from benchmarks.suites import SUITES
 
-    names = "dataset protocol detector variant encoder normalize k index classes seed".split()
+    names = ("dataset", "protocol", "detector", "variant", "encoder", "normalize", "k", "index", "classes", "seed")
     asked = {name: options.pop(name) for name in names}
     suite = options.pop("suite")
     if suite:

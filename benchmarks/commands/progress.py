@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -40,7 +41,7 @@ def show_progress() -> Iterator[Progress]:
 
 
 class _Task:
-    def __init__(self, number: int, done: int) -> None:
+    def __init__(self, number: Any, done: int) -> None:
         self.number, self.first, self.started = number, done, time.monotonic()
 
     def rate(self, done: int) -> float:
