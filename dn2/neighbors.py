@@ -12,13 +12,12 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 
 import numpy as np
 import torch
 
-PRODUCT = 2**25  # distances in one product: 128 MB of float32
-PIECE = 2**22  # of them, searched for candidates at once; also numbers in one check for NaN
+PRODUCT = 2**23  # distances that one thread holds at once: 32 MB of float32
+PIECE = 2**21  # of them, searched for candidates at once; also numbers in one check for NaN
 CHUNK = 2**15  # numbers in one step of measuring again: they stay in a core's cache
 ROUNDING = 2.0**-24  # largest relative error of one float32 operation
 TINY = float(np.finfo(np.float32).tiny)  # largest absolute error of one float32 operation that underflows
@@ -97,8 +96,8 @@ class Bank:
         check_k(k)
         if k > n - exclude_self:
             needed = k + exclude_self
-            besides = " besides the query itself" if exclude_self else ""
-            raise ValueError(f"nearest(k={k}) needs at least {needed} bank rows{besides}, got {n}: lower k or give more rows")
+            own = ", the query's own included" if exclude_self else ""
+            raise ValueError(f"nearest(k={k}) needs at least {needed} bank rows{own}, got {n}: lower k or give more rows")
         queries = _matrix(queries, "queries")
         if queries.shape[1] != width:
             raise ValueError(f"queries must be as wide as the bank's {width} columns, got {queries.shape[1]}: encode both alike")
@@ -116,7 +115,7 @@ class _Exact:
     def __init__(self, rows: np.ndarray, device: str | None) -> None:
         self.rows = rows
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        with _torch_at_full_width():
+        with _torch_settings(threads=_cores()):
             raw = torch.from_numpy(rows).to(self.device)
             self.mean = raw.mean(0)  # subtracted, as an offset costs digits
             self.centred = (raw - self.mean).float()
@@ -126,21 +125,27 @@ class _Exact:
             self.squares = lengths.square().float()
 
     def search(self, queries: np.ndarray, k: int, exclude_self: bool) -> tuple[np.ndarray, np.ndarray]:
-        n = len(self.rows)
         distances, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         cores = _cores()
-        step = min(1024, max(16, PRODUCT // n), len(queries))
-        part = max(1, min(-(-step // cores), PIECE // cores // n))
-        product = torch.empty((step, n), device=self.device)  # once: fresh memory costs as much as filling it
-        with _torch_at_full_width(), ThreadPoolExecutor(cores) as pool:
-            for start in range(0, len(queries), step):
+        step = min(512, max(16, PRODUCT // len(self.rows)), -(-len(queries) // cores))
+        starts = iter(range(0, len(queries), step))
+
+        def work() -> None:
+            product = torch.empty((step, len(self.rows)), device=self.device)  # once: fresh memory costs as much as filling it
+            for start in starts:  # shared by the threads: each takes the next block
                 block = np.array(queries[start : start + step], dtype=_precision(queries), order="C", subok=False)
                 candidates = self._candidates(block, k, start if exclude_self else None, product[: len(block)])
-                settle = partial(_settle, block.astype(np.float64), self.rows, candidates, k)
-                parts = [slice(first, first + part) for first in range(0, len(block), part)]
-                for at, (near, which) in zip(parts, pool.map(settle, parts), strict=True):
-                    into = slice(start + at.start, start + at.start + len(near))
-                    distances[into], rows[into] = near, which
+                part = max(1, PIECE // len(self.rows))
+                for first in range(0, len(block), part):
+                    found = slice(start + first, start + min(first + part, len(block)))
+                    near, which = _settle(block[first : first + part], self.rows, candidates[first : first + part], k)
+                    with np.errstate(over="ignore"):  # the bank refuses infinity
+                        distances[found], rows[found] = near, which
+
+        # A thread for each block, not all threads for each step: they would wait for each other, long on a busy machine.
+        with _torch_settings(threads=1), ThreadPoolExecutor(cores) as pool:
+            for done in [pool.submit(work) for _ in range(cores)]:
+                done.result()
         return distances, rows
 
     def _candidates(self, block: np.ndarray, k: int, own: int | None, product: torch.Tensor) -> np.ndarray:
@@ -217,13 +222,10 @@ def _upper_kth(values: torch.Tensor, k: int) -> torch.Tensor:
     return minima.topk(k, dim=1, largest=False, sorted=True).values[:, -1].double()
 
 
-def _settle(queries: np.ndarray, rows: np.ndarray, candidates: np.ndarray, k: int, part: slice) -> tuple[np.ndarray, np.ndarray]:
-    """Measure the candidates of some queries and choose each one's k nearest: distances and rows.
-
-    In NumPy, a thread for each part: torch would set all cores to every small step, and wait for the last one each time.
-    """
-    query, row = np.divmod(np.flatnonzero(candidates[part]), len(rows))  # numpy takes ten times longer for two axes
-    distance = _measure(queries, rows, query + part.start, row)
+def _settle(queries: np.ndarray, rows: np.ndarray, candidates: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Measure the candidates and choose each query's k nearest: distances and rows."""
+    query, row = np.divmod(np.flatnonzero(candidates), len(rows))  # numpy takes ten times longer for two axes
+    distance = _measure(queries.astype(np.float64), rows, query, row)
     order = np.lexsort((distance, query))  # stable, and rows ascend: of equal distances the lowest row comes first
     counts = np.bincount(query)
     chosen = order[(np.cumsum(counts) - counts)[:, None] + np.arange(k)]
@@ -275,13 +277,13 @@ def _cores() -> int:
 
 
 @contextmanager
-def _torch_at_full_width() -> Iterator[None]:
-    """All cores, and float32 products in float32, for a while: the error bound knows no TF32 or bfloat16."""
-    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
-    torch.set_num_threads(_cores())
+def _torch_settings(threads: int) -> Iterator[None]:
+    """So many threads, and float32 products in float32, for a while: the error bound knows no TF32 or bfloat16."""
+    before, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
         torch.set_float32_matmul_precision(precision)
