@@ -204,7 +204,7 @@ def _timm_encoder(architecture: str) -> Encoder:
 
     name = f"timm:{architecture}"
     # Asked first, because create_model goes to the hub for names such as hf-hub:owner/model.
-    known = timm.is_model(architecture) and ":" not in architecture and "/" not in architecture
+    known = timm.is_model(architecture)
     try:
         # On the meta device a network is built and run in shapes alone.
         with torch.device("meta"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,7 +82,7 @@ def encode(
     Parameters
     ----------
     images : ndarray of shape (n, h, w) or (n, h, w, 3), or sequence of (h, w) or (h, w, 3) arrays, uint8
-        Of any sizes; grey images are replicated to three channels.
+        Grey images are replicated to three channels. A lazy sequence gives arrays for all its slices, or, if sizes differ, lists.
     extractor : Extractor
     rows : slice
         Which images.
@@ -122,11 +123,23 @@ def encode_batches(images: Sequence[np.ndarray], extractor: Extractor, rows: sli
     if isinstance(first, np.ndarray) and max(first.shape[1:3], default=0) <= LARGEST_MATRIX:
         _check(first, 0)
         shape = first.shape[1:] if first.ndim == 4 else (*first.shape[1:], 1)
-        yield from extractor.engine_for(shape)(images[a : min(a + BATCH, stop)].reshape(-1, *shape) for a in starts)
+        yield from extractor.engine_for(shape)(_equal_batches(images, starts, stop, first.shape[1:]))
     else:
         engine = extractor.engine_for((CROP, CROP, 3))
         with ThreadPoolExecutor(extractor.threads or available_cores()) as pool:
             yield from engine(_resized_batches(images, starts, stop, pool))
+
+
+def _equal_batches(images: Sequence[np.ndarray], starts: range, stop: int, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """Slice batches (b, h, w, c) as they are; the network resizes them."""
+    for start in starts:
+        batch: Any = images[start : min(start + BATCH, stop)]
+        if not isinstance(batch, np.ndarray) or batch.shape[1:] != shape:
+            raise ValueError(
+                f"images from row {start} must be an array of shape (b, {', '.join(map(str, shape))}) like the first, got "
+                f"{getattr(batch, 'shape', type(batch).__name__)}: give slices as lists if sizes differ"
+            )
+        yield batch if batch.ndim == 4 else batch[..., None]
 
 
 def _resized_batches(images: Sequence[np.ndarray], starts: range, stop: int, pool: ThreadPoolExecutor) -> Iterator[np.ndarray]:

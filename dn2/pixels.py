@@ -115,10 +115,8 @@ def _weights(size_in: int, size_out: int) -> np.ndarray:
     for row, output in enumerate(range(crop_offset(size_out), crop_offset(size_out) + CROP)):
         center = (output + 0.5) * scale
         first, last = max(int(center - support + 0.5), 0), min(int(center + support + 0.5), size_in)
-        triangle = np.maximum(0.0, 1.0 - np.abs((np.arange(first, last) - center + 0.5) * (1.0 / support)))
-        # Summed from left to right and multiplied by the reciprocal, in PIL's order: the last bit counts.
-        triangle = triangle * (1.0 / sum(triangle.tolist()))
-        weights[row, first:last] = (0.5 + triangle * (1 << WEIGHT_BITS)).astype(np.int64)
+        triangle = np.maximum(0.0, 1.0 - np.abs(np.arange(first, last) + 0.5 - center) / support)
+        weights[row, first:last] = (0.5 + triangle / triangle.sum() * (1 << WEIGHT_BITS)).astype(np.int64)
     return weights
 
 

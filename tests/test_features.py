@@ -11,7 +11,7 @@ from torchvision import transforms
 from dn2 import engines
 from dn2.encoders import ENCODERS, Encoder, find_weights
 from dn2.features import Extractor, encode, encode_batches, load_extractor
-from dn2.pixels import Normalize, Resize, resize_with_pil
+from dn2.pixels import LARGEST_MATRIX, Normalize, Resize, resize_with_pil
 
 RESIZE_AND_CROP = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])
 SIZES = [(28, 28), (32, 32), (1, 1), (2, 3), (29, 31), (31, 64), (1, 50), (50, 1), (96, 96), (120, 120), (128, 77), (100, 37)]
@@ -55,9 +55,9 @@ class Brightness(torch.nn.Module):
         return torch.cat([x.mean((2, 3)), x[:, :, 0, 0]], dim=1)
 
 
-def brightness_extractor(**options):
+def brightness_extractor(engine="torch", **options):
     encoder = Encoder("brightness", "", "", "", "", "", 0, 6, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3), "")
-    return Extractor(encoder, Brightness(), **options)
+    return Extractor(encoder, Brightness(), engine, "cpu", **options)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -68,6 +68,14 @@ def test_matrices_equal_torchvision_bit_for_bit(size, channels):
     ours = Resize(*size)(torch.from_numpy(image[None]))[0].permute(1, 2, 0).numpy()
     expected = np.asarray(RESIZE_AND_CROP(Image.fromarray(image[..., 0] if channels == 1 else image)))
     np.testing.assert_array_equal(ours, expected.reshape(ours.shape))
+
+
+def test_matrices_are_exact_for_every_size_they_are_used_for():
+    rng = np.random.default_rng(6)
+    for size in range(1, LARGEST_MATRIX + 1):
+        image = rng.integers(0, 256, (size, rng.integers(1, LARGEST_MATRIX + 1)), dtype=np.uint8)
+        ours = Resize(*image.shape)(torch.from_numpy(image[None, ..., None]))[0, 0].numpy()
+        np.testing.assert_array_equal(ours, np.asarray(RESIZE_AND_CROP(Image.fromarray(image))), err_msg=str(image.shape))
 
 
 @pytest.mark.parametrize("shape", [*SIZES, *LARGE, (28, 28, 3), (300, 400, 3), (90, 500, 3)], ids=str)
@@ -124,11 +132,11 @@ def test_engines_agree(extractors):
 
 @pytest.mark.parametrize("engine", engines.ENGINES)
 def test_a_row_depends_on_its_image_alone(extractors, engine):
-    images, extractor = natural_images(34), extractors[engine]
+    images, extractor = natural_images(8), extractors[engine]
     features = encode(images, extractor)
-    rows = np.array([33, 5, 20, 6])
+    rows = np.array([7, 2, 5])
     np.testing.assert_array_equal(encode(images[rows], extractor), features[rows])
-    np.testing.assert_array_equal(encode(images, extractor, slice(30, 33)), features[30:33])
+    np.testing.assert_array_equal(encode(images, extractor, slice(3, 4)), features[3:4])
 
 
 @pytest.mark.parametrize("engine", engines.ENGINES)
@@ -139,7 +147,7 @@ def test_images_of_any_sizes_come_back_in_order(engine):
     pixels = np.stack([torchvision_pixels(image) for image in images]) / 255
     scaled = (pixels - (0.4, 0.5, 0.6)) / (0.2, 0.25, 0.3)
     expected = np.concatenate([scaled.mean((1, 2)), scaled[:, 0, 0]], axis=1)
-    features = encode(images, brightness_extractor(engine=engine, device="cpu"))
+    features = encode(images, brightness_extractor(engine))
     np.testing.assert_allclose(features, expected, atol=1e-3)  # one grey level is 1e-2
 
 
@@ -149,7 +157,7 @@ def test_arrays_and_lists_grey_and_its_copies_are_the_same_pixels():
     colour = np.repeat(grey[..., None], 3, axis=3)
     features = encode(grey, extractor)
     for same in (colour, list(grey), list(colour)):
-        np.testing.assert_allclose(encode(same, extractor), features, atol=1e-5)
+        np.testing.assert_allclose(encode(same, extractor), features, atol=1e-3)  # one grey level is 1e-2
 
 
 def test_no_images_are_no_features():
@@ -194,8 +202,28 @@ class Lazy:
         return [np.full((200, 300, 3), row % 256, np.uint8) for row in wanted]
 
 
+class LazyArray(Lazy):
+    """Its slices are arrays, as of a stored data set; of another size from row 40."""
+
+    def __getitem__(self, rows):
+        wanted = range(self.n)[rows]
+        return np.stack([np.full((16, 16, 3) if row < 40 else (32, 32, 3), row, np.uint8) for row in wanted])
+
+
+def test_a_lazy_sequence_of_equal_images_goes_through_matrices():
+    extractor = brightness_extractor()
+    features = encode(LazyArray(40), extractor)
+    np.testing.assert_allclose(features[:, 0], (np.arange(40) / 255 - 0.4) / 0.2, atol=1e-3)
+    assert list(extractor._engines) == [(16, 16, 3)]
+    with pytest.raises(
+        ValueError, match=r"images from row 64 must be an array of shape \(b, 16, 16, 3\) .* got \(6, 32, 32, 3\)"
+    ):
+        encode(LazyArray(70), extractor, slice(64, 70))
+
+
 def test_memory_does_not_grow_with_the_number_of_images():
     extractor = brightness_extractor()
+    encode(Lazy(1), extractor)  # compiles
     peaks = []
     for n in (32, 96, 384):
         images = Lazy(n)
@@ -210,7 +238,7 @@ def test_memory_does_not_grow_with_the_number_of_images():
 
 def test_threads_and_gradients_of_the_caller_are_left_alone():
     before = torch.get_num_threads()
-    batches = encode_batches(natural_images(40), brightness_extractor(engine="torch", device="cpu", threads=before + 1))
+    batches = encode_batches(natural_images(40), brightness_extractor(threads=before + 1))
     next(batches)
     assert torch.get_num_threads() == before
     assert torch.is_grad_enabled()
@@ -244,7 +272,7 @@ def test_cuda_is_asked_for_only_where_there_is_one(monkeypatch):
 def test_an_engine_that_is_not_installed_says_so(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(ModuleNotFoundError, match="pip install onnxruntime, or use --engine torch"):
-        encode(natural_images(1), brightness_extractor(engine="onnxruntime", device="cpu"))
+        encode(natural_images(1), brightness_extractor("onnxruntime"))
 
 
 def relative_difference(ours, reference):
