@@ -177,12 +177,14 @@ def test_the_run_that_mlflow_run_opened_is_the_summary(tracker, store, monkeypat
     inside = Tracker(store).connect()
     assert inside.start_summary("main", PROVENANCE) == opened
     run_id = finished(inside, make_cell())
-    inside.finish_summary(opened, texts={"table.csv": "class,rocauc\n"}, points=[("rocauc_by_k", 0.9, 2)])
+    inside.finish_summary(opened, texts={"table.csv": "class,rocauc\n"}, points=[("rocauc_by_k", np.float32(0.5), np.int64(2))])
     assert run_of(inside, run_id).info.experiment_id == elsewhere
     assert "mlflow.parentRunId" not in run_of(inside, run_id).data.tags
     summary = run_of(inside, opened)
     assert summary.data.params == {"k": "02", "normalize": "none,l2,power"}
-    assert (summary.info.status, summary.data.tags["kind"], summary.data.metrics) == ("FINISHED", "summary", {"rocauc_by_k": 0.9})
+    assert (summary.info.status, summary.data.tags["kind"], summary.data.metrics) == ("FINISHED", "summary", {"rocauc_by_k": 0.5})
+    (point,) = mlflow.get_metric_history(opened, "rocauc_by_k")
+    assert (type(point.step), point.step) == (int, 2)
     assert [file.path for file in mlflow.list_artifacts(opened)] == ["table.csv"]
     assert len(all_runs(inside)) == 2
     assert all_runs(tracker) == []
@@ -268,6 +270,7 @@ def test_a_cell_that_another_process_is_at_is_not_taken_from_it(tracker):
 def test_this_process_lives():
     assert not is_dead(owner_tags())
     assert is_dead({**owner_tags(), "pid": "999999999"})
+    assert not is_dead({**owner_tags(), "host": "elsewhere", "pid": "999999999"})
     assert not is_dead({})
 
 
