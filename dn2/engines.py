@@ -4,8 +4,9 @@ An engine maps a stream of batches of uint8 images to a stream of features. The 
 `torch.nn.Module` that PyTorch runs as it is and the others compile. On a CPU each image goes through on its own: measured, this
 is as fast as any batch (the activations stay in the cache), and a row's features cannot depend on its neighbours.
 
-Images a second on two cores with AMX, EfficientNet-Lite0, 32-pixel images: OpenVINO 279, ONNX Runtime 254, torch 80; torch with
-batches of 32 and its default memory layout, as most people run it, 33. So OpenVINO is a CPU's default (``speed/extraction.py``).
+Images a second on two cores with AMX, EfficientNet-Lite0, 32-pixel images, best of three rounds on a busy machine
+(``speed/extraction.py``): OpenVINO 225, ONNX Runtime 155, torch 55, and 25 the way most people run torch. So OpenVINO is the
+default of a CPU.
 """
 
 from __future__ import annotations

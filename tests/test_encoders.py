@@ -111,6 +111,9 @@ def test_the_file_given_goes_before_the_folder_and_the_folder_before_torchs_cach
     assert find_weights(encoder, tmp_path) == folder
     folder.unlink()
     assert find_weights(encoder, tmp_path) == cached
+    given.unlink()
+    with pytest.raises(MissingWeightsError, match="given"):  # never silently another file than the one named
+        find_weights(encoder, tmp_path, given)
 
 
 def test_lite0_gives_the_features_before_its_classifier(lite0_file):

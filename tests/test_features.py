@@ -269,6 +269,21 @@ def test_cuda_is_asked_for_only_where_there_is_one(monkeypatch):
     assert engines.engine_class(None, "cpu") == "openvino-float32"
 
 
+def test_torch_off_the_cpu_runs_batches_of_one_size():
+    sizes = []
+
+    class Counting(torch.nn.Module):
+        def forward(self, x):
+            sizes.append(len(x))
+            return x.flatten(1).float()
+
+    images = np.random.default_rng(7).integers(0, 256, (engines.CUDA_BATCH + 3, 2, 2, 1), dtype=np.uint8)
+    # "cpu:0" is the same device to torch, and to the engine one that is not the CPU.
+    (features,) = engines.ENGINES["torch"](Counting(), (2, 2, 1), "cpu:0", 1)([images])
+    assert sizes == [engines.CUDA_BATCH] * 2
+    np.testing.assert_array_equal(features, images.reshape(len(images), -1))
+
+
 def test_an_engine_that_is_not_installed_says_so(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(ModuleNotFoundError, match="pip install onnxruntime, or use --engine torch"):
