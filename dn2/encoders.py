@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -178,22 +177,24 @@ def load_encoder(name: str, weights: Path) -> torch.nn.Module:
     """
     encoder = get_encoder(name)
     check_weights(encoder, weights)
-    state = _read_checkpoint(name, Path(weights))
+    from dn2.checkpoints import load_state, read_checkpoint, rename_in_order
+
+    state = read_checkpoint(name, Path(weights))
     network: Any
     if encoder.library == "torchvision":
         import torch
         import torchvision
 
         network = torchvision.models.get_model(encoder.architecture, weights=None)
-        _load_state(name, network, state, Path(weights))
+        load_state(name, network, state, Path(weights))
         network.fc = torch.nn.Identity()
     else:
         import timm
 
         network = timm.create_model(encoder.architecture, pretrained=False)
         if name in ENCODERS:
-            state = _rename_in_order(name, network, state, Path(weights))
-        _load_state(name, network, state, Path(weights))
+            state = rename_in_order(name, network, state, Path(weights))
+        load_state(name, network, state, Path(weights))
         network.reset_classifier(0)
     return network.eval().requires_grad_(False)
 
@@ -233,50 +234,6 @@ def _timm_encoder(architecture: str) -> Encoder:
         licence=config.get("license") or "unknown",
         native_size=config["input_size"][1],
     )
-
-
-def _read_checkpoint(name: str, path: Path) -> Mapping[str, Any]:
-    import torch
-
-    state: Any
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{path} is not a checkpoint of tensors for {name} ({reason}): give the file that torch.save wrote"
-        ) from None
-    for wrapper in ("state_dict", "model"):
-        state = state.get(wrapper, state) if isinstance(state, Mapping) else state
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"{path} holds no state dict for {name} but a {type(state).__name__}: give a file of named tensors")
-    return state
-
-
-def _rename_in_order(name: str, network: torch.nn.Module, state: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Match tensors one by one: the wheels name theirs after another package, in the same order as timm."""
-    expected = network.state_dict()
-    if len(state) != len(expected):
-        raise ValueError(f"{path} has {len(state)} tensors, {name} needs {len(expected)}: give {ENCODERS[name].filename}")
-    for (theirs, tensor), (ours, wanted) in zip(state.items(), expected.items(), strict=True):
-        # The last component (weight, bias, running_mean) tells tensors of one shape apart.
-        if tensor.shape != wanted.shape or theirs.rsplit(".", 1)[-1] != ours.rsplit(".", 1)[-1]:
-            found, need = f"{theirs} {tuple(tensor.shape)}", f"{ours} {tuple(wanted.shape)}"
-            raise ValueError(f"{path} has {found} where {name} needs {need}: give {ENCODERS[name].filename}")
-    return dict(zip(expected, state.values(), strict=True))
-
-
-def _load_state(name: str, network: torch.nn.Module, state: Mapping[str, Any], path: Path) -> None:
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise ValueError(f"{path} does not fit {name} ({first[:200]}): give a checkpoint of this architecture") from None
 
 
 def _remedy(encoder: Encoder, place: Path) -> str:

@@ -9,10 +9,10 @@ import timm
 import torch
 import torchvision
 
+from dn2.checkpoints import rename_in_order
 from dn2.encoders import (
     ENCODERS,
     MissingWeightsError,
-    _rename_in_order,
     find_weights,
     get_encoder,
     load_encoder,
@@ -123,7 +123,7 @@ def test_lite0_gives_the_features_before_its_classifier(lite0_file):
     assert not any(parameter.requires_grad for parameter in network.parameters())
     images = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, 224, 224), np.float32))
     full = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
-    full.load_state_dict(_rename_in_order("efficientnet_lite0", full, torch.load(lite0_file, weights_only=True), lite0_file))
+    full.load_state_dict(rename_in_order("efficientnet_lite0", full, torch.load(lite0_file, weights_only=True), lite0_file))
     with torch.no_grad():
         features = network(images)
         assert torch.equal(features, full.forward_features(images).mean((2, 3)))
@@ -181,7 +181,7 @@ def test_the_wheels_tensors_are_matched_one_by_one(lite0_file, change, says):
     state = torch.load(lite0_file, weights_only=True)
     change(state)
     with pytest.raises(ValueError, match=says):
-        _rename_in_order("efficientnet_lite0", timm.create_model("tf_efficientnet_lite0"), state, lite0_file)
+        rename_in_order("efficientnet_lite0", timm.create_model("tf_efficientnet_lite0"), state, lite0_file)
 
 
 def test_the_table_costs_no_torch():
