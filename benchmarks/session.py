@@ -228,7 +228,7 @@ class _Session:
             logged.run_id,
             logged.results,
             labels=labels,
-            interval=None if logged.mean is None else (logged.mean.low, logged.mean.high),
+            mean=logged.mean,
             selection=logged.selection,
             metrics=extra,
             figures={"rocauc.png": result_table([logged]).figure()},

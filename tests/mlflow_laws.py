@@ -20,6 +20,7 @@ from handmade import (
     make_result,
 )
 
+from benchmarks.contracts import Interval
 from benchmarks.tracking.owner import owner_tags
 
 START = {"suite": "main", "fingerprint": FINGERPRINT, "provenance": PROVENANCE}
@@ -75,7 +76,7 @@ def law_a_finished_cell_has_these_metrics_and_no_others(tracker, folder):
     run_id = finished(
         tracker,
         make_cell(),
-        interval=(0.78, 0.82),
+        mean=Interval(0.8, 0.78, 0.82),
         metrics={"memory/peak_mb": np.float32(512), "throughput/images_per_second": 150},
     )
     run = run_of(tracker, run_id)
@@ -204,12 +205,12 @@ def law_a_finished_or_failed_run_is_not_opened_again(tracker, folder):
 
 def law_a_cell_is_read_back_as_it_was(tracker, folder):
     groups = [make_result(size=2, split="m2", x=2.0), replace(make_result(size=3, split="m3", x=3.0), nearest=None)]
-    for results, interval in ((make_cell(), (0.78, 0.82)), (groups, None)):
+    for results, mean in ((make_cell(), Interval(0.8, 0.78, 0.82)), (groups, None)):
         run_id = tracker.start_cell(EXPERIMENT, **START)
-        record = tracker.finish_cell(run_id, results, labels=LABELS, interval=interval, selection="oracle")
+        record = tracker.finish_cell(run_id, results, labels=LABELS, mean=mean, selection="oracle")
         cell = tracker.read_cell(EXPERIMENT, run_id)
         assert (cell.experiment, cell.run_id, cell.selection) == (EXPERIMENT, record["run_id"], "oracle")
-        assert cell.mean == (None if interval is None else (record["rocauc"], *interval))
+        assert cell.mean == (None if mean is None else Interval(record["rocauc"], mean.low, mean.high))
         assert len(cell.results) == len(results)
         for one, other in zip(cell.results, results, strict=True):
             assert_equal_results(one, other)

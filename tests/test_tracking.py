@@ -19,7 +19,7 @@ from handmade import EXPERIMENT, LABELS, PROVENANCE, make_cell, make_curve, make
 from mlflow_laws import LAWS, START, all_runs, client, finished, run_of
 
 from benchmarks.cells import Cells
-from benchmarks.contracts import UsageError
+from benchmarks.contracts import Interval, UsageError
 from benchmarks.tracking import Tracker, TrackingError, serve, ui_link
 from benchmarks.tracking.owner import is_dead, owner_tags
 from benchmarks.tracking.records import metric_points, write_files
@@ -329,7 +329,7 @@ def test_a_metric_that_is_not_a_number_is_refused(tracker):
 
 
 def test_on_the_validation_partition_every_quality_says_so():
-    points = metric_points(make_cell(replace(EXPERIMENT, partition="validation")), (0.7, 0.9))
+    points = metric_points(make_cell(replace(EXPERIMENT, partition="validation")), Interval(0.8, 0.7, 0.9))
     names = {name for name, _, _ in points if not name.startswith("time/")}
     means = {"rocauc_validation", "rocauc_validation_low", "rocauc_validation_high", "average_precision_validation"}
     assert names == means | {f"rocauc_validation/{name}" for name in ("cat", "dog", "truck")}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.contracts import Result
+from benchmarks.contracts import Interval, Result
 
 Point = tuple[str, float, int]
 """A metric's name, value and step. A step is a Python int: MLflow stores another type silently, and then cannot list the runs."""
@@ -32,7 +32,7 @@ def whole(x: float) -> int:
 
 def metric_points(
     results: Sequence[Result],
-    interval: tuple[float, float] | None = None,
+    mean: Interval | None = None,
     extra: Mapping[str, float] | None = None,
     curve_step: Callable[[float], int] = whole,
 ) -> list[Point]:
@@ -42,8 +42,8 @@ def metric_points(
     ----------
     results : sequence of Result
         All splits of one cell.
-    interval : (low, high), optional
-        Of the mean ROCAUC.
+    mean : Interval, optional
+        ROCAUC over the splits, with its bounds.
     extra : mapping, optional
         Further metrics under the names MLflow shows: ``throughput/images_per_second``, ``memory/peak_mb``.
     curve_step : callable
@@ -68,8 +68,8 @@ def metric_points(
         values[precision, 0] = _mean(results, "average_precision")
         for class_name, of_class in _grouped(results, lambda result: result.class_name):
             values[f"{rocauc}/{class_name}", 0] = _mean(of_class, "rocauc")
-        if interval is not None:
-            values[f"{rocauc}_low", 0], values[f"{rocauc}_high", 0] = interval
+        if mean is not None:
+            values[f"{rocauc}_low", 0], values[f"{rocauc}_high", 0] = mean.low, mean.high
     for x, at_x in _grouped([result for result in results if result.x is not None], lambda result: result.x):
         step = int(curve_step(x))
         if (f"{rocauc}_curve", step) in values:
@@ -105,12 +105,12 @@ def split_records(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 def cell_record(
-    results: Sequence[Result], interval: tuple[float, float] | None = None, selection: str = "none"
+    results: Sequence[Result], mean: Interval | None = None, selection: str = "none"
 ) -> dict[str, Any]:
     """Return a cell as ``run --json`` prints it and ``results.json`` keeps it; ``rocauc`` is None of a curve's several values."""
     experiment = results[0].experiment
     one_value = len({result.x for result in results}) == 1
-    low, high = interval[-2:] if interval is not None and one_value else (None, None)
+    low, high = (mean.low, mean.high) if mean is not None and one_value else (None, None)
     return {
         "key": experiment.key,
         "dataset": experiment.dataset,

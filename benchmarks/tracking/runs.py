@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.contracts import Cell, Experiment, Result
+from benchmarks.contracts import Cell, Experiment, Interval, Result
 from benchmarks.tracking.entries import code_tags, dataset_input, log, measured_tags, run_name
 from benchmarks.tracking.owner import is_dead, is_ours, owner_tags
 from benchmarks.tracking.published import Row, log_published
@@ -145,7 +145,7 @@ class Tracker:
         results: Sequence[Result],
         *,
         labels: np.ndarray,
-        interval: tuple[float, float] | None = None,
+        mean: Interval | None = None,
         selection: str = "none",
         metrics: Mapping[str, float] | None = None,
         curve_step: Callable[[float], int] = whole,
@@ -160,8 +160,8 @@ class Tracker:
             All splits of the cell.
         labels : ndarray of shape (n,), str
             The class of each of the data set's rows.
-        interval : (low, high), optional
-            Of the mean ROCAUC.
+        mean : Interval, optional
+            ROCAUC over the splits, with its bounds.
         selection, metrics, curve_step
             As in `cell_record` and `metric_points`.
         figures : mapping of file name to matplotlib figure, optional
@@ -171,8 +171,8 @@ class Tracker:
         ValueError
             If a metric is NaN or infinite, or a curve's value has no step of its own.
         """
-        points = metric_points(results, interval, metrics, curve_step)
-        record = {"run_id": run_id, **cell_record(results, interval, selection)}
+        points = metric_points(results, mean, metrics, curve_step)
+        record = {"run_id": run_id, **cell_record(results, mean, selection)}
         with self._asking(f"log the results of cell {record['key']}") as client, tempfile.TemporaryDirectory() as folder:
             write_files(Path(folder), results, record, labels)
             _write_figures(Path(folder), figures)
@@ -205,9 +205,10 @@ class Tracker:
         with self._asking("open the summary run") as client:
             tags = measured_tags("summary", suite, provenance)
             run_id = os.environ.get("MLFLOW_RUN_ID")
+            name = f"summary {suite}".strip()
             if not run_id:
-                return client.create_run(self._experiment_id, tags=tags, run_name=f"summary {suite}").info.run_id
-            log(client, run_id, tags=tags)
+                return client.create_run(self._experiment_id, tags=tags, run_name=name).info.run_id
+            log(client, run_id, tags={**tags, "mlflow.runName": name})  # in place of the one that MLflow made up
             return run_id
 
     def finish_summary(
