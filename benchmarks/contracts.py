@@ -72,7 +72,9 @@ class Dataset:
     class_names : tuple of str
         Slugs: ``t_shirt_top``, not ``T-shirt/top``.
     fingerprint : str
-        SHA-256 (hexadecimal) of the decoded images, labels and partition.
+        SHA-256 (hexadecimal) of the images (decoded, or as the files that hold them), labels and partition.
+    skipped : tuple of str
+        Image files that were left out because they are corrupt, each as ``path: reason``.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Dataset:
     is_train: np.ndarray
     class_names: tuple[str, ...]
     fingerprint: str
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

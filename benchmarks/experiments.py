@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from benchmarks.contracts import Dataset, Experiment, UsageError, Workspace
-from benchmarks.datasets import DATASETS
+from benchmarks.datasets import check_dataset
 from benchmarks.detectors import DETECTORS, detector_params, make_detector
 from benchmarks.inputs import encoder_names, input_identity
 from benchmarks.names import check_name
@@ -63,7 +63,7 @@ def make_experiments(
     for dataset, detector, encoder, how, *values in product(*lists.values()):
         cells.append(
             Experiment(
-                dataset=check_name(dataset, DATASETS, "data set"),
+                dataset=check_dataset(dataset),
                 protocol=protocol,
                 detector=detector,
                 input=f"features:{encoder}",

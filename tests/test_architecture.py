@@ -29,7 +29,7 @@ ALLOWED = {
         "benchmarks.tracking",
         "dn2.encoders",
     },
-    "benchmarks.datasets": {"benchmarks.contracts", "benchmarks.names", "benchmarks.datasets"},
+    "benchmarks.datasets": {"benchmarks.contracts", "benchmarks.names", "benchmarks.datasets", "dn2.images"},
     "benchmarks.fetch": {"benchmarks.contracts", "benchmarks.names", "benchmarks.datasets", "dn2.encoders"},
     "benchmarks.inputs": {"benchmarks.contracts", "benchmarks.names", "dn2"},
     "benchmarks.detectors": {"benchmarks.contracts", "benchmarks.names"},

@@ -94,7 +94,7 @@ def test_stored_images_are_mapped_and_verified_once(tmp_path, monkeypatch):
 
 
 def test_an_unknown_name_gets_the_nearest_and_the_list(tmp_path):
-    with pytest.raises(UsageError, match=r"'cifar_10'.*cifar10.*There are: cifar10, fashion_mnist, synthetic"):
+    with pytest.raises(UsageError, match=r"'cifar_10'.*cifar10.*There are: cats_vs_dogs, cifar10, .*synthetic.*folder:PATH"):
         load_dataset("cifar_10", home=tmp_path)
 
 

@@ -20,17 +20,17 @@ def fetch(names: tuple[str, ...], home: Path, root: Path | None, source: str) ->
     NAME is a data set or an encoder, as `ls` lists them.
     """
     from benchmarks.commands.progress import show_progress
-    from benchmarks.datasets import DATASETS
+    from benchmarks.datasets import DATASETS, is_own
     from benchmarks.fetch import fetch_dataset, fetch_weights
     from benchmarks.names import check_name
     from dn2.encoders import ENCODERS
 
     for name in names:
-        if not name.startswith("timm:"):
+        if not name.startswith("timm:") and not is_own(name):
             check_name(name, [*DATASETS, *ENCODERS], "data set or encoder")
     for name in names:
         with show_progress() as progress:
-            if name in DATASETS:
+            if name in DATASETS or is_own(name):
                 served = fetch_dataset(name, home=home, root=root, source=source or None, progress=progress)
                 click.echo(f"{name}: {served}")
             else:

@@ -41,13 +41,12 @@ def _line(entry: dict[str, Any]) -> str:
 
 
 def _datasets(home: Path) -> Iterable[dict[str, Any]]:
-    from benchmarks.datasets import DATASETS, is_on_disk
+    from benchmarks.datasets import DATASETS, OWN_DATA, is_on_disk
 
     for name, entry in DATASETS.items():
-        shape = " x ".join(map(str, entry.shape))
-        images = f"{entry.n_train:,} + {entry.n_test:,} images of {shape}, {entry.n_classes} classes"
-        summary = f"{entry.title}: {images}; {entry.licence}"
-        yield {"name": name, "summary": summary, "on_disk": is_on_disk(name, home=home), "fingerprint": entry.digest}
+        yield {"name": name, "summary": entry.summary, "on_disk": is_on_disk(name, home=home), "fingerprint": entry.digest}
+    for name, summary in OWN_DATA.items():
+        yield {"name": name, "summary": summary, "on_disk": None, "fingerprint": ""}
 
 
 def _encoders(home: Path) -> Iterable[dict[str, Any]]:

@@ -1,127 +1,103 @@
-"""The table of data sets. Importing it imports no loader: a new data set is one file and one line here."""
+"""Opening a data set by its name: one of the table `DATASETS`, or one's own as ``folder:PATH`` or ``npz:PATH``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import hashlib
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from benchmarks.contracts import Dataset, MissingDataError
+from benchmarks.contracts import Dataset, MissingDataError, Progress, UsageError
 from benchmarks.datasets.arrays import UNREADABLE
+from benchmarks.datasets.table import DATASETS, Entry
 from benchmarks.names import check_name
 
-if TYPE_CHECKING:
-    from benchmarks.datasets.sources import Source
+__all__ = ["DATASETS", "OWN_DATA", "Entry", "by_hand", "check_dataset", "check_root", "is_on_disk", "is_own", "load_dataset"]
 
-
-@dataclass(frozen=True)
-class Entry:
-    """What is known about a data set before any file of it is opened.
-
-    Attributes
-    ----------
-    title : str
-    module : str
-        Has ``load(home, root) -> Dataset``, ``CLASS_NAMES`` and, unless the data is generated, ``SOURCES``:
-        name -> `sources.Source`, in the order in which they are tried.
-    n_train, n_test, n_classes : int
-    shape : tuple of int
-        Of an image, (height, width) or (height, width, 3).
-    digest : str
-        The fingerprint (see `arrays.fingerprint`) that the data must have.
-    licence : str
-        The licence and what to cite.
-    """
-
-    title: str
-    module: str
-    n_train: int
-    n_test: int
-    n_classes: int
-    shape: tuple[int, ...]
-    digest: str
-    licence: str
-
-    @property
-    def sources(self) -> Mapping[str, Source]:
-        """Where it can be had, in order; empty if it is generated."""
-        return getattr(import_module(self.module), "SOURCES", {})
-
-
-DATASETS: dict[str, Entry] = {
-    "cifar10": Entry(
-        title="CIFAR-10",
-        module="benchmarks.datasets.cifar10",
-        n_train=50_000,
-        n_test=10_000,
-        n_classes=10,
-        shape=(32, 32, 3),
-        digest="3f5209e3fd150f51cd9b67426570e929528bd14e918338f23acc466946717b9c",
-        licence="none stated; cite Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
-    ),
-    "fashion_mnist": Entry(
-        title="FashionMNIST",
-        module="benchmarks.datasets.fashion_mnist",
-        n_train=60_000,
-        n_test=10_000,
-        n_classes=10,
-        shape=(28, 28),
-        digest="3f1bf6811667bfdfc955ca9bf409b2a7dc9f2341a4a722d258b44f4d61a5c1df",
-        licence="MIT; cite Xiao et al. 2017, arXiv 1708.07747",
-    ),
-    "synthetic": Entry(
-        title="Shapes on noise (generated)",
-        module="benchmarks.datasets.synthetic",
-        n_train=160,
-        n_test=80,
-        n_classes=4,
-        shape=(32, 32, 3),
-        digest="c2d0c865c01580f6cdececa132c7de6d4cd1030db036df4b5e9858c89d111d1a",
-        licence="Apache-2.0, part of this project",
-    ),
+OWN_DATA = {
+    "folder:PATH": "image files of your own: PATH/train/CLASS/* and PATH/test/CLASS/*, or normal images only in PATH",
+    "npz:PATH": "arrays of your own: train_images, train_labels, test_images, test_labels, as MedMNIST has them",
 }
+"""The forms of names that need no entry in the table, and what they stand for. The module of the same name has ``load(path)``."""
 
 
-def load_dataset(name: str, *, home: Path, root: Path | None = None) -> Dataset:
+def is_own(name: str) -> bool:
+    """Whether a name is of one of the forms `OWN_DATA`."""
+    return name.partition(":")[0] in {form.partition(":")[0] for form in OWN_DATA} and ":" in name
+
+
+def check_dataset(name: str) -> str:
+    """Return the one spelling of a data set's name: an entry of the table, or a form of `OWN_DATA` with an absolute path.
+
+    Raises
+    ------
+    UsageError
+        If it is neither.
+    """
+    if not is_own(name):
+        try:
+            return check_name(name, DATASETS, "data set")
+        except UsageError as error:
+            raise UsageError(f"{error} Or your own: {', '.join(OWN_DATA)}.") from None
+    kind, _, path = name.partition(":")
+    if not path:
+        raise UsageError(f"'{name}' has no path: write {' or '.join(OWN_DATA)}.")
+    return f"{kind}:{Path(path).expanduser().resolve()}"
+
+
+def load_dataset(
+    name: str, *, home: Path, root: Path | None = None, skip_corrupt: bool = False, progress: Progress | None = None
+) -> Dataset:
     """Open a data set and check that it is the one its name stands for.
 
-    Labels and fingerprint are there at once; images of a stored data set are compared with their digest when the first is read.
+    Labels and fingerprint are there at once. Images of a stored data set are compared with their digest when the first is read;
+    image files are read for the fingerprint now and decoded when asked for.
 
     Parameters
     ----------
     name : str
-        A name in `DATASETS`.
+        A name in `DATASETS`, or one of the forms `OWN_DATA`.
     home : Path
         The data set is looked for in ``home/data/<name>``, where `benchmarks.fetch` puts it.
     root : Path, optional
-        Read this folder, in torchvision's layout, and no other.
+        Read this folder, in the layout of its authors or of torchvision, and no other. Not used for `OWN_DATA`.
+    skip_corrupt : bool
+        Leave out image files that cannot be decoded: each is tried, once for all calls; ``Dataset.skipped`` lists them.
+    progress : callable, optional
+        Told of the images tried.
 
     Raises
     ------
     UsageError
         If there is no data set of this name.
     MissingDataError
-        If it is not there, cannot be read, or its digest differs.
+        If it is not there, cannot be read, or its digest or the number of its images differs.
     """
-    entry = DATASETS[check_name(name, DATASETS, "data set")]
-    module: Any = import_module(entry.module)
-    if root is None:
-        dataset: Dataset = module.load(home)
-    else:
-        dataset = _load_from(check_root(root), name, module, home)
-    if dataset.fingerprint != entry.digest:
-        where = home / "data" / name if root is None else root
-        raise MissingDataError(
-            f"{name} in {where} is not the official data: its digest is {dataset.fingerprint}, expected {entry.digest}: "
-            f"run `python -m benchmarks fetch {name}`" + ("" if root is None else " and leave --root out")
-        )
-    return dataset
+    name = check_dataset(name)
+    if root is not None:
+        check_root(root)
+    dataset = _load_own(name) if is_own(name) else _load_named(name, home, root)
+    if not skip_corrupt:
+        return dataset
+    from benchmarks.datasets.files import without_corrupt
+
+    try:
+        return without_corrupt(dataset, home, progress)
+    except OSError as error:
+        raise MissingDataError(f"{dataset.name} cannot be read ({error})") from None
 
 
 def is_on_disk(name: str, *, home: Path) -> bool:
-    """Whether `load_dataset` would find it in ``home`` (or generate it): a matter of milliseconds."""
+    """Whether `load_dataset` would find it in ``home`` (or generate it): a matter of milliseconds.
+
+    Of image files only their folder is looked for.
+    """
+    name = check_dataset(name)
+    if is_own(name):
+        return Path(name.partition(":")[2]).exists()
+    if DATASETS[name].in_files:
+        return (home / "data" / name).is_dir()
     try:
         load_dataset(name, home=home)
     except MissingDataError:
@@ -146,12 +122,64 @@ def check_root(root: Path) -> Path:
     return root
 
 
-def _load_from(root: Path, name: str, module: Any, home: Path) -> Dataset:
+def by_hand(name: str, home: Path) -> str:
+    """Say in a line how a person puts a data set of the table where it is found."""
+    from benchmarks.datasets.sources import Download, LocalCopy
+
+    layouts, sites = [], set()
+    for source in DATASETS[name].sources.values():
+        if isinstance(source, LocalCopy):
+            layouts.append(source.layout)
+            sites.update({source.origin} - {""})
+        elif isinstance(source, Download):
+            sites.update(f"{file.url.rpartition('/')[0]}/" for file in source.files)
+    place = home / "data" / name if DATASETS[name].in_files else home / "data"
+    return (
+        f"put {' or '.join(layouts)} (from {', '.join(sorted(sites))}) into a folder DIR and run "
+        f"`python -m benchmarks fetch {name} --root DIR`, or into {place} and fetch again"
+    )
+
+
+def _load_named(name: str, home: Path, root: Path | None) -> Dataset:
+    entry = DATASETS[name]
+    module: Any = import_module(entry.module)
+    where = home / "data" / name if root is None else root
     try:
-        return module.load(home, root)
+        dataset: Dataset = module.load(home, root)
+    except MissingDataError:
+        raise
     except UNREADABLE as error:
-        local = module.SOURCES["local"]
+        raise MissingDataError(_unreadable(name, home, root, error)) from None
+    difference = entry.difference(dataset.is_train, dataset.fingerprint)
+    if difference:
         raise MissingDataError(
-            f"{name} cannot be read below --root {root} ({error}): expected there {local.layout}; "
-            f"or leave --root out after `python -m benchmarks fetch {name}`"
-        ) from None
+            f"{name} in {where} is not the official data: {difference}: "
+            f"run `python -m benchmarks fetch {name}`" + ("" if root is None else " and leave --root out")
+        )
+    return dataset
+
+
+def _unreadable(name: str, home: Path, root: Path | None, error: Exception) -> str:
+    """Say in a line what is missing and the remedy."""
+    if root is None:
+        return f"{name} is not there, or not whole ({error}): {by_hand(name, home)}"
+    layout = DATASETS[name].sources["local"].layout  # type: ignore[union-attr]
+    return (
+        f"{name} cannot be read below --root {root} ({error}): expected there {layout}; "
+        f"or leave --root out after `python -m benchmarks fetch {name}`"
+    )
+
+
+def _load_own(name: str) -> Dataset:
+    """Open one's own data: it is called by its last folder or file, and known by its content and its classes' names."""
+    from benchmarks.datasets.files import slug
+
+    kind, _, text = name.partition(":")
+    path = Path(text)
+    module: Any = import_module(f"benchmarks.datasets.{kind}")
+    try:
+        dataset: Dataset = module.load(path)
+    except UNREADABLE as error:
+        raise MissingDataError(f"{name} cannot be read ({error})") from None
+    named = hashlib.sha256("\n".join([dataset.fingerprint, *dataset.class_names]).encode()).hexdigest()
+    return replace(dataset, name=f"{kind}:{slug(path.stem) or kind}", fingerprint=named)

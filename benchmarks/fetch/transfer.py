@@ -96,3 +96,10 @@ def unpack_flat(archive: Path, folder: Path) -> None:
             if content is not None:
                 with (folder / Path(member.name).name).open("wb") as file:
                     shutil.copyfileobj(content, file)
+
+
+def unpack(archive: Path) -> None:
+    """Replace an archive by its files, beside it; a path in it that leads out of the folder is refused."""
+    with tarfile.open(archive) as tar:
+        tar.extractall(archive.parent, filter="data")
+    archive.unlink()

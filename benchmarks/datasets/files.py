@@ -1,0 +1,176 @@
+"""A data set as image files that stay where they are: named by a digest of their bytes, decoded when they are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.contracts import Dataset, Progress
+from benchmarks.datasets.arrays import fingerprint
+from dn2.images import CorruptImageError, ImageFiles, read_image
+
+
+@dataclass(frozen=True)
+class Files:
+    """A data set in files: training rows first, in official order, then the test rows.
+
+    Attributes
+    ----------
+    folder : Path
+        What they were looked for in.
+    images : ImageFiles
+    labels : ndarray of shape (n,), int64
+    is_train : ndarray of shape (n,), bool
+    class_names : tuple of str
+    """
+
+    folder: Path
+    images: ImageFiles
+    labels: np.ndarray
+    is_train: np.ndarray
+    class_names: tuple[str, ...]
+
+    @classmethod
+    def from_rows(
+        cls, folder: Path, train: Iterable[tuple[Path, int]], test: Iterable[tuple[Path, int]], class_names: Sequence[str]
+    ) -> Files:
+        """Join the two partitions, each as (path, label) in order."""
+        train, test = list(train), list(test)
+        paths, labels = [path for path, _ in train + test], [label for _, label in train + test]
+        is_train = np.arange(len(paths)) < len(train)
+        return cls(folder, ImageFiles(paths), np.array(labels, np.int64), is_train, tuple(class_names))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hexadecimal) of the files' bytes, boxes and size, of the labels and the partition; see `files_digest`."""
+        return fingerprint(files_digest(self.images), self.labels, self.is_train)
+
+    def as_dataset(self, name: str) -> Dataset:
+        """Return it as the suite knows a data set: each file is read once, for the fingerprint, and none is decoded."""
+        return Dataset(name, self.images, self.labels, self.is_train, self.class_names, self.fingerprint)
+
+
+def files_digest(images: ImageFiles) -> str:
+    """SHA-256 over the rows, of each a line: its file's SHA-256, its box, the size it is resized to.
+
+    Where the files lie and what they are called is no part of it.
+    """
+    distinct = list(dict.fromkeys(images.paths))
+    with ThreadPoolExecutor() as pool:
+        digests = dict(zip(distinct, pool.map(_file_digest, distinct), strict=True))
+    digest = hashlib.sha256()
+    for row, path in enumerate(images.paths):
+        box = None if images.boxes is None else images.boxes[row].tolist()
+        digest.update(f"{digests[path]} {box} {images.size}\n".encode())
+    return digest.hexdigest()
+
+
+def without_corrupt(dataset: Dataset, home: Path, progress: Progress | None = None) -> Dataset:
+    """Leave out the images that cannot be decoded: all are tried, in parallel; the answer is kept in ``home/data/corrupt``.
+
+    Returns
+    -------
+    Dataset
+        With the reasons in ``skipped``, one a file, and another fingerprint if there are any. Arrays are returned as they are.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read at all.
+    """
+    if not isinstance(dataset.images, ImageFiles):
+        return dataset
+    reasons = _find_corrupt(
+        dataset.images,
+        f"{dataset.name}: looking for corrupt images",
+        home / "data" / "corrupt" / f"{dataset.fingerprint}.json",
+        progress,
+    )
+    if not reasons:
+        return dataset
+    paths = dataset.images.paths
+    rows = np.array([row for row, path in enumerate(paths) if str(path) not in reasons], np.int64)
+    images, labels, is_train = dataset.images.take(rows), dataset.labels[rows], dataset.is_train[rows]
+    skipped = tuple(f"{path}: {reason}" for path, reason in reasons.items())
+    digest = hashlib.sha256(f"{dataset.fingerprint} rows".encode() + rows.astype("<i8").tobytes()).hexdigest()
+    return replace(dataset, images=images, labels=labels, is_train=is_train, fingerprint=digest, skipped=skipped)
+
+
+def find_folder(root: Path, marker: str, *names: str) -> Path:
+    """Return the first of ``root`` and its folders ``names`` that has ``marker`` in it.
+
+    Raises
+    ------
+    FileNotFoundError
+    """
+    for folder in (root, *(root / name for name in names)):
+        if (folder / marker).exists():
+            return folder
+    raise FileNotFoundError(f"no {marker} in {' or '.join(str(folder) for folder in (root, *(root / name for name in names)))}")
+
+
+def slug(name: str) -> str:
+    """A name as MLflow and file systems take it: letters (of any script), digits, underscores.
+
+    Examples
+    --------
+    >>> slug("T-shirt/top"), slug("Pêche Melba")
+    ('t_shirt_top', 'pêche_melba')
+    """
+    return re.sub(r"[\W_]+", "_", unicodedata.normalize("NFC", name).lower()).strip("_")
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _find_corrupt(images: ImageFiles, what: str, kept: Path, progress: Progress | None) -> dict[str, str]:
+    """Path -> reason, in row order, from the file ``kept`` if an earlier call left it there.
+
+    The fingerprint says nothing of paths, so the file has positions among the distinct paths.
+    """
+    distinct = list(dict.fromkeys(images.paths))
+    version = _decoder_version()
+    with suppress(OSError, ValueError, KeyError):
+        found = json.loads(kept.read_text())
+        if found["decoder"] == version:
+            return {str(distinct[int(position)]): reason for position, reason in found["corrupt"].items()}
+    reasons = {}
+    with ThreadPoolExecutor() as pool:
+        for position, reason in enumerate(pool.map(_reason_if_corrupt, distinct)):
+            if reason:
+                reasons[position] = reason
+            if progress:
+                progress(what, position + 1, len(distinct))
+    with suppress(OSError):  # it only saves time
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = kept.with_name(f".{kept.name}.{os.getpid()}")
+        unfinished.write_text(json.dumps({"decoder": version, "corrupt": reasons}))
+        unfinished.replace(kept)
+    return {str(distinct[position]): reason for position, reason in reasons.items()}
+
+
+def _reason_if_corrupt(path: Path) -> str:
+    try:
+        read_image(path)
+    except CorruptImageError as error:
+        return error.reason
+    return ""
+
+
+def _decoder_version() -> str:
+    import PIL
+
+    return f"Pillow {PIL.__version__}"

@@ -1,0 +1,168 @@
+"""Image files as uint8 arrays: decoded in parallel threads, one at a time for each thread, so that memory does not grow with n.
+
+What a file holds and what comes out:
+
+- grey of 8 bits or 1 bit: (h, w). Grey of 16 bits: (h, w), value v becomes v / 257 rounded, the same scale for every image, so
+  that an image of 12 bits in 16 stays as dark as it is stored. Floating-point and larger integers have no agreed white: refused.
+- RGB, palette, CMYK, YCbCr, Lab: (h, w, 3).
+- With transparency: laid on white, as a page shows it; grey stays grey.
+- With an EXIF orientation: turned upright. Of an animation or a multi-page file: the first frame.
+
+A file that is corrupt or cut short is an error, never half an image. JPEG has no checksum, so bytes altered in its middle can
+show as wrong pixels only: whoever needs to know compares digests.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from PIL import ExifTags, Image
+
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation; 1 is upright already."""
+
+
+class CorruptImageError(ValueError):
+    """A file is there and can be read, but is not a whole image. ``path`` and ``reason`` say which and why."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)  # both, so that the error can be sent from another process
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path} is not a whole image ({self.reason}): replace it, or leave it out with --skip-corrupt"
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Decode one file.
+
+    Returns
+    -------
+    ndarray of shape (height, width) or (height, width, 3), uint8
+        Grey stays grey.
+
+    Raises
+    ------
+    CorruptImageError
+        If it is no image, is corrupt or cut short, has more pixels than Pillow's limit against decompression bombs (179 million),
+        or grey levels without a known white.
+    OSError
+        If it cannot be read at all.
+    """
+    return np.asarray(_decode(path))
+
+
+class ImageFiles(Sequence[np.ndarray]):
+    """The images of many files, decoded when asked for; ``images[a:b]`` decodes in parallel threads and is a list.
+
+    Parameters
+    ----------
+    paths : sequence of n Path
+        May name a file more than once.
+    boxes : ndarray of shape (n, 4), int, optional
+        The part of each image to take: left, top, right, bottom in pixels, the last two exclusive. What lies outside is cut off.
+    size : int, optional
+        Resize (bilinear, antialiased) each image to this height and width, after the crop.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many boxes as paths. When an image is asked for: if its box holds none of its pixels.
+    CorruptImageError, OSError
+        When an image is asked for; see `read_image`.
+    """
+
+    def __init__(self, paths: Sequence[Path], boxes: np.ndarray | None = None, size: int | None = None) -> None:
+        if boxes is not None and np.shape(boxes) != (len(paths), 4):
+            raise ValueError(f"boxes must have shape ({len(paths)}, 4), one a path, got {np.shape(boxes)}")
+        self.paths, self.boxes, self.size = paths, boxes, size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, rows: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, rows: slice) -> list[np.ndarray]: ...
+    def __getitem__(self, rows: Any) -> Any:
+        if not isinstance(rows, slice):
+            return self._read(range(len(self))[rows])
+        with ThreadPoolExecutor() as pool:  # Pillow releases the interpreter's lock
+            return list(pool.map(self._read, range(len(self))[rows]))
+
+    def take(self, rows: np.ndarray) -> ImageFiles:
+        """Return the images of some rows, still unread."""
+        boxes = None if self.boxes is None else self.boxes[rows]
+        return ImageFiles([self.paths[row] for row in rows], boxes, self.size)
+
+    def _read(self, row: int) -> np.ndarray:
+        image = _decode(self.paths[row])
+        if self.boxes is not None:
+            left, top, right, bottom = self.boxes[row].tolist()
+            box = (max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height))
+            if box[0] >= box[2] or box[1] >= box[3]:
+                raise ValueError(
+                    f"box {(left, top, right, bottom)} of {self.paths[row]} lies outside of its {image.size} pixels: correct it"
+                )
+            image = image.crop(box)
+        if self.size is not None:
+            image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
+        return np.asarray(image)
+
+
+def _decode(path: Path) -> Image.Image:
+    """Decode to mode L or RGB, upright."""
+    content = path.read_bytes()  # what fails here is the disk; what fails below is the file's content
+    try:
+        if content.startswith(b"\x89PNG"):
+            with Image.open(io.BytesIO(content)) as image:
+                image.verify()  # the checksums, which loading alone does not look at
+        with Image.open(io.BytesIO(content)) as file:
+            file.load()
+            _check_end(file.format, content)
+            orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
+            pixels = _to_grey_or_rgb(file)
+            return pixels.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else pixels
+    except Image.UnidentifiedImageError:
+        raise CorruptImageError(path, "it is empty" if not content else "it is in no known image format") from None
+    except Exception as error:  # decoders of broken files raise almost anything
+        raise CorruptImageError(path, (str(error).splitlines() or [type(error).__name__])[0]) from None
+
+
+def _check_end(format_name: str | None, content: bytes) -> None:
+    """Refuse a JPEG without an end marker after its last scan, such as a download whose tail is still zeros."""
+    if format_name in ("JPEG", "MPO") and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
+        raise ValueError("image file is truncated: it has no end marker")
+
+
+def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return _from_16_bits(image)
+    if image.mode == "F":
+        raise ValueError("its grey levels are floating-point numbers: convert it to 8 or 16 bits")
+    is_grey = image.mode in ("1", "L", "LA", "La")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("L" if is_grey else "RGB")
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    """Scale 0..65535 to 0..255; Pillow opens some 16-bit formats as 32-bit integers."""
+    levels = np.asarray(image).astype(np.int64)
+    if levels.min() < 0 or levels.max() > 65535:
+        raise ValueError(f"its grey levels go from {levels.min()} to {levels.max()}, not 0 to 65535: convert it to 8 or 16 bits")
+    return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
