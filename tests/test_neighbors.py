@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dn2 import neighbors
+from dn2 import exact
 from dn2.neighbors import Bank, nearest
 
 
@@ -106,9 +106,9 @@ def test_depends_on_no_batch_order_block_or_thread_to_the_last_bit(name, monkeyp
     bank_order = np.random.default_rng(1).permutation(len(bank))
     np.testing.assert_array_equal(nearest(queries, bank[bank_order], 3)[0], distances)
     for constant, value in {"PRODUCT": 1, "PIECE": 1, "CHUNK": 3 * bank.shape[1]}.items():
-        monkeypatch.setattr(neighbors, constant, value)
+        monkeypatch.setattr(exact, constant, value)
         np.testing.assert_array_equal(nearest(queries, bank, 3)[1], rows)
-    monkeypatch.setattr(neighbors, "_cores", lambda: 1)
+    monkeypatch.setattr(exact, "cores", lambda: 1)
     for found, expected in zip(nearest(queries, bank, 3), (distances, rows), strict=True):
         np.testing.assert_array_equal(found, expected)
 

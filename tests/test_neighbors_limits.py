@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from dn2 import neighbors
+from dn2 import exact, neighbors
 from dn2.neighbors import nearest
 
 ROOT = Path(__file__).parent.parent
@@ -24,18 +24,18 @@ PAIR = np.random.default_rng(0).random((40, 6)), np.random.default_rng(1).random
 def test_uses_the_process_cores_and_leaves_settings_alone(index, monkeypatch):
     seen = []
     together = threading.Barrier(3, timeout=20)
-    addmm, search = torch.addmm, faiss.IndexFlatL2.search
+    mm, search = torch.mm, faiss.IndexFlatL2.search
 
-    def spy_addmm(*arguments, **options):
+    def spy_mm(*arguments, **options):
         together.wait()  # raises, unless three threads come here
         seen.append((torch.get_num_threads(), torch.get_float32_matmul_precision()))
-        return addmm(*arguments, **options)
+        return mm(*arguments, **options)
 
     def spy_search(*arguments):
         seen.append((faiss.omp_get_max_threads(), "highest"))
         return search(*arguments)
 
-    monkeypatch.setattr(torch, "addmm", spy_addmm)
+    monkeypatch.setattr(torch, "mm", spy_mm)
     monkeypatch.setattr(faiss.IndexFlatL2, "search", spy_search)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
     before = torch.get_num_threads(), faiss.omp_get_max_threads()
@@ -46,7 +46,7 @@ def test_uses_the_process_cores_and_leaves_settings_alone(index, monkeypatch):
     try:
         nearest(*PAIR, 2, index=index)
         with monkeypatch.context() as broken:
-            broken.setattr(neighbors, "_upper_kth", None)
+            broken.setattr(exact, "_upper_kth", None)
             broken.setattr(faiss.IndexFlatL2, "search", None)
             with pytest.raises(TypeError):
                 nearest(*PAIR, 2, index=index)
