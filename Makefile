@@ -10,6 +10,8 @@ export MLFLOW_EXPERIMENT_NAME ?= dn2-bench
 .PHONY: benchmark test slow check format ui
 
 benchmark: $(VENV)/installed
+	@# The store first: mlflow run makes it unsafely, two at once crash and a kill leaves one that cannot be opened.
+	@python -c "from benchmarks.tracking import Tracker; Tracker().connect()"
 	mlflow run . --env-manager local $(ARGS)
 
 test: $(VENV)/installed

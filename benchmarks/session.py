@@ -112,7 +112,9 @@ def run_session(
         session.log_pending()
     except BaseException as error:
         status, reason = "FAILED" if isinstance(error, Exception) else "KILLED", str(error)
-        session.try_to_log(lambda: tracker.end(summary_run_id, status, reason))
+        broken_off = [run_id for key, run_id in session.run_ids.items() if key not in session.finished]
+        for run_id in (summary_run_id, *broken_off):
+            session.try_to_log(partial(tracker.end, run_id, status, reason))
         raise
     finished = [session.finished[cell.key] for cell in cells if cell.key in session.finished]
     session.try_to_log(lambda: _finish_summary(tracker, summary_run_id, finished, bool(session.failures)))
