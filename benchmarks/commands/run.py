@@ -15,7 +15,7 @@ from benchmarks.commands.options import (
     tracking_option,
     workspace_options,
 )
-from benchmarks.contracts import Experiment, MissingDataError, Workspace
+from benchmarks.contracts import Experiment, MissingDataError, UsageError, Workspace
 
 
 @click.command()
@@ -61,8 +61,9 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
         _say_where(outcome, tracking_uri)
     if outcome.tracking_error:
         raise outcome.tracking_error
-    if outcome.failures and not outcome.cells:
-        raise next(iter(outcome.failures.values()))
+    errors = list(outcome.failures.values())
+    if not outcome.cells and errors and isinstance(errors[0], UsageError | MissingDataError):
+        raise errors[0]  # for its exit code
     if outcome.failures:
         raise click.ClickException(f"{len(outcome.failures)} of {len(experiments)} cells failed, see above")
 
@@ -116,7 +117,7 @@ def _say_where(outcome: Any, tracking_uri: str) -> None:
     address = Tracker(tracking_uri or None).address
     click.echo(f"{len(outcome.cells)} runs and their summary are in {address}")
     if address.startswith("http"):
-        click.echo(f"Look at them: {ui_link(outcome.experiment_id, address)}")
+        click.echo(f"Look at them:\n  {ui_link(outcome.experiment_id, address)}")
     else:
         option = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
-        click.echo(f"Look at them: python -m benchmarks ui{option}, then {ui_link(outcome.experiment_id)}")
+        click.echo(f"Look at them: python -m benchmarks ui{option}, then\n  {ui_link(outcome.experiment_id)}")
