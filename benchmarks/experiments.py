@@ -13,6 +13,7 @@ from benchmarks.detectors import DETECTORS, detector_params, make_detector
 from benchmarks.inputs import encoder_names, input_identity
 from benchmarks.names import check_name
 from benchmarks.protocols import PROTOCOLS, make_splits
+from benchmarks.protocols import protocol_params as protocol_params_of
 from dn2.encoders import get_encoder
 from dn2.normalize import NORMALIZATIONS
 
@@ -24,8 +25,9 @@ def make_experiments(
     protocol: str = "one_vs_rest",
     encoders: Sequence[str] = ("efficientnet_lite0",),
     normalize: Sequence[str] = ("none",),
-    variant: str = "",
+    variants: Sequence[str] = ("",),
     params: Mapping[str, Sequence[Any]] | None = None,
+    protocol_params: Mapping[str, Any] | None = None,
     classes: Sequence[str] = (),
     seed: int = 0,
 ) -> list[Experiment]:
@@ -33,10 +35,13 @@ def make_experiments(
 
     Parameters
     ----------
-    datasets, detectors, encoders, normalize : sequences of names
-    protocol, variant : str
+    datasets, detectors, encoders, normalize, variants : sequences of names
+        A variant "" is the detector as it is.
+    protocol : str
     params : mapping of parameter name to the values to try, optional
         Detector parameters, such as ``{"k": [1, 2, 5]}``.
+    protocol_params : mapping, optional
+        The protocol's own parameters, such as ``{"draws": 5}``: one value each, the curves are within a cell.
     classes : sequence of str
         The classes that take their turn; empty means all.
     seed : int
@@ -50,17 +55,18 @@ def make_experiments(
     params = params or {}
     if seed < 0:
         raise UsageError(f"seed must be at least 0, got {seed}.")
-    lists = {"dataset": datasets, "detector": detectors, "encoder": encoders, "normalize": normalize, **params}
+    lists: dict[str, Sequence[Any]] = {"dataset": datasets, "detector": detectors, "variant": variants}
+    lists |= {"encoder": encoders, "normalize": normalize, **params}
     for name, values in lists.items():
         if not values:
             raise UsageError(f"{name} needs at least one value, got none.")
-    check_name(protocol, PROTOCOLS, "protocol")
+    of_protocol = protocol_params_of(protocol, protocol_params or {})
     for name in normalize:
         check_name(name, NORMALIZATIONS, "normalisation")
     for encoder in encoders:
         check_encoders(encoder)
     cells = []
-    for dataset, detector, encoder, how, *values in product(*lists.values()):
+    for dataset, detector, variant, encoder, how, *values in product(*lists.values()):
         cells.append(
             Experiment(
                 dataset=check_dataset(dataset),
@@ -70,7 +76,7 @@ def make_experiments(
                 normalize=how,
                 variant=variant,
                 detector_params=detector_params(detector, variant, dict(zip(params, values, strict=True))),
-                protocol_params=PROTOCOLS[protocol].defaults,
+                protocol_params=of_protocol,
                 classes=tuple(classes),
                 seed=seed,
             )

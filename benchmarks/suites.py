@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-ALL_NORMALIZATIONS = ("none", "l2", "power")
+BOTH = ("cifar10", "fashion_mnist")
+RAW_AND_L2 = ("none", "l2")
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+LITES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 
 
 @dataclass(frozen=True)
@@ -17,14 +20,40 @@ class Suite:
     parts: tuple[Mapping[str, Any], ...]
 
 
+def _dn2(title: str, *datasets: str, **arguments: Any) -> Suite:
+    """One part: DN2 with raw features, as the paper has it, and with L2-normalised ones."""
+    return Suite(title, ({"datasets": datasets, "normalize": RAW_AND_L2, **arguments},))
+
+
 SUITES: dict[str, Suite] = {
-    "main": Suite("DN2 on CIFAR-10, one class against the rest", ({"datasets": ("cifar10",), "normalize": ALL_NORMALIZATIONS},)),
-    "both": Suite(
-        "DN2 on CIFAR-10 and FashionMNIST, one class against the rest",
-        ({"datasets": ("cifar10", "fashion_mnist"), "normalize": ALL_NORMALIZATIONS},),
+    "main": _dn2("DN2 on CIFAR-10: what `make benchmark` runs", "cifar10", normalize=("none", "l2", "power")),
+    "table1": _dn2("Table 1: CIFAR-10", "cifar10"),
+    "table2": _dn2("Table 2: FashionMNIST and CIFAR-100", "fashion_mnist", "cifar100_coarse"),
+    "table3": _dn2("Table 3: Flowers, Birds, CatsVsDogs", "flowers102", "cub200", "cats_vs_dogs"),
+    "table4": _dn2("Table 4: DIOR and WBC, far from ImageNet", "dior", "wbc"),
+    "table5": _dn2("Table 5: all classes but one are normal", "cifar10", "cifar100_coarse", protocol="leave_one_class_out"),
+    "fig4_groups": _dn2(
+        "Fig. 4: sets of images", *BOTH, detectors=("dn2_group",), variants=("mean", "max", "concat"), protocol="groups"
     ),
-    "k_sweep": Suite(
-        "DN2 against the number of neighbours",
-        ({"datasets": ("cifar10", "fashion_mnist"), "normalize": ALL_NORMALIZATIONS, "params": {"k": (1, 2, 3, 5, 10, 20, 50)}},),
+    "fig5_small_train": _dn2("Fig. 5: few training images", *BOTH, protocol="small_train"),
+    "fig5_contamination": _dn2(
+        "Fig. 5: anomalies among the training images, with and without cleaning",
+        *BOTH,
+        protocol="contamination",
+        params={"clean": (0.0, 0.5)},
     ),
+    "kmeans": Suite(
+        "Cluster centres in the place of the training images",
+        (
+            {"datasets": BOTH, "normalize": RAW_AND_L2},
+            {
+                "datasets": BOTH,
+                "normalize": RAW_AND_L2,
+                "detectors": ("dn2_kmeans",),
+                "params": {"k": (1,), "centres": (1, 3, 5, 10)},
+            },
+        ),
+    ),
+    "k_sweep": _dn2("The number of neighbours", *BOTH, params={"k": (1, 2, 3, 5, 10, 20, 50)}),
+    "depth_sweep": _dn2("Deeper encoders", *BOTH, encoders=(*RESNETS, *LITES)),
 }

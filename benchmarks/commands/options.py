@@ -17,12 +17,12 @@ class CommaList(click.ParamType):
 
     name = "list"
 
-    def __init__(self, item: type = str) -> None:
+    def __init__(self, item: Callable[[str], Any] = str) -> None:
         self.item = item
 
     def get_metavar(self, *_: Any, **__: Any) -> str:
         """What ``--help`` shows."""
-        return "INT,..." if self.item is int else "NAME,..."
+        return {int: "INT,...", float: "SHARE,..."}.get(self.item, "NAME,...")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
         """Split and convert."""
@@ -32,6 +32,11 @@ class CommaList(click.ParamType):
             return tuple(self.item(part.strip()) for part in value.split(",") if part.strip())
         except ValueError:
             self.fail(f"'{value}' is not a list of {self.item.__name__} separated by commas", param, ctx)
+
+
+def count_or_all(text: str) -> int | str:
+    """A number, or the word ``all``."""
+    return text if text == "all" else int(text)
 
 
 def _default_home() -> Path:
@@ -76,13 +81,29 @@ experiment_options = _chain(
     click.option("--dataset", type=CommaList(), default="cifar10", show_default=True),
     click.option("--protocol", metavar="NAME", default="one_vs_rest", show_default=True),
     click.option("--detector", type=CommaList(), default="dn2", show_default=True),
-    click.option("--variant", metavar="NAME", default="", help="A named variant of the detector."),
+    click.option("--variant", type=CommaList(), default="", help="Named variants of the detector. [none]"),
     click.option("--encoder", type=CommaList(), default="efficientnet_lite0", show_default=True, help="a+b joins two encoders."),
     click.option("--normalize", type=CommaList(), default="none", show_default=True, help="none, l2, power."),
     click.option("--k", type=CommaList(int), default="", help="Neighbours; several cost one search. [the detector's default]"),
+    click.option("--clean", type=CommaList(float), default="", help="Share of the training rows that DN2 drops. [0]"),
+    click.option("--centres", type=CommaList(int), default="", help="Cluster centres of dn2_kmeans. [10]"),
     click.option("--index", metavar="NAME", default="", help="exact (default), or flat: faiss's, as an oracle."),
     click.option("--classes", type=CommaList(), default="", help="Only these take their turn. [all]"),
+    click.option("--n-train", type=CommaList(count_or_all), default="", help="small_train: numbers of images, or all."),
+    click.option("--contamination", type=CommaList(float), default="", help="contamination: shares in [0, 1)."),
+    click.option("--group-sizes", type=CommaList(int), default="", help="groups: images a set."),
+    click.option("--n-groups", type=int, default=None, help="groups: sets that train, and that are scored of each kind."),
+    click.option("--draws", type=int, default=None, help="How many random draws. [the protocol's default]"),
     click.option("--seed", type=int, default=0, show_default=True),
+)
+
+
+DETECTOR_OPTIONS = ("k", "clean", "centres", "index")
+PROTOCOL_OPTIONS = ("n_train", "contamination", "group_sizes", "n_groups", "draws")
+EXPERIMENT_OPTIONS = (
+    *("dataset", "protocol", "detector", "variant", "encoder", "normalize", "classes", "seed"),
+    *DETECTOR_OPTIONS,
+    *PROTOCOL_OPTIONS,
 )
 
 
@@ -103,21 +124,20 @@ def pop_experiments(options: dict[str, Any]) -> tuple[str, list[Experiment]]:
     from benchmarks.names import check_name
     from benchmarks.suites import SUITES
 
-    names = ("dataset", "protocol", "detector", "variant", "encoder", "normalize", "k", "index", "classes", "seed")
-    asked = {name: options.pop(name) for name in names}
-    suite = options.pop("suite")
+    suite, asked = options.pop("suite"), {name: options.pop(name) for name in EXPERIMENT_OPTIONS}
     if suite:
         cells = [make_experiments(**part) for part in SUITES[check_name(suite, SUITES, "suite")].parts]
         return suite, [cell for part in cells for cell in part]
-    params = {"k": asked["k"], "index": (asked["index"],) if asked["index"] else ()}
+    params = {name: (asked[name],) if isinstance(asked[name], str) else asked[name] for name in DETECTOR_OPTIONS}
     return suite, make_experiments(
         datasets=asked["dataset"],
         detectors=asked["detector"],
         protocol=asked["protocol"],
         encoders=asked["encoder"],
         normalize=asked["normalize"],
-        variant=asked["variant"],
-        params={name: values for name, values in params.items() if values},
+        variants=asked["variant"] or ("",),
+        params={name: values for name, values in params.items() if values not in ((), ("",))},
+        protocol_params={name: asked[name] for name in PROTOCOL_OPTIONS if asked[name] not in ((), None)},
         classes=asked["classes"],
         seed=asked["seed"],
     )
