@@ -7,6 +7,7 @@ colour-blind readers.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 from matplotlib.axes import Axes
@@ -20,6 +21,10 @@ ValueWithInterval = tuple[float, float, float]
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 PAPER_COLOUR = "#B8B8B8"
 MARKERS = "osD^vP"
+LINES = ("-", "--", ":")
+"""Solid until the colours are used up."""
+CHARACTERS_PER_INCH = 13
+"""Of the legend and the axes, at 9 points."""
 LONGEST_FLAT_LABEL = 12
 """Longer class names are slanted."""
 
@@ -71,58 +76,110 @@ def class_bars(
     _percent_axis(axes, [*drawn, *(value for value in paper if value is not None)])
     axes.set_xticks(range(len(names)), names, rotation=35 if slanted else 0, ha="right" if slanted else "center")
     axes.set_xlim(-0.6, len(names) - 0.4)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    _add_legend(figure)
     return figure
 
 
-def rocauc_by_k(title: str, series: Mapping[str, Mapping[int, ValueWithInterval]], paper: float | None = None) -> Figure:
-    """Draw mean ROCAUC against the number of neighbours, one line a label, intervals as bands.
+def curves(
+    title: str,
+    x_label: str,
+    ticks: Mapping[float, str],
+    series: Mapping[str, Mapping[float, ValueWithInterval]],
+    bars: str,
+    paper: float | None = None,
+) -> Figure:
+    """Draw mean ROCAUC against a number, one line a label, bounds as bars.
+
+    The axis is logarithmic if its values are positive and the last is ten times the first or more.
 
     Parameters
     ----------
     title : str
-    series : mapping of label to {k: value with bounds}
+    x_label : str
+    ticks : mapping of x to text
+        How each value of x is written. Where they stand too close, some are left out.
+    series : mapping of label to {x: value with bounds}
+    bars : str
+        What the bounds are, for the axis label.
     paper : float, optional
         The published value, drawn as a level line.
     """
     figure, axes = _new_figure(title, width_inches=8.0)
     for number, (label, values) in enumerate(series.items()):
-        ks = sorted(values)
-        colour = COLOURS[number % len(COLOURS)]
-        marker = MARKERS[number % len(MARKERS)]
-        axes.plot(ks, [100 * values[k][0] for k in ks], marker=marker, markersize=5, color=colour, label=label)
-        axes.fill_between(
-            ks, [100 * values[k][1] for k in ks], [100 * values[k][2] for k in ks], color=colour, alpha=0.15, linewidth=0
+        xs = sorted(values)
+        middle, low, high = ([100 * values[x][part] for x in xs] for part in range(3))
+        axes.errorbar(
+            xs,
+            middle,
+            yerr=[[m - one for m, one in zip(middle, low, strict=True)], [one - m for m, one in zip(middle, high, strict=True)]],
+            label=label,
+            color=COLOURS[number % len(COLOURS)],
+            marker=MARKERS[number % len(MARKERS)],
+            linestyle=LINES[number // len(COLOURS) % len(LINES)],
+            markersize=5,
+            linewidth=1.5,
+            elinewidth=1,
+            capsize=3,
         )
     drawn = [bound for values in series.values() for value in values.values() for bound in value]
     if paper is not None:
         axes.axhline(100 * paper, color="black", linestyle="--", linewidth=1, label="paper")
         drawn.append(paper)
+    has_bars = any(low < high for values in series.values() for _, low, high in values.values())
     bottom, top = 100 * min(drawn), 100 * max(drawn)
     margin = max(0.1 * (top - bottom), 0.2)
     axes.set_ylim(bottom - margin, min(top + margin, 100.2))
-    axes.set_ylabel("mean ROCAUC (%)")
-    axes.set_xscale("log")
-    ticks = sorted({k for values in series.values() for k in values})
-    axes.set_xticks(ticks, [str(k) for k in ticks])
+    axes.set_ylabel(f"mean ROCAUC (%)\nbars: {bars}" if has_bars else "mean ROCAUC (%)")
+    if 0 < 10 * min(ticks) <= max(ticks):
+        axes.set_xscale("log")
+    readable = _readable(ticks, axes)
+    axes.set_xticks(readable, [ticks[x] for x in readable])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("neighbours k")
-    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    axes.set_xlabel(x_label)
+    _add_legend(figure)
     return figure
 
 
+def _readable(ticks: Mapping[float, str], axes: Axes) -> list[float]:
+    """Return the values whose texts can stand side by side: from the left, each that is far enough from the last."""
+    xs = sorted(ticks)
+    scaled = [math.log(x) for x in xs] if axes.get_xscale() == "log" else xs
+    inches = 6.5 / ((scaled[-1] - scaled[0]) or 1.0)
+    taken: list[float] = []
+    end = -math.inf
+    for x, place in zip(xs, scaled, strict=True):
+        half = 0.5 * len(ticks[x]) / CHARACTERS_PER_INCH
+        if place * inches - half > end:
+            taken.append(x)
+            end = place * inches + half + 0.05
+    return taken
+
+
 def _new_figure(title: str, width_inches: float) -> tuple[Figure, Axes]:
-    """Make a figure of one plot, light grid behind the data, drawn by Agg."""
-    figure = Figure(figsize=(width_inches, 4.2), dpi=150, layout="constrained")
+    """Make a figure of one plot, light grid behind the data, drawn by Agg; the title is broken into lines that fit."""
+    wide = int(0.88 * (width_inches - 1) * CHARACTERS_PER_INCH)  # right of the axis; its letters are larger
+    lines = [line for part in title.splitlines() for line in textwrap.wrap(part, wide)]
+    figure = Figure(figsize=(width_inches, 3.8 + 0.2 * len(lines)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.set_title(title, loc="left", fontsize=11, pad=10)
+    axes.set_title("\n".join(lines), loc="left", fontsize=11, pad=10)
     axes.set_axisbelow(True)
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     return figure, axes
+
+
+def _add_legend(figure: Figure) -> None:
+    """Write the labels below the plot, the paper's last, in as many columns as fit, and make room for rows beyond the first."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    ordered = sorted(zip(handles, labels, strict=True), key=lambda pair: pair[1] == "paper")
+    fit = int(figure.get_figwidth() * CHARACTERS_PER_INCH / (max(map(len, labels)) + 6))
+    n_rows = math.ceil(len(labels) / max(1, min(4, fit)))
+    figure.set_figheight(figure.get_figheight() + 0.2 * (n_rows - 1))
+    n_columns = math.ceil(len(labels) / n_rows)
+    figure.legend(*zip(*ordered, strict=True), loc="outside lower center", ncols=n_columns, frameon=False, fontsize=9)
 
 
 def _percent_axis(axes: Axes, values: Iterable[float]) -> None:

@@ -1,55 +1,18 @@
-"""The published numbers, the table beside them, its text, CSV and JSON, and the figures."""
+"""The published numbers, the table beside them, its text, CSV and JSON."""
 
 import csv
 import io
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
-from itertools import pairwise
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pytest
+from handmade import start
+from handmade_cells import CIFAR10, DN2, FASHION, L2, POWER, class_cell, line, text_of
 
-from benchmarks.contracts import Cell, Experiment, Interval, Result, UsageError
-from benchmarks.figures import class_bars, rocauc_by_k
+from benchmarks.contracts import Interval, UsageError
 from benchmarks.report import percent, published, published_rows, result_table, result_tables
-
-CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-FASHION = ("t_shirt_top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle_boot")
-DN2 = Experiment("cifar10", "one_vs_rest", "dn2", "features:efficientnet_lite0", detector_params={"k": 2, "index": "exact"})
-L2, POWER = replace(DN2, normalize="l2"), replace(DN2, normalize="power")
-MEAN = Interval(0.905, 0.9, 0.91)
-PREVALENCE = {"average_precision": 0.98, "prevalence": 0.9}
-
-
-def make_cell(experiment=DN2, classes=CIFAR10, value=0.9, mean=MEAN, xs=(None,)):
-    """A finished cell of the given value in the first class, a thousandth more in each next one."""
-    results = []
-    for x in xs:
-        for number, name in enumerate(classes):
-            rocauc = value + number / 1000
-            metrics = {"rocauc": rocauc, "rocauc_low": rocauc - 0.008, "rocauc_high": rocauc + 0.007, **PREVALENCE}
-            split = name if x is None else f"{name}-n{x}"
-            scores, rows = np.zeros(4, np.float32), np.arange(4)
-            anomalous = np.arange(4) > 0
-            counts = {"n_train": 5000, "n_test": 10_000, "fit_seconds": 0.25, "score_seconds": 1.0}
-            results.append(Result(experiment, split, name, x, 0, metrics, scores, rows, anomalous, None, provenance={}, **counts))
-    return Cell(experiment, "run", "none", tuple(results), mean)
-
-
-def text_of(table):
-    stream = io.StringIO()
-    table.print(stream)
-    return stream.getvalue()
-
-
-def line(text, name):
-    return next(line for line in text.splitlines() if re.match(rf"{name}\b", line)).split()
-
 
 # The published numbers
 
@@ -97,7 +60,7 @@ def test_published_finds_the_papers_own_row_and_mixes_nothing():
 
 
 def test_one_cell_stands_beside_the_paper():
-    table = result_table([make_cell()])
+    table = result_table([class_cell()])
     assert [row.name for row in table.rows] == list(CIFAR10)
     airplane = table.rows[0]
     assert airplane.entries[0].rocauc == Interval(0.9, 0.892, 0.907)
@@ -108,7 +71,7 @@ def test_one_cell_stands_beside_the_paper():
 
 
 def test_cells_that_differ_in_parameters_stand_side_by_side():
-    table = result_table([make_cell(), make_cell(L2, value=0.94), make_cell(POWER, value=0.95)])
+    table = result_table([class_cell(), class_cell(L2, value=0.94), class_cell(POWER, value=0.95)])
     assert [column.label for column in table.columns] == ["normalize=none", "normalize=l2", "normalize=power"]
     assert [column.params for column in table.columns] == [{"normalize": name} for name in ("none", "l2", "power")]
     assert [table.rows[1].difference(number) for number in range(3)] == pytest.approx([-0.076, -0.036, -0.026])
@@ -118,48 +81,40 @@ def test_cells_that_differ_in_parameters_stand_side_by_side():
 
 def test_cells_that_differ_in_what_names_stand_for_are_told_apart_by_key():
     other = replace(DN2, resolved={"weights": "another"})
-    labels = [column.label for column in result_table([make_cell(), make_cell(other)]).columns]
+    labels = [column.label for column in result_table([class_cell(), class_cell(other)]).columns]
     assert labels == [f"dn2 {DN2.key[:6]}", f"dn2 {other.key[:6]}"]
 
 
 def test_the_papers_mean_is_over_the_classes_shown():
-    some = result_table([make_cell(replace(DN2, classes=("cat", "dog")), ("cat", "dog"))])
+    some = result_table([class_cell(replace(DN2, classes=("cat", "dog")), ("cat", "dog"))])
     assert some.mean.paper == pytest.approx((0.855 + 0.913) / 2)
     assert "paper's mean: over the 2 classes shown." in some.notes
-    assert result_table([make_cell(DN2, ("cat", "dog"))]).mean.paper == some.mean.paper
+    assert result_table([class_cell(DN2, ("cat", "dog"))]).mean.paper == some.mean.paper
     assert not any("92.5" in note for note in some.notes)
     fashion = replace(DN2, dataset="fashion_mnist")
-    assert result_table([make_cell(fashion, FASHION)]).mean.paper == 0.944
-    part = result_table([make_cell(replace(fashion, classes=("bag",)), ("bag",))])
+    assert result_table([class_cell(fashion, FASHION)]).mean.paper == 0.944
+    part = result_table([class_cell(replace(fashion, classes=("bag",)), ("bag",))])
     assert part.mean.paper is None
     assert "paper: DN2 2020 prints no number for this." in part.notes
 
 
 def test_validation_results_do_not_stand_beside_test_results():
-    table = result_table([make_cell(replace(DN2, partition="validation"))])
+    table = result_table([class_cell(replace(DN2, partition="validation"))])
     assert table.mean.paper is None
     assert {row.paper for row in table.rows} == {None}
     assert "partition=validation" in table.settings
 
 
 def test_a_cell_without_some_of_the_rows_has_no_mean_beside_the_others():
-    table = result_table([make_cell(), make_cell(replace(L2, classes=("cat",)), ("cat",))])
+    table = result_table([class_cell(), class_cell(replace(L2, classes=("cat",)), ("cat",))])
     assert [entry is None for entry in table.mean.entries] == [False, True]
     assert [entry is None for entry in table.rows[0].entries] == [False, True]
     assert line(text_of(table), "airplane")[4] == "-"
     assert len(table.records()) == 10 + 1 + 1
 
 
-def test_a_curve_has_a_row_a_point_and_no_mean():
-    small = replace(DN2, protocol="small_train")
-    table = result_table([make_cell(small, ("cat", "dog"), mean=None, xs=(10, 100))])
-    assert [row.name for row in table.rows] == ["cat-n10", "dog-n10", "cat-n100", "dog-n100"]
-    assert table.mean.entries == (None,)
-    assert line(text_of(table), "mean")[1:] == ["-"] * 7
-
-
 def test_what_cannot_be_compared_is_refused_and_can_be_separated():
-    cells = [make_cell(), make_cell(replace(DN2, dataset="fashion_mnist"), FASHION), make_cell(L2)]
+    cells = [class_cell(), class_cell(replace(DN2, dataset="fashion_mnist"), FASHION), class_cell(L2)]
     with pytest.raises(UsageError, match="got cifar10 one_vs_rest dn2; fashion_mnist one_vs_rest dn2"):
         result_table(cells)
     with pytest.raises(UsageError, match="got no cell"):
@@ -169,14 +124,27 @@ def test_what_cannot_be_compared_is_refused_and_can_be_separated():
     assert len(tables["cifar10-one_vs_rest-dn2"].columns) == 2
 
 
+def test_names_of_tables_are_fit_for_files():
+    (name,) = result_tables([class_cell(replace(DN2, dataset="folder:/my data/set"))])
+    assert name == "folder:_my_data_set-one_vs_rest-dn2"
+
+
+def test_the_definition_of_the_protocol_is_printed():
+    definitions = {"one_vs_rest": "one is normal", "groups": "another"}
+    (table,) = result_tables([class_cell()], definitions).values()
+    assert table.notes[0] == "one_vs_rest: one is normal."
+    assert not any("another" in note for note in table.notes)
+    assert table.notes[1:] == result_table([class_cell()]).notes
+
+
 def test_the_notes_say_what_a_reader_must_know():
-    notes = " ".join(result_table([make_cell(), make_cell(L2)]).notes)
+    notes = " ".join(result_table([class_cell(), class_cell(L2)]).notes)
     assert "95 %" in notes
     assert "anomalies as positives; chance is their share of the test images, 90.0 %" in notes
     assert "The paper used resnet101, ours is efficientnet_lite0" in notes
     assert "The paper's DN2 is normalize=none." in notes
     assert "paper's mean: ResNet-101; printed 92.5; the rows average 92.58." in notes
-    same = " ".join(result_table([make_cell(replace(DN2, input="features:resnet101"))]).notes)
+    same = " ".join(result_table([class_cell(replace(DN2, input="features:resnet101"))]).notes)
     assert "The paper used" not in same
     assert "normalize=none" not in same
 
@@ -200,26 +168,26 @@ def test_a_difference_has_a_sign_unless_it_is_zero(fraction, text):
 
 
 def test_one_cell_as_text():
-    text = text_of(result_table([make_cell()]))
+    text = text_of(result_table([class_cell()]))
     assert text.startswith("ROCAUC of dn2 on cifar10, one_vs_rest\nencoder=efficientnet_lite0, normalize=none, k=2,")
     assert line(text, "airplane")[1:] == ["90.0", "[89.2,", "90.7]", "93.9", "-3.9", "98.0", "5,000", "10,000", "1.25"]
     assert line(text, "mean")[1:] == ["90.5", "[90.0,", "91.0]", "92.5", "-2.0", "98.0", "5,000", "10,000", "1.25"]
 
 
 def test_three_cells_as_text():
-    text = text_of(result_table([make_cell(), make_cell(L2, value=0.94), make_cell(POWER, value=0.95)]))
+    text = text_of(result_table([class_cell(), class_cell(L2, value=0.94), class_cell(POWER, value=0.95)]))
     ours = ["90.1", "[89.3,", "90.8]", "94.1", "[93.3,", "94.8]", "95.1", "[94.3,", "95.8]"]
     assert line(text, "automobile")[1:] == [*ours, "97.7", "-7.6", "-3.6", "-2.6"]
     assert line(text, "class")[1:] == ["normalize=none", "normalize=l2", "normalize=power", "paper", "none", "l2", "power"]
 
 
 def test_differences_whose_names_are_too_long_are_numbered():
-    text = text_of(result_table([make_cell(), make_cell(replace(DN2, input="features:resnet101"))]))
+    text = text_of(result_table([class_cell(), class_cell(replace(DN2, input="features:resnet101"))]))
     assert line(text, "class")[-3:] == ["paper", "1st", "2nd"]
 
 
 def test_many_cells_are_listed_by_their_means():
-    cells = [make_cell(e.with_params(k=k), mean=Interval(0.9 + k / 100, 0.8, 1)) for k in (1, 2) for e in (DN2, L2)]
+    cells = [class_cell(e.with_params(k=k), mean=Interval(0.9 + k / 100, 0.8, 1)) for k in (1, 2) for e in (DN2, L2)]
     text = text_of(result_table(cells))
     assert "airplane" not in text
     ours = ["92.0", "[80.0,", "100.0]", "92.5", "-0.5", "98.0", "5,000", "10,000", "1.25"]
@@ -231,7 +199,7 @@ def test_the_text_fits_100_columns_and_has_no_colour(count):
     encoders = ("efficientnet_lite0", "efficientnet_lite0+resnet152", "timm:tf_efficientnet_lite0")
     classes = ("large_natural_outdoor_scenes", *CIFAR10[1:])
     kinds = [replace(DN2, input=f"features:{name}", normalize=how) for how in ("none", "l2") for name in encoders]
-    text = text_of(result_table([make_cell(kind, classes, value=0.99) for kind in kinds[:count]]))
+    text = text_of(result_table([class_cell(kind, classes, value=0.99) for kind in kinds[:count]]))
     assert max(map(len, text.splitlines())) <= 100
     assert "\x1b" not in text
     assert {letter for letter in text if not letter.isascii()} <= {"─"}
@@ -242,16 +210,22 @@ def test_the_text_fits_100_columns_and_has_no_colour(count):
 
 
 def test_a_pipe_that_knows_only_ascii_is_no_error():
-    code = "import tests.test_report as t; t.result_table([t.make_cell()]).print()"
-    command = [sys.executable, "-c", code]
-    env = {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(__file__).parent.parent)}
-    done = subprocess.run(command, env=env, capture_output=True, check=True, cwd=Path(__file__).parent.parent)
-    assert b"90.0 [89.2, 90.7]" in done.stdout
-    assert done.stdout.isascii()
+    code = """
+        from handmade_cells import *
+        from benchmarks.report import result_table
+        result_table([class_cell()]).print()
+        result_table([curve_cell(DN2, {10: [(0.9, 0.8)] * 2})]).print()
+    """
+    done = start(code, PYTHONIOENCODING="ascii")
+    out, errors = done.communicate()
+    assert done.returncode == 0, errors
+    assert "90.0 [89.2, 90.7]" in out
+    assert "85.00 (0.00)" in out
+    assert out.isascii()
 
 
 def test_csv_and_json_hold_every_value_unrounded():
-    table = result_table([make_cell(), make_cell(L2, value=1 / 3)])
+    table = result_table([class_cell(), class_cell(L2, value=1 / 3)])
     lines = list(csv.DictReader(io.StringIO(table.to_csv())))
     assert len(lines) == 2 * 11
     assert [row["class_name"] for row in lines[:11]] == [*CIFAR10, "mean"]
@@ -262,64 +236,3 @@ def test_csv_and_json_hold_every_value_unrounded():
     assert loaded["records"][0]["difference"] == 0.9 - 0.939
     assert (loaded["records"][0]["rocauc_low"], loaded["records"][0]["rocauc_high"]) == (0.892, 0.907)
     assert loaded["title"] == table.title
-
-
-# Figures
-
-
-def heights(axes, label):
-    (bars,) = [bars for bars in axes.containers if bars.get_label() == label and hasattr(bars, "patches")]
-    return [bar.get_height() for bar in bars.patches]
-
-
-def test_bars_show_the_table_and_none_is_cut():
-    figure = result_table([make_cell(), make_cell(L2, value=0.45, mean=Interval(0.454, 0.4, 0.5))]).figure()
-    (axes,) = figure.axes
-    assert heights(axes, "normalize=none") == pytest.approx([90 + n / 10 for n in range(10)] + [90.5])
-    assert heights(axes, "paper")[-1] == 92.5
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == [*CIFAR10, "mean"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["normalize=none", "normalize=l2", "paper"]
-    assert axes.get_ylim() == (40, 100)
-    edges = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches)
-    assert all(right <= left + 1e-9 for (_, right), (left, _) in pairwise(edges)), "bars overlap"
-    assert result_table([make_cell()]).figure().axes[0].get_ylim() == (50, 100)
-
-
-def test_whiskers_reach_from_the_lower_to_the_upper_bound():
-    (axes,) = class_bars("t", ["cat"], {"ours": [Interval(0.9, 0.87, 0.91)]}, [None]).axes
-    (whisker,) = axes.collections[0].get_segments()
-    assert whisker[:, 1] == pytest.approx([87, 91])
-    assert [text.get_text() for text in axes.figure.legends[0].get_texts()] == ["ours"]
-
-
-def test_a_missing_value_leaves_a_gap():
-    (axes,) = class_bars("t", ["a", "b"], {"ours": [None, (0.9, 0.8, 1.0)]}, [0.7, None]).axes
-    assert heights(axes, "ours") == [90]
-    assert heights(axes, "paper") == [70]
-    assert axes.patches[0].get_x() > 0.5
-
-
-def test_several_k_are_drawn_as_lines():
-    cells = [make_cell(e.with_params(k=k), mean=Interval(0.9 - k / 1000, 0.85, 0.95)) for e in (DN2, L2) for k in (10, 1, 2)]
-    (axes,) = result_table(cells).figure().axes
-    assert axes.get_xscale() == "log"
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "2", "10"]
-    lines = {one.get_label(): one for one in axes.lines}
-    assert set(lines) == {"normalize=none", "normalize=l2", "paper"}
-    assert list(lines["normalize=l2"].get_xdata()) == [1, 2, 10]
-    assert list(lines["normalize=l2"].get_ydata()) == pytest.approx([89.9, 89.8, 89.0])
-    bottom, top = axes.get_ylim()
-    assert bottom < 85
-    assert 95 < top <= 100
-
-
-def test_figures_are_pngs_without_pyplot():
-    before = dict(matplotlib.rcParams)
-    figure = rocauc_by_k("t", {"dn2": {1: (1.0, 1.0, 1.0), 2: (1.0, 1.0, 1.0)}})
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    assert stream.getvalue().startswith(b"\x89PNG")
-    assert dict(matplotlib.rcParams) == before
-    code = "import sys, benchmarks.report; print('matplotlib.pyplot' in sys.modules)"
-    root = Path(__file__).parent.parent
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root).stdout == "False\n"

@@ -1,0 +1,180 @@
+"""A table with a row a class, then the mean, and the paper's numbers beside ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from benchmarks import figures
+from benchmarks.contracts import Interval
+from benchmarks.report.sweeps import AXES, others, place, swept
+from benchmarks.report.table import Lines, Table, percent, stacked
+
+COLUMNS_THAT_FIT = 3
+"""So many experiments stand side by side; of more, the means are listed."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one experiment reached in one row, fractions in [0, 1]; of a mean, ``n_train`` and ``n_test`` are None if they differ.
+
+    ``seconds`` is the time to fit and to score, without features.
+    """
+
+    rocauc: Interval
+    average_precision: float
+    prevalence: float
+    n_train: int | None
+    n_test: int | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A class (or the mean): one entry a column, None where the experiment has no such result, and the paper's value."""
+
+    name: str
+    entries: tuple[Entry | None, ...]
+    paper: float | None
+
+    def difference(self, column: int) -> float | None:
+        """Ours minus the paper's, of the unrounded values."""
+        entry = self.entries[column]
+        return None if entry is None or self.paper is None else entry.rocauc.value - self.paper
+
+
+@dataclass(frozen=True)
+class ClassTable(Table):
+    """Experiments side by side: a row a class, then the mean.
+
+    ``metric`` is what the mean is called in MLflow: ``rocauc``, or ``rocauc_validation`` on that partition.
+    """
+
+    rows: tuple[Row, ...]
+    mean: Row
+    metric: str
+
+    def records(self) -> list[dict[str, Any]]:
+        """One flat dict for each experiment and row, the mean last; fractions, not rounded."""
+        return [
+            {
+                "key": column.key,
+                **column.params,
+                "class_name": row.name,
+                "rocauc": entry.rocauc.value,
+                "rocauc_low": entry.rocauc.low,
+                "rocauc_high": entry.rocauc.high,
+                **{name: value for name, value in asdict(entry).items() if name != "rocauc"},
+                "paper": row.paper,
+                "difference": row.difference(number),
+            }
+            for number, column in enumerate(self.columns)
+            for row in (*self.rows, self.mean)
+            if (entry := row.entries[number]) is not None
+        ]
+
+    def figure(self) -> figures.Figure:
+        """Draw the mean against the number in which three or more experiments differ; else a bar for each class and the mean."""
+        title = f"{self.title}\n{self.settings}"
+        name = swept(self.columns)
+        if name is not None:
+            series = {label or "mean over classes": values for label, values in self._lines(name).items()}
+            ticks = {place(column.params[name]): _tick(column.params[name]) for column in self.columns}
+            label, bars = AXES.get(name, name), "95 % intervals"
+            return figures.curves(title, label, ticks, series, bars, self.mean.paper)
+        rows = [*self.rows, self.mean]
+        bars_of = {
+            column.label: [entry.rocauc if (entry := row.entries[number]) else None for row in rows]
+            for number, column in enumerate(self.columns)
+        }
+        return figures.class_bars(title, [row.name for row in rows], bars_of, [row.paper for row in rows])
+
+    def points(self) -> list[tuple[str, float, int]]:
+        """Return the mean against the number in which the experiments differ, as ``rocauc_by_k`` with k as step.
+
+        If other parameters differ too, each line has its label in the name: ``rocauc_by_k/normalize_l2``. A step is a whole
+        number: a parameter of fractions has no points.
+        """
+        name = swept(self.columns)
+        if name is None or any(place(column.params[name]) % 1 for column in self.columns):
+            return []
+        lines = self._lines(name)
+        return [
+            (f"{self.metric}_by_{name}" + (f"/{slug(label)}" if label else ""), float(value.value), int(x))
+            for label, line in lines.items()
+            for x, value in sorted(line.items())
+        ]
+
+    def grids(self) -> list[Lines]:
+        """Up to three experiments stand side by side, class by class; of more, the means are listed."""
+        if len(self.columns) == 1:
+            return [self._one()]
+        return [self._side_by_side() if len(self.columns) <= COLUMNS_THAT_FIT else self._means()]
+
+    def _lines(self, name: str) -> Mapping[str, Mapping[float, Interval]]:
+        """Return label -> {place on the axis: mean} for a sweep of one parameter."""
+        lines: dict[str, dict[float, Interval]] = {}
+        for column, entry in zip(self.columns, self.mean.entries, strict=True):
+            if entry is not None:
+                lines.setdefault(others(column.params, name), {})[place(column.params[name])] = entry.rocauc
+        return lines
+
+    def _one(self) -> Lines:
+        """Header and lines for one experiment: a row a class, then the mean."""
+        lines = [["class", self.columns[0].label, "paper", "diff", "AP", "n_train", "n_test", "seconds"]]
+        for row in (*self.rows, self.mean):
+            entry = row.entries[0]
+            ours = [_with_interval(entry), percent(row.paper), percent(row.difference(0), sign=True)]
+            lines += [[row.name, *ours, *_details(entry)]]
+        return [*lines[:-1], [], lines[-1]]
+
+    def _side_by_side(self) -> Lines:
+        """Header and lines for a few: a row a class, then the mean and what else is known of it."""
+        numbers = range(len(self.columns))
+        header = ["class", *(stacked(column.label) for column in self.columns), "paper"]
+        short = [" ".join(map(str, column.params.values())) for column in self.columns]
+        if max(map(len, short)) > len("-10.0"):
+            short = ["1st", "2nd", "3rd"][: len(short)]
+        lines = [[*header, *(f"diff\n{values}" for values in short)]]
+        for row in (*self.rows, self.mean):
+            if row is self.mean:
+                lines.append([])
+            differences = (percent(row.difference(number), sign=True) for number in numbers)
+            lines.append([row.name, *map(_with_interval, row.entries), percent(row.paper), *differences])
+        for name, *values in zip(("mean AP", "n_train", "n_test", "seconds"), *map(_details, self.mean.entries), strict=True):
+            lines.append([name, *values, "", *("" for _ in numbers)])
+        return lines
+
+    def _means(self) -> Lines:
+        """Header and lines for many: a row an experiment."""
+        lines = [["experiment", "mean", "paper", "diff", "AP", "n_train", "n_test", "seconds"]]
+        for number, (column, entry) in enumerate(zip(self.columns, self.mean.entries, strict=True)):
+            ours = [_with_interval(entry), percent(self.mean.paper), percent(self.mean.difference(number), sign=True)]
+            lines.append([column.label, *ours, *_details(entry)])
+        return lines
+
+
+def slug(label: str) -> str:
+    """Return a label in the letters that MLflow takes in a metric's name."""
+    return re.sub(r"[^A-Za-z0-9_.:-]+", "_", label)
+
+
+def _tick(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _with_interval(entry: Entry | None) -> str:
+    if entry is None:
+        return "-"
+    value, low, high = map(percent, entry.rocauc)
+    return f"{value} [{low}, {high}]"
+
+
+def _details(entry: Entry | None) -> list[str]:
+    """Average precision, images, seconds."""
+    if entry is None:
+        return ["-"] * 4
+    counts = ("varies" if count is None else f"{count:,}" for count in (entry.n_train, entry.n_test))
+    return [percent(entry.average_precision), *counts, f"{entry.seconds:.2f}"]
