@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy as np
 
 from benchmarks.contracts import Dataset, MissingDataError
 
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, SyntaxError, zlib.error, tarfile.TarError)
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, SyntaxError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
 """What reading a missing, truncated or foreign file raises (SyntaxError is Pillow's for a broken PNG)."""
 
 

@@ -1,0 +1,476 @@
+"""Data sets in image files: each is read from the layout its authors publish, and follows the paper's split."""
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from miniature_files import (
+    CUB_NAMES,
+    WBC_COUNTS,
+    dior_objects,
+    picture,
+    save,
+    set_counts,
+    write_asirra,
+    write_cifar100,
+    write_cub,
+    write_dior,
+    write_flowers,
+    write_named,
+    write_wbc,
+)
+
+from benchmarks.contracts import MissingDataError
+from benchmarks.datasets import DATASETS, cifar100_coarse, dior, flowers102, is_on_disk, load_dataset, wbc
+from dn2.images import CorruptImageError
+
+IN_FILES = [name for name, entry in DATASETS.items() if entry.in_files]
+
+# The standard table as numbers, from the labels of the official pickles: a second source for the names in the loader.
+COARSE_OF_FINE = """
+ 4  1 14  8  0  6  7  7 18  3  3 14  9 18  7 11  3  9  7 11  6 11  5 10  7  6 13 15  3 15  0 11  1 10 12 14 16  9 11  5
+ 5 19  8  8 15 13 14 17 18 10 16  4 17  4  2  0 17  4 18 17 10  3  2 12 12 16 12  1  9 19  2 10  0  1 16 12  9 13 15 13
+16 19  2  4  6 19  5  5  8 19 18  1  2 15  6  0 17  8 14 13
+"""
+
+
+# CIFAR-100
+
+
+@pytest.fixture
+def cifar100(tmp_path, monkeypatch):
+    def write(**options):
+        monkeypatch.setattr(cifar100_coarse, "BATCHES", write_cifar100(tmp_path, **options))
+        set_counts(monkeypatch, "cifar100_coarse", 200, 100)
+        return tmp_path
+
+    return write
+
+
+def test_the_coarse_table_is_the_standard_one():
+    assert cifar100_coarse.FINE_TO_COARSE.tolist() == [int(number) for number in COARSE_OF_FINE.split()]
+    assert len(cifar100_coarse.FINE_NAMES) == 100
+    assert cifar100_coarse.FINE_NAMES[:4] == ("apple", "aquarium_fish", "baby", "bear")
+
+
+def test_cifar100_is_read_as_torchvision_reads_it(cifar100, monkeypatch):
+    from torchvision.datasets import CIFAR100
+
+    official = dict(CIFAR100.train_list + CIFAR100.test_list)
+    assert official == cifar100_coarse.BATCHES
+    assert CIFAR100.tgz_md5 == cifar100_coarse.SOURCES["torchvision"].files[0].md5
+    root = cifar100()
+    monkeypatch.setattr(CIFAR100, "_check_integrity", lambda self: True)
+    monkeypatch.setattr(CIFAR100, "_load_meta", lambda self: None)
+    theirs = [CIFAR100(root, train=train) for train in (True, False)]
+    ours = load_dataset("cifar100_coarse", home=root, root=root)
+    assert np.array_equal(ours.images[:], np.concatenate([part.data for part in theirs]))
+    fine = np.array(theirs[0].targets + theirs[1].targets)
+    assert np.array_equal(ours.labels, cifar100_coarse.FINE_TO_COARSE[fine])
+    assert ours.class_names[ours.labels[0]] == "fruit_and_vegetables"  # the first image is an apple
+    assert ours.is_train.sum() == 200
+
+
+def test_coarse_labels_that_differ_from_the_table_are_refused(cifar100):
+    def one_wrong(fine):
+        labels = cifar100_coarse.FINE_TO_COARSE[fine].tolist()
+        labels[12] = (labels[12] + 1) % 20
+        return labels
+
+    root = cifar100(coarse=one_wrong)
+    with pytest.raises(MissingDataError, match=r"cifar100_coarse .*1 coarse labels of train .* differ .* image 12"):
+        load_dataset("cifar100_coarse", home=root, root=root)
+
+
+def test_no_cifar100_pickle_is_opened_before_its_md5_is_known(tmp_path, monkeypatch):
+    write_cifar100(tmp_path)
+    monkeypatch.setattr(pickle, "loads", lambda *a, **k: pytest.fail("unpickled"))
+    with pytest.raises(MissingDataError, match=r"train below .* has the MD5 .* expected 16019d7e3df5f24257cddd939b257f8d"):
+        load_dataset("cifar100_coarse", home=tmp_path, root=tmp_path)
+
+
+def test_cifar100_is_read_from_the_archive_too(cifar100):
+    import tarfile
+
+    root = cifar100()
+    unpacked = cifar100_coarse.read_torchvision(root)
+    with tarfile.open(root / cifar100_coarse.ARCHIVE, "w:gz") as archive:
+        archive.add(root / cifar100_coarse.FOLDER, cifar100_coarse.FOLDER)
+    shutil.rmtree(root / cifar100_coarse.FOLDER)
+    assert cifar100_coarse.read_torchvision(root).fingerprint == unpacked.fingerprint
+
+
+# Flowers-102
+
+
+def test_flowers_have_the_official_split_and_labels(tmp_path, monkeypatch):
+    from torchvision.datasets import Flowers102
+
+    labels, parts = write_flowers(tmp_path)
+    set_counts(monkeypatch, "flowers102", 1020, 102)
+    ours = load_dataset("flowers102", home=tmp_path, root=tmp_path)
+    numbers = [int(path.stem.removeprefix("image_")) for path in ours.images.paths]
+    assert numbers == [*parts["trnid"], *parts["tstid"]]
+    assert np.array_equal(ours.labels + 1, labels[np.array(numbers) - 1])
+    assert np.bincount(ours.labels[ours.is_train]).tolist() == [10] * 102
+    monkeypatch.setattr(Flowers102, "_check_integrity", lambda self: True)
+    rows = [row for split in ("train", "test") for row in Flowers102(tmp_path, split)]
+    assert [label for _, label in rows] == ours.labels.tolist()
+    for row in (0, 500, 1121):
+        assert np.array_equal(ours.images[row], np.asarray(rows[row][0]))
+
+
+def test_flowers_names_and_files_are_torchvisions():
+    from torchvision.datasets import Flowers102
+
+    from benchmarks.datasets.files import slug
+
+    assert tuple(slug(name.replace("'", "")) for name in Flowers102.classes) == flowers102.CLASS_NAMES
+    theirs = dict(Flowers102._file_dict.values())
+    files = flowers102.SOURCES["torchvision"].files
+    assert {file.url.removeprefix(Flowers102._download_url_prefix): file.md5 for file in files} == theirs
+
+
+def test_flowers_are_found_without_torchvisions_folder(tmp_path):
+    write_flowers(tmp_path, folder=".")
+    assert len(flowers102.read(tmp_path).labels) == 1122
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value"), [("imagelabels", "labels", 103), ("setid", "trnid", 0), ("setid", "tstid", 9999)]
+)
+def test_flowers_lists_that_cannot_be_are_refused(file, key, value, tmp_path):
+    from scipy.io import loadmat, savemat
+
+    write_flowers(tmp_path)
+    path = tmp_path / "flowers-102" / f"{file}.mat"
+    content = {name: array for name, array in loadmat(path).items() if not name.startswith("__")}
+    content[key] = content[key].astype(int)
+    content[key][0, 5] = value
+    savemat(path, content)
+    with pytest.raises(MissingDataError, match=rf"flowers102 .*{key} of .* must lie in 1 to"):
+        load_dataset("flowers102", home=tmp_path, root=tmp_path)
+    path.write_bytes(b"not a mat file" * 20)
+    with pytest.raises(MissingDataError, match="flowers102 cannot be read below --root"):
+        load_dataset("flowers102", home=tmp_path, root=tmp_path)
+
+
+# CUB-200
+
+
+def test_birds_have_the_official_split_and_numbers(tmp_path, monkeypatch):
+    folder = write_cub(tmp_path)
+    set_counts(monkeypatch, "cub200", 200, 200)
+    for root in (tmp_path, folder):
+        ours = load_dataset("cub200", home=tmp_path, root=root)
+        assert len(ours.class_names) == 200
+        assert ours.class_names[0] == "001_black_footed_bird_1"
+        assert sorted(ours.class_names) == list(ours.class_names)
+        for row, path in enumerate(ours.images.paths):
+            number = int(path.name.split("_")[1])
+            assert number == row + 1
+            assert path.parent.name == CUB_NAMES[ours.labels[row]]
+            assert ours.is_train[row] == (number <= 200)
+        assert ours.images[3].shape == (6, 5, 3)
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "reason"),
+    [
+        ("train_test_split.txt", "", "not of the same images"),
+        ("image_class_labels.txt", "7 201", "'201'"),
+        ("images.txt", "7", "lines that are not a number and a text"),
+        ("images.txt", "7 001.Nowhere/nothing.jpg", "No such file.*nothing.jpg"),
+    ],
+)
+def test_lists_of_birds_that_do_not_fit_are_refused(file, line, reason, tmp_path):
+    path = write_cub(tmp_path) / file
+    lines = [line if old.startswith("7 ") else old for old in path.read_text().splitlines()]
+    path.write_text("\n".join(lines))
+    with pytest.raises(MissingDataError, match=f"cub200 cannot be read below --root .*{reason}") as caught:
+        load_dataset("cub200", home=tmp_path, root=tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+# Cats and dogs
+
+
+@pytest.fixture
+def asirra(tmp_path, monkeypatch):
+    write_asirra(tmp_path)
+    set_counts(monkeypatch, "cats_vs_dogs", 10, 6)
+    return tmp_path
+
+
+def test_cats_and_dogs_are_split_by_number(asirra):
+    ours = load_dataset("cats_vs_dogs", home=asirra, root=asirra)
+    rows = [(path.parent.name, int(path.stem)) for path in ours.images.paths]
+    train, test = [0, 2, 10, 666, 9999], [10000, 11702, 12499]
+    assert rows == [(kind, number) for part in (train, test) for kind in ("Cat", "Dog") for number in part]
+    assert ours.labels.tolist() == [0] * 5 + [1] * 5 + [0] * 3 + [1] * 3
+    assert ours.is_train.tolist() == [True] * 10 + [False] * 6
+    assert (DATASETS["cats_vs_dogs"].n_classes, ours.class_names) == (2, ("cat", "dog"))
+    with pytest.raises(CorruptImageError, match=r"Cat/666.jpg is not a whole image \(it is empty\)"):
+        ours.images[3]
+
+
+def test_corrupt_cats_and_dogs_are_left_out_and_no_other_moves(asirra):
+    whole = load_dataset("cats_vs_dogs", home=asirra, root=asirra)
+    ours = load_dataset("cats_vs_dogs", home=asirra, root=asirra, skip_corrupt=True)
+    corrupt = [asirra / "PetImages" / "Cat" / "666.jpg", asirra / "PetImages" / "Dog" / "11702.jpg"]
+    assert ours.skipped == tuple(f"{path}: it is empty" for path in corrupt)
+    kept = [row for row, path in enumerate(whole.images.paths) if path not in corrupt]
+    assert ours.images.paths == [whole.images.paths[row] for row in kept]
+    assert ours.labels.tolist() == whole.labels[kept].tolist()
+    assert ours.is_train.tolist() == whole.is_train[kept].tolist()
+    assert (ours.is_train.sum(), (~ours.is_train).sum()) == (9, 5)
+    assert ours.fingerprint != whole.fingerprint
+    assert len(ours.images[:]) == 14
+
+
+# DIOR
+
+
+def test_dior_objects_are_large_boxes_resized(tmp_path, monkeypatch):
+    monkeypatch.setattr(dior, "MORE_THAN", 2)
+    write_dior(tmp_path, dior_objects())
+    ours = load_dataset("dior", home=tmp_path, root=tmp_path)
+    assert ours.class_names == tuple(f"class_{letter}" for letter in "abcdefghijklmnopqrst")
+    assert [path.stem for path in ours.images.paths] == ["00001"] * 20 + ["00003"] * 20 + ["00004"] * 20
+    assert {path.parent.name for path in ours.images.paths[:40]} == {"JPEGImages-trainval"}
+    assert {path.parent.name for path in ours.images.paths[40:]} == {"JPEGImages-test"}
+    assert ours.labels.tolist() == list(range(20)) * 3
+    assert ours.is_train.tolist() == [True] * 40 + [False] * 20
+    from PIL import Image
+
+    crop = Image.fromarray(picture(4, (280, 300, 3))[2:122, 1:126])
+    expected = np.asarray(crop.resize((256, 256), Image.Resampling.BILINEAR))
+    assert np.array_equal(ours.images[40 + 5], expected)
+
+
+def test_dior_boxes_shorter_than_120_pixels_and_rare_classes_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(dior, "MORE_THAN", 1)
+    write_dior(
+        tmp_path,
+        {
+            "train": [[("Exact", (10, 10, 130, 130)), ("Exact", (10, 10, 129, 280)), ("rare", (0, 0, 200, 200))]],
+            "val": [[("Exact", (10, 10, 280, 129))]],
+            "test": [[("Exact", ("10.0", "10.0", "140.0", "130.0"))]],
+        },
+    )
+    ours = dior.read(tmp_path)
+    assert ours.class_names == ("exact",)
+    assert ours.images.boxes.tolist() == [[10, 10, 130, 130], [10, 10, 140, 130]]
+    assert ours.is_train.tolist() == [True, False]
+    monkeypatch.setattr(dior, "MORE_THAN", 2)
+    with pytest.raises(MissingDataError, match="no class with more than 2 boxes of at least 120 pixels"):
+        load_dataset("dior", home=tmp_path, root=tmp_path)
+
+
+def test_boxes_are_part_of_the_fingerprint(tmp_path, monkeypatch):
+    monkeypatch.setattr(dior, "MORE_THAN", 0)
+    prints = set()
+    for number, box in enumerate([(0, 0, 120, 120), (1, 0, 121, 120), (0, 0, 120, 120)]):
+        objects = {"train": [[("a", box)]], "val": [], "test": [[("a", box)]]}
+        write_dior(tmp_path / str(number), objects)
+        prints.add(dior.read(tmp_path / str(number)).fingerprint)
+    assert len(prints) == 2
+    monkeypatch.setattr(dior, "SIZE", 128)
+    prints.add(dior.read(tmp_path / "0").fingerprint)
+    assert len(prints) == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("<xmax>121</xmax>", "", "without a name or a whole bndbox"),
+        ("<name>Class-A</name>", "", "without a name or a whole bndbox"),
+        ("<xmin>1</xmin>", "<xmin>left</xmin>", "left"),
+        ("</annotation>", "", "no element found"),
+    ],
+)
+def test_incomplete_annotations_are_refused(old, new, reason, tmp_path):
+    write_dior(tmp_path, dior_objects(3))
+    path = tmp_path / "Annotations" / "Horizontal Bounding Boxes" / "00003.xml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(MissingDataError, match=f"dior cannot be read below --root .*{reason}"):
+        load_dataset("dior", home=tmp_path, root=tmp_path)
+
+
+# WBC
+
+
+def check_wbc(ours, labels):
+    assert np.bincount(ours.labels[ours.is_train]).tolist() == [140, 42, 38, 17]
+    assert np.bincount(ours.labels[~ours.is_train]).tolist() == [36, 11, 10, 5]
+    numbers = np.array([int(path.stem) for path in ours.images.paths])
+    assert [labels[number] for number in numbers] == (ours.labels + 1).tolist()
+    for label in range(4):
+        mine = numbers[ours.labels == label]
+        assert (np.diff(mine) > 0).all(), "the last by number are the test"
+    assert len(set(numbers)) == 299
+
+
+def test_white_blood_cells_are_split_by_number_in_each_class(tmp_path, monkeypatch):
+    labels = write_wbc(tmp_path)
+    assert sum(WBC_COUNTS.values()) == 300
+    set_counts(monkeypatch, "wbc", 237, 62, wbc.read(tmp_path).fingerprint)
+    ours = load_dataset("wbc", home=tmp_path, root=tmp_path)
+    check_wbc(ours, labels)
+    assert np.array_equal(ours.images[0], picture(int(ours.images.paths[0].stem), ours.images[0].shape))
+
+
+def test_other_white_blood_cells_than_the_pinned_are_refused(tmp_path):
+    write_wbc(tmp_path)
+    with pytest.raises(MissingDataError, match=rf"wbc .*is not the official data: .*expected {DATASETS['wbc'].digest}"):
+        load_dataset("wbc", home=tmp_path, root=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("DN2_WBC_ROOT" not in os.environ, reason="DN2_WBC_ROOT does not name a folder with WBC")
+def test_the_real_white_blood_cells(tmp_path):
+    root = Path(os.environ["DN2_WBC_ROOT"])
+    ours = load_dataset("wbc", home=tmp_path, root=root, skip_corrupt=True)
+    lines = (root / wbc.LABELS).read_text().splitlines()[1:]
+    check_wbc(ours, {int(number): int(label) for number, label in (line.split(",") for line in lines)})
+    assert ours.fingerprint == DATASETS["wbc"].digest
+    assert ours.skipped == ()
+    shapes = {image.shape for image in ours.images[:]}
+    assert max(shapes) == (120, 120, 3)
+    assert len(shapes) > 10
+
+
+# All of them
+
+
+@pytest.mark.parametrize("name", IN_FILES)
+def test_what_is_not_there_says_what_to_put_where(name, tmp_path):
+    assert not is_on_disk(name, home=tmp_path)
+    place = tmp_path / "data" / name
+    expected = rf"{name} is not there.*: put .* \(from https://.*\) into a folder DIR .*--root DIR`, or into {place}"
+    with pytest.raises(MissingDataError, match=expected) as caught:
+        load_dataset(name, home=tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", IN_FILES)
+def test_an_incomplete_copy_is_refused(name, tmp_path, monkeypatch):
+    write_named(name, tmp_path, monkeypatch)
+    assert is_on_disk(name, home=tmp_path)
+    ours = load_dataset(name, home=tmp_path)
+    ours.images.paths[-1].unlink()
+    with pytest.raises(MissingDataError, match=name):
+        load_dataset(name, home=tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in IN_FILES if DATASETS[name].n_train])
+def test_another_number_of_images_than_published_is_refused(name, tmp_path, monkeypatch):
+    write_named(name, tmp_path, monkeypatch)
+    n_train, n_test = DATASETS[name].n_train, DATASETS[name].n_test
+    set_counts(monkeypatch, name, n_train, n_test + 1)
+    with pytest.raises(
+        MissingDataError, match=f"it has {n_train:,} training and {n_test:,} test images, expected {n_train:,} and"
+    ):
+        load_dataset(name, home=tmp_path)
+
+
+@pytest.mark.parametrize("name", IN_FILES)
+def test_a_fingerprint_is_of_file_contents_labels_and_partition(name, tmp_path, monkeypatch):
+    root = write_named(name, tmp_path, monkeypatch)
+    ours = load_dataset(name, home=tmp_path)
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(root, moved)
+    assert load_dataset(name, home=tmp_path, root=moved).fingerprint == ours.fingerprint
+    path = ours.images.paths[-1]
+    set_counts(monkeypatch, name, None, None)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    altered = load_dataset(name, home=tmp_path)
+    assert altered.fingerprint != ours.fingerprint
+    from benchmarks.datasets.arrays import fingerprint
+    from benchmarks.datasets.files import files_digest
+
+    digest = files_digest(altered.images)
+    assert altered.fingerprint == fingerprint(digest, altered.labels, altered.is_train)
+    assert fingerprint(digest, np.roll(altered.labels, 1), altered.is_train) != altered.fingerprint
+    assert fingerprint(digest, altered.labels, ~altered.is_train) != altered.fingerprint
+    assert files_digest(altered.images.take(np.arange(len(altered.labels))[::-1])) != digest
+
+
+# Leaving out corrupt images
+
+
+def test_looking_for_corrupt_images_is_done_once(asirra, monkeypatch):
+    from benchmarks.datasets import files
+
+    first = load_dataset("cats_vs_dogs", home=asirra, root=asirra, skip_corrupt=True)
+    monkeypatch.setattr(files, "read_image", lambda path: pytest.fail("decoded again"))
+    again = load_dataset("cats_vs_dogs", home=asirra, root=asirra, skip_corrupt=True)
+    assert (again.skipped, again.fingerprint) == (first.skipped, first.fingerprint)
+    moved = asirra / "moved"
+    shutil.copytree(asirra / "PetImages", moved / "PetImages")
+    there = load_dataset("cats_vs_dogs", home=asirra, root=moved, skip_corrupt=True)
+    assert there.skipped[0].startswith(f"{moved}/PetImages/Cat/666.jpg: ")
+    assert there.fingerprint == first.fingerprint
+
+
+def test_another_corrupt_image_is_found_although_earlier_ones_are_remembered(asirra):
+    load_dataset("cats_vs_dogs", home=asirra, root=asirra, skip_corrupt=True)
+    (asirra / "PetImages" / "Dog" / "0.jpg").write_text("not found")
+    ours = load_dataset("cats_vs_dogs", home=asirra, root=asirra, skip_corrupt=True)
+    assert [Path(text.split(":")[0]).name for text in ours.skipped] == ["666.jpg", "0.jpg", "11702.jpg"]
+
+
+@pytest.mark.parametrize("damage", ["not json", '{"decoder": "another"}', '{"corrupt": {}}'])
+def test_a_damaged_memory_of_corrupt_images_is_not_believed(damage, asirra):
+    load_dataset("cats_vs_dogs", home=asirra, root=asirra, skip_corrupt=True)
+    (kept,) = (asirra / "data" / "corrupt").iterdir()
+    kept.write_text(damage)
+    assert len(load_dataset("cats_vs_dogs", home=asirra, root=asirra, skip_corrupt=True).skipped) == 2
+
+
+def test_a_home_that_cannot_be_written_costs_only_time(asirra):
+    home = asirra / "file"
+    home.touch()
+    told = []
+    tell = lambda *message: told.append(message)  # noqa: E731
+    ours = load_dataset("cats_vs_dogs", home=home, root=asirra, skip_corrupt=True, progress=tell)
+    assert len(ours.skipped) == 2
+    assert told[-1] == ("cats_vs_dogs: looking for corrupt images", 16, 16)
+
+
+def test_every_object_of_a_corrupt_aerial_image_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(dior, "MORE_THAN", 2)
+    write_dior(tmp_path, dior_objects(4))
+    (tmp_path / "JPEGImages-trainval" / "00003.jpg").write_bytes(b"broken")
+    ours = load_dataset("dior", home=tmp_path, root=tmp_path, skip_corrupt=True)
+    assert len(ours.skipped) == 1
+    assert [path.stem for path in ours.images.paths] == ["00001"] * 4 + ["00004"] * 4
+    assert len(ours.images.boxes) == len(ours.labels) == 8
+    assert len(ours.images[:]) == 8
+
+
+def test_without_corrupt_images_nothing_changes(tmp_path):
+    from miniature_files import write_tree
+
+    name = f"folder:{write_tree(tmp_path / 'mine', {'train/a': 3, 'test/a': 1})}"
+    plain, checked = (load_dataset(name, home=tmp_path, skip_corrupt=skip) for skip in (False, True))
+    assert plain.fingerprint == checked.fingerprint
+    assert checked.skipped == ()
+    synthetic = load_dataset("synthetic", home=tmp_path, skip_corrupt=True)
+    assert synthetic.fingerprint == DATASETS["synthetic"].digest
+
+
+def test_a_file_that_vanishes_is_missing_and_not_corrupt(tmp_path, monkeypatch):
+    from benchmarks.datasets import files
+
+    path = save(tmp_path / "mine" / "a.png", picture(0))
+    find = files._find_corrupt
+    monkeypatch.setattr(files, "_find_corrupt", lambda *a: (path.unlink(), find(*a))[1])
+    with pytest.raises(MissingDataError, match=r"No such file.*a\.png"):
+        load_dataset(f"folder:{tmp_path / 'mine'}", home=tmp_path, skip_corrupt=True)
