@@ -121,7 +121,7 @@ def encode_batches(images: Sequence[np.ndarray], extractor: Extractor, rows: sli
     # Decided by the whole set, never by what else is in a batch: a slice of equal images is one array, also of a lazy sequence.
     first = images[:1]
     if isinstance(first, np.ndarray) and max(first.shape[1:3], default=0) <= LARGEST_MATRIX:
-        _check(first, 0)
+        _check(first[0], 0)
         shape = first.shape[1:] if first.ndim == 4 else (*first.shape[1:], 1)
         yield from extractor.engine_for(shape)(_equal_batches(images, starts, stop, first.shape[1:]))
     else:
@@ -143,12 +143,18 @@ def _equal_batches(images: Sequence[np.ndarray], starts: range, stop: int, shape
 
 
 def _resized_batches(images: Sequence[np.ndarray], starts: range, stop: int, pool: ThreadPoolExecutor) -> Iterator[np.ndarray]:
-    """Resize by PIL in threads, one batch ahead of the network."""
+    """Decode and resize in threads, one image a thread, one batch ahead of the network.
+
+    A thread drops a large image before it takes the next, so that only a few of them are in memory at a time.
+    """
+
+    def pixels(row: int) -> np.ndarray:
+        image = images[row]
+        _check(image, row)
+        return resize_with_pil(image)
 
     def submit(start: int) -> Iterator[np.ndarray]:
-        batch = images[start : min(start + BATCH, stop)]
-        _check(batch, start)
-        return pool.map(resize_with_pil, batch)
+        return pool.map(pixels, range(start, min(start + BATCH, stop)))
 
     ahead = submit(starts[0])
     for start in [*starts[1:], None]:
@@ -156,10 +162,9 @@ def _resized_batches(images: Sequence[np.ndarray], starts: range, stop: int, poo
         yield np.stack(list(current))
 
 
-def _check(batch: Sequence[np.ndarray], first_row: int) -> None:
-    for row, image in enumerate(batch, first_row):
-        shape = image.shape
-        if image.dtype != np.uint8 or len(shape) not in (2, 3) or 0 in shape or (len(shape) == 3 and shape[2] != 3):
-            raise ValueError(
-                f"image {row} must be uint8 of shape (h, w) or (h, w, 3), got {image.dtype} {shape}: convert it to 0 to 255"
-            )
+def _check(image: np.ndarray, row: int) -> None:
+    shape = image.shape
+    if image.dtype != np.uint8 or len(shape) not in (2, 3) or 0 in shape or (len(shape) == 3 and shape[2] != 3):
+        raise ValueError(
+            f"image {row} must be uint8 of shape (h, w) or (h, w, 3), got {image.dtype} {shape}: convert it to 0 to 255"
+        )
