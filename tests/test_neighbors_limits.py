@@ -102,21 +102,32 @@ def test_bad_input_is_refused_in_one_line(queries, bank, k, options, message):
     assert "\n" not in str(error.value)
 
 
+def test_the_row_is_named_wherever_it_stands(monkeypatch):
+    monkeypatch.setattr(neighbors, "PIECE", 4)
+    with pytest.raises(ValueError, match="in row 3:"):
+        nearest(ROWS, SPOILT, 1)
+
+
 def test_an_integer_of_numpy_will_do():
     assert nearest(ROWS, ROWS, np.int64(5))[0].shape == (5, 5)
 
 
-@pytest.mark.parametrize(("make", "queries"), [("np.random.default_rng(0).random", 40_000), ("np.zeros", 4000)])
-def test_memory_is_bounded(make, queries):
-    """All distances at once would take 0.6 GB; all candidates, where every row is one, 0.6 GB."""
+@pytest.mark.parametrize(
+    ("make", "bank", "queries"), [("np.random.default_rng(0).random", 200_000, 1200), ("np.zeros", 20_000, 840)]
+)
+def test_memory_is_bounded(make, bank, queries):
+    """All distances at once would take 1 GB; all candidates, where every row is one, 0.6 GB."""
     code = f"""
-import resource, numpy as np
+import re, numpy as np
+from pathlib import Path
 from dn2.neighbors import nearest
-bank, queries = {make}((4000, 4)), {make}(({queries}, 4))
+def peak():  # not getrusage, which starts a child at its parent's peak
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+bank, queries = {make}(({bank}, 4)), {make}(({queries}, 4))
 nearest(queries[:10], bank[:100], 2)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 nearest(queries, bank, 2)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+print(peak() - before)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert float(done.stdout) < 400  # MB
