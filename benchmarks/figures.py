@@ -87,8 +87,10 @@ def curves(
     series: Mapping[str, Mapping[float, ValueWithInterval]],
     bars: str,
     paper: float | None = None,
+    *,
+    names: bool = False,
 ) -> Figure:
-    """Draw mean ROCAUC against a number, one line a label, bounds as bars.
+    """Draw mean ROCAUC against a number or a name, one line a label, bounds as bars.
 
     The axis is logarithmic if its values are positive and the last is ten times the first or more.
 
@@ -97,12 +99,14 @@ def curves(
     title : str
     x_label : str
     ticks : mapping of x to text
-        How each value of x is written. Where they stand too close, some are left out.
+        How each value of x is written. Where numbers stand too close, some are left out.
     series : mapping of label to {x: value with bounds}
     bars : str
         What the bounds are, for the axis label.
     paper : float, optional
         The published value, drawn as a level line.
+    names : bool
+        The ticks are names: all are written, slanted where they would overlap.
     """
     figure, axes = _new_figure(title, width_inches=8.0)
     for number, (label, values) in enumerate(series.items()):
@@ -133,7 +137,11 @@ def curves(
     if 0 < 10 * min(ticks) <= max(ticks):
         axes.set_xscale("log")
     readable = _readable(ticks, axes)
-    axes.set_xticks(readable, [ticks[x] for x in readable])
+    if names and len(readable) < len(ticks):
+        axes.set_xticks(sorted(ticks), [ticks[x] for x in sorted(ticks)], rotation=35, ha="right")
+        figure.set_figheight(figure.get_figheight() + 0.5)
+    else:
+        axes.set_xticks(readable, [ticks[x] for x in readable])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(x_label)

@@ -111,15 +111,34 @@ def test_the_number_with_the_most_values_is_the_axis():
     assert legend(figure) == ["k=1", "k=2", "k=3", "paper"]
 
 
-def test_encoders_of_one_family_stand_by_depth_and_others_are_bars():
-    def cells(*names):
-        return [class_cell(replace(DN2, input=f"features:{name}"), mean=mean_of(0.9)) for name in names]
+def encoder_cells(*names, mean=0.9):
+    return [class_cell(replace(DN2, input=f"features:{name}"), mean=mean_of(mean)) for name in names]
 
-    (axes,) = result_table(cells("resnet101", "resnet18", "resnet50")).figure().axes
-    assert ticks(axes) == ["resnet18", "resnet50", "resnet101"]
-    assert lines(axes)["mean over classes"][0] == [18, 50, 101]
-    (axes,) = result_table(cells("resnet18", "resnet50", "efficientnet_lite0")).figure().axes
-    assert len(heights(axes, "encoder=resnet50")) == 11
+
+def test_encoders_stand_by_depth():
+    figure = result_table(encoder_cells("resnet101", "resnet18", "resnet50", "resnet152", "resnet34")).figure()
+    (axes,) = figure.axes
+    assert ticks(axes) == ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+    assert lines(axes)["mean over classes"][0] == [0, 1, 2, 3, 4]
+    assert {tick.get_rotation() for tick in axes.get_xticklabels()} == {0}
+
+
+def test_families_of_encoders_are_lines_of_their_own_and_no_name_is_left_out():
+    lites = encoder_cells(*(f"efficientnet_lite{number}" for number in (2, 0, 1)), mean=0.8)
+    figure = result_table([*encoder_cells("resnet101", "resnet18"), *lites, *encoder_cells("x+y")]).figure()
+    (axes,) = figure.axes
+    assert ticks(axes) == [*(f"efficientnet_lite{number}" for number in range(3)), "resnet18", "resnet101", "x+y"]
+    places = {label: xs for label, (xs, *_) in lines(axes).items()}
+    assert places == {"efficientnet_lite*": [0, 1, 2], "resnet*": [3, 4], "x+y*": [5]}
+    assert lines(axes)["efficientnet_lite*"][1] == pytest.approx([80, 80, 80])
+    assert {tick.get_rotation() for tick in axes.get_xticklabels()} == {35}
+    figure.canvas.draw()
+    assert min(tick.get_window_extent().y0 for tick in axes.get_xticklabels()) > figure.legends[0].get_window_extent().y1
+
+
+def test_names_that_are_no_encoders_are_bars():
+    (axes,) = result_table([class_cell(DN2.with_params(index=name)) for name in ("exact", "flat", "ivf4")]).figure().axes
+    assert len(heights(axes, "index=ivf4")) == 11
 
 
 def test_means_over_draws_are_drawn_with_their_standard_errors():
@@ -151,10 +170,9 @@ def test_images_over_a_decade_are_logarithmic_and_groups_are_whole():
 
 @pytest.mark.parametrize("count", [1, 2, 4, 7])
 def test_title_and_legend_fit_and_ticks_do_not_overlap(count):
-    inputs = [
-        f"features:{name}" for name in ("efficientnet_lite0+resnet152", "timm:tf_efficientnet_lite0", "resnet18", "resnet50")
-    ]
-    kinds = [replace(DN2, protocol="small_train", input=name, normalize=how) for name in inputs for how in ("power", "l2")]
+    long = DN2.with_params(**{f"parameter_{number}": "long_value" for number in range(9)})
+    small = replace(long, protocol="small_train")
+    kinds = [replace(small, normalize=how).with_params(metric=letter * 20) for how in ("l2", "power") for letter in "abcd"]
     values = {float(x): [(0.9, 0.9), (0.8, 0.8)] for x in (*range(1, 60), 2500, 5000)}
     curve = result_table([curve_cell(kind, values) for kind in kinds[:count]]).figure()
     bars = result_table([class_cell(replace(kind, protocol="one_vs_rest")) for kind in kinds[:count]]).figure()

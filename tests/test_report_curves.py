@@ -89,7 +89,8 @@ def test_cells_of_other_grids_are_told_apart_by_key():
 
 def test_a_curve_as_text():
     cells = [curve_cell(e, {0.0: [(0.9, 0.8)], 0.025: [(0.7, 0.6), (0.8, 0.6)]}) for e in (DIRTY, DIRTY.with_params(clean=0.5))]
-    text = text_of(result_table(cells, {"contamination": "r is the share"}))
+    text = text_of(result_table(cells, {"contamination": "r is the share", "groups": "sets"}))
+    assert "groups" not in text
     assert text.startswith("ROCAUC on cifar10, contamination\ndetector=dn2, encoder=efficientnet_lite0, normalize=none, draws=3")
     assert line(text, "0 %") == ["0", "%", "85.00", "85.00", "1", "2"]
     assert line(text, "2.5 %") == ["2.5", "%", "67.50", "(2.50)", "67.50", "(2.50)", "2", "2"]
@@ -108,6 +109,13 @@ def test_images_have_thousands_and_groups_no_classes():
 def test_counts_that_differ_between_columns_are_ranges():
     text = text_of(result_table([curve_cell(SMALL, DRAWS), curve_cell(replace(SMALL, normalize="l2"), {10.0: [(0.9, None)]})]))
     assert line(text, "10") == ["10", "77.33", "(0.93)", "90.00", "1-3", "1-2"]
+
+
+def test_four_experiments_are_columns_and_five_are_rows():
+    cells = [curve_cell(SMALL.with_params(k=k), DRAWS) for k in range(1, 6)]
+    assert line(text_of(result_table(cells[:4])), "images")[1:] == ["k=1", "k=2", "k=3", "k=4", "draws", "classes"]
+    assert line(text_of(result_table(cells)), "images")[1:] == ["10", "100", "5,000"]
+    assert line(text_of(result_table(cells)), "k=5") == ["k=5", "77.33", "85.50", "92.50"]
 
 
 def test_many_experiments_are_rows_in_parts_of_ten_values():
@@ -195,5 +203,7 @@ def test_fractions_pairs_and_curves_have_no_points():
     assert result_table([class_cell(DN2.with_params(clean=share)) for share in (0, 0.25, 0.5)]).points() == []
     assert result_table([class_cell(DN2.with_params(k=k)) for k in (1, 2)]).points() == []
     assert result_table([curve_cell(SMALL, DRAWS)]).points() == []
+    encoders = [class_cell(replace(DN2, input=f"features:resnet{depth}")) for depth in (18, 34, 50)]
+    assert result_table(encoders).points() == []
     incomplete = [class_cell(DN2.with_params(k=k), mean=None if k == 2 else mean_of(k)) for k in (1, 2, 3)]
     assert [step for _, _, step in result_table(incomplete).points()] == [1, 3]

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks import figures
 from benchmarks.contracts import Interval
-from benchmarks.report.sweeps import AXES, others, place, swept
+from benchmarks.report.sweeps import Sweep, find_sweep
 from benchmarks.report.table import Lines, Table, percent, stacked
 
 COLUMNS_THAT_FIT = 3
@@ -76,14 +76,13 @@ class ClassTable(Table):
         ]
 
     def figure(self) -> figures.Figure:
-        """Draw the mean against the number in which three or more experiments differ; else a bar for each class and the mean."""
+        """Draw the mean against the number, or encoder, in which three or more experiments differ; else bars for each class."""
         title = f"{self.title}\n{self.settings}"
-        name = swept(self.columns)
-        if name is not None:
-            series = {label or "mean over classes": values for label, values in self._lines(name).items()}
-            ticks = {place(column.params[name]): _tick(column.params[name]) for column in self.columns}
-            label, bars = AXES.get(name, name), "95 % intervals"
-            return figures.curves(title, label, ticks, series, bars, self.mean.paper)
+        sweep = find_sweep(self.columns)
+        if sweep is not None:
+            series = {label or "mean over classes": values for label, values in self._lines(sweep).items()}
+            paper = self.mean.paper
+            return figures.curves(title, sweep.label, sweep.ticks, series, "95 % intervals", paper, names=sweep.is_names)
         rows = [*self.rows, self.mean]
         bars_of = {
             column.label: [entry.rocauc if (entry := row.entries[number]) else None for row in rows]
@@ -95,15 +94,14 @@ class ClassTable(Table):
         """Return the mean against the number in which the experiments differ, as ``rocauc_by_k`` with k as step.
 
         If other parameters differ too, each line has its label in the name: ``rocauc_by_k/normalize_l2``. A step is a whole
-        number: a parameter of fractions has no points.
+        number: fractions and encoders have no points.
         """
-        name = swept(self.columns)
-        if name is None or any(place(column.params[name]) % 1 for column in self.columns):
+        sweep = find_sweep(self.columns)
+        if sweep is None or sweep.is_names or any(place % 1 for place in sweep.places.values()):
             return []
-        lines = self._lines(name)
         return [
-            (f"{self.metric}_by_{name}" + (f"/{slug(label)}" if label else ""), float(value.value), int(x))
-            for label, line in lines.items()
+            (f"{self.metric}_by_{sweep.name}" + (f"/{slug(label)}" if label else ""), float(value.value), int(x))
+            for label, line in self._lines(sweep).items()
             for x, value in sorted(line.items())
         ]
 
@@ -113,12 +111,12 @@ class ClassTable(Table):
             return [self._one()]
         return [self._side_by_side() if len(self.columns) <= COLUMNS_THAT_FIT else self._means()]
 
-    def _lines(self, name: str) -> Mapping[str, Mapping[float, Interval]]:
-        """Return label -> {place on the axis: mean} for a sweep of one parameter."""
+    def _lines(self, sweep: Sweep) -> Mapping[str, Mapping[float, Interval]]:
+        """Return label -> {place on the axis: mean}."""
         lines: dict[str, dict[float, Interval]] = {}
         for column, entry in zip(self.columns, self.mean.entries, strict=True):
             if entry is not None:
-                lines.setdefault(others(column.params, name), {})[place(column.params[name])] = entry.rocauc
+                lines.setdefault(sweep.line(column.params), {})[sweep.places[column.params[sweep.name]]] = entry.rocauc
         return lines
 
     def _one(self) -> Lines:
@@ -159,10 +157,6 @@ class ClassTable(Table):
 def slug(label: str) -> str:
     """Return a label in the letters that MLflow takes in a metric's name."""
     return re.sub(r"[^A-Za-z0-9_.:-]+", "_", label)
-
-
-def _tick(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _with_interval(entry: Entry | None) -> str:

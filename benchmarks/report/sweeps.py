@@ -1,9 +1,10 @@
-"""Experiments that differ in one number: which number that is, and where each experiment stands on its axis."""
+"""Experiments that differ in one number, or in the encoder: which parameter that is, and where each value stands on its axis."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.report.table import Column
@@ -15,32 +16,58 @@ AXES = {"k": "neighbours k", "centres": "cluster centres", "clean": "share of th
 """Parameters whose names do not say enough."""
 
 
-def swept(columns: Sequence[Column]) -> str | None:
-    """Return the parameter to draw against: the one with the most values, three at least, all on one axis; or None.
+@dataclass(frozen=True)
+class Sweep:
+    """A parameter to draw against, and where its values stand: numbers at themselves, names in order, side by side."""
 
-    Numbers are on one axis, and so are names that differ in the number at their end, as resnet18, resnet34 and resnet50.
-    Seeds are not: they are repetitions.
+    name: str
+    places: Mapping[Any, float]
+
+    @property
+    def is_names(self) -> bool:
+        """Whether the values are names, families in alphabetical order, each by the number its members end in."""
+        return any(isinstance(value, str) for value in self.places)
+
+    @property
+    def label(self) -> str:
+        """What the axis is called."""
+        return AXES.get(self.name, self.name)
+
+    @property
+    def ticks(self) -> dict[float, str]:
+        """Place -> how the value is written."""
+        return {place: f"{value:,}" if isinstance(value, int) else str(value) for value, place in self.places.items()}
+
+    def line(self, params: Mapping[str, Any]) -> str:
+        """Label a line by the parameters that stay, and by the family of names if there are several; empty if nothing does."""
+        families = {_family(value) for value in self.places}
+        family = [f"{_family(params[self.name])}*"] if len(families) > 1 else []
+        return ", ".join([*family, *(f"{name}={value}" for name, value in params.items() if name != self.name)])
+
+
+def find_sweep(columns: Sequence[Column]) -> Sweep | None:
+    """Return the parameter with the most values, three at least, of those that are numbers, and of the encoder; or None.
+
+    Seeds do not count: they are repetitions.
     """
     values = {name: {column.params[name] for column in columns} for name in columns[0].params if name != "seed"}
-    kinds = {name: {_kind(value) for value in found} for name, found in values.items()}
-    counts = {name: len(values[name]) for name, found in kinds.items() if len(found) == 1 and None not in found}
-    most = max(counts, key=lambda name: counts[name], default="")
-    return most if counts.get(most, 0) >= FEWEST_VALUES else None
+    axes = {name: found for name, found in values.items() if name == "encoder" or all(map(_is_number, found))}
+    name = max(axes, key=lambda name: len(axes[name]), default="")
+    if len(axes.get(name, ())) < FEWEST_VALUES:
+        return None
+    if name == "encoder":
+        return Sweep(name, {value: float(place) for place, value in enumerate(sorted(axes[name], key=_by_number))})
+    return Sweep(name, {value: float(value) for value in axes[name]})
 
 
-def place(value: Any) -> float:
-    """Return where a value stands: a number at itself, a name at the number it ends in."""
-    return float(re.findall(r"\d+$", value)[0]) if isinstance(value, str) else value
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def others(params: Mapping[str, Any], name: str) -> str:
-    """Label a line of the sweep by the parameters that stay; empty if there are none."""
-    return ", ".join(f"{other}={value}" for other, value in params.items() if other != name)
+def _family(value: Any) -> str:
+    """Return a name without the number it ends in: resnet18 is of the family resnet; numbers have none."""
+    return re.sub(r"\d+$", "", value) if isinstance(value, str) else ""
 
 
-def _kind(value: Any) -> str | None:
-    """Return what values on one axis have in common; None if the value has no place on any."""
-    if isinstance(value, str):
-        found = re.fullmatch(r"(.*?)\d+", value)
-        return found[1] if found else None
-    return "a number" if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+def _by_number(name: str) -> tuple[str, int]:
+    return _family(name), int(name[len(_family(name)) :] or 0)

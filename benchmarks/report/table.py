@@ -104,10 +104,13 @@ def stacked(label: str) -> str:
 def _grid(lines: Lines) -> RichTable:
     header, *body = lines
     grid = RichTable(box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    height = max(name.count("\n") for name in header)
     for number, name in enumerate(header):
-        is_first = number == 0
-        justify = "left" if is_first else "right"
-        grid.add_column(Text(name), justify=justify, vertical="bottom", overflow="fold", no_wrap=not is_first)  # type: ignore[arg-type]
+        lowered = Text("\n" * (height - name.count("\n")) + name)
+        if number == 0:
+            grid.add_column(lowered, overflow="fold")
+        else:
+            grid.add_column(lowered, justify="right", overflow="fold", no_wrap=True)
     for line in body:
         if line:
             grid.add_row(*map(Text, line))
