@@ -117,8 +117,10 @@ class Split:
 class Detector(Protocol):
     """What every method offers.
 
-    Optional: ``check_rows(n)`` raises ValueError if it cannot train on n rows, and ``score_path(X)`` yields
+    Optional: ``check_rows(n)`` raises ValueError if it cannot train on n rows. ``score_path(X)`` yields
     ``(params, scores, nearest)`` for a whole grid at once, ``nearest`` being rows of the training array (n, k) or None.
+    ``score_subsets(bank, subsets, X)`` gives for each subset of the bank's rows, all at once, the list that
+    ``fit(bank[subset]).score_path(X)`` would yield. A constructor's ``seed`` is the experiment's.
     """
 
     def fit(self, X: np.ndarray, *, monitor: Callable[..., None] | None = None, checkpoint: Path | None = None) -> Detector:

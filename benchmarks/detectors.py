@@ -6,6 +6,7 @@ A class is named as text and imported when it is used, so that listing the table
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,8 @@ class DetectorEntry:
         ``module:Class``.
     input : str
         What it eats: ``features`` (of an encoder) or ``pixels``.
+    groups : bool
+        Whether it eats groups of them, (n, size, ...), as only some protocols give.
     summary : str
         One line for ``ls``.
     defaults : dict
@@ -32,6 +35,8 @@ class DetectorEntry:
         Variant name -> the parameters it changes.
     path : tuple of str
         Parameters that ``score_path`` covers: experiments that differ in these alone are fitted once, at the largest value.
+    path_while : dict
+        The path is there only while these parameters have these values.
     toy : dict
         Parameters small enough for the laws, which run on 40 rows.
     selection : str
@@ -45,7 +50,9 @@ class DetectorEntry:
     summary: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    groups: bool = False
     path: tuple[str, ...] = ()
+    path_while: Mapping[str, Any] = field(default_factory=dict)
     toy: Mapping[str, Any] = field(default_factory=dict)
     selection: str = "none"
     version: int = 1
@@ -56,9 +63,27 @@ DETECTORS: dict[str, DetectorEntry] = {
         target="dn2.detector:DN2",
         input="features",
         summary="mean squared distance to the k nearest normal training images",
-        defaults={"k": 2, "index": "exact"},
+        defaults={"k": 2, "index": "exact", "clean": 0.0},
+        path=("k",),
+        path_while={"clean": 0},  # what is dropped depends on k
+        toy={"k": 2},
+    ),
+    "dn2_group": DetectorEntry(
+        target="dn2.groups:GroupDN2",
+        input="features",
+        groups=True,
+        summary="DN2 on the pooled features of each group",
+        defaults={"k": 2, "pool": "mean"},
+        variants={"mean": {"pool": "mean"}, "max": {"pool": "max"}, "concat": {"pool": "concat"}},
         path=("k",),
         toy={"k": 2},
+    ),
+    "dn2_kmeans": DetectorEntry(
+        target="dn2.kmeans:KMeansDN2",
+        input="features",
+        summary="DN2 with k-means centres in the place of the training images",
+        defaults={"k": 2, "centres": 10},
+        toy={"k": 2, "centres": 5},
     ),
 }
 
@@ -81,9 +106,11 @@ def detector_params(name: str, variant: str, asked: Mapping[str, Any]) -> dict[s
 
 
 def make_detector(experiment: Experiment) -> Detector:
-    """The detector of an experiment, not yet fitted."""
+    """The detector of an experiment, not yet fitted; if it draws, with the experiment's seed."""
     module, _, name = DETECTORS[experiment.detector].target.partition(":")
-    detector: Detector = getattr(importlib.import_module(module), name)(**experiment.detector_params)
+    make = getattr(importlib.import_module(module), name)
+    seed = {"seed": experiment.seed} if "seed" in inspect.signature(make).parameters else {}
+    detector: Detector = make(**seed, **experiment.detector_params)
     return detector
 
 
@@ -94,9 +121,13 @@ def same_fit(experiments: list[Experiment]) -> list[list[Experiment]]:
     """
     groups: dict[str, list[Experiment]] = {}
     for experiment in experiments:
-        path = DETECTORS[experiment.detector].path
+        path = _path(experiment)
         groups.setdefault(experiment.with_params(**dict.fromkeys(path)).key, []).append(experiment)
-    return [
-        sorted(group, key=lambda e: tuple(e.detector_params[name] for name in DETECTORS[e.detector].path))
-        for group in groups.values()
-    ]
+    return [sorted(group, key=lambda e: tuple(e.detector_params[name] for name in _path(e))) for group in groups.values()]
+
+
+def _path(experiment: Experiment) -> tuple[str, ...]:
+    """The parameters that one fit of an experiment's detector covers."""
+    entry = DETECTORS[experiment.detector]
+    has_path = all(experiment.detector_params[name] == value for name, value in entry.path_while.items())
+    return entry.path if has_path else ()

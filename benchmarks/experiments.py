@@ -50,7 +50,7 @@ def make_experiments(
     Raises
     ------
     UsageError
-        If a name is unknown, a list is empty, or the seed is negative.
+        If a name is unknown, a list is empty, the seed is negative, or only one of protocol and detector is about groups.
     """
     params = params or {}
     if seed < 0:
@@ -66,6 +66,8 @@ def make_experiments(
     for encoder in encoders:
         check_encoders(encoder)
     cells = []
+    for detector in detectors:
+        check_groups(detector, protocol)
     for dataset, detector, variant, encoder, how, *values in product(*lists.values()):
         cells.append(
             Experiment(
@@ -82,6 +84,21 @@ def make_experiments(
             )
         )
     return list({cell.key: cell for cell in cells}.values())
+
+
+def check_groups(detector: str, protocol: str) -> None:
+    """Check that a detector on groups meets a protocol that gives groups, or neither.
+
+    Raises
+    ------
+    UsageError
+        If the detector is unknown, too.
+    """
+    groups = PROTOCOLS[protocol].groups
+    if DETECTORS[check_name(detector, DETECTORS, "detector")].groups != groups:
+        given = "groups of images" if groups else "single images"
+        fitting = ", ".join(name for name, entry in DETECTORS.items() if entry.groups == groups)
+        raise UsageError(f"protocol '{protocol}' gives {given}, which '{detector}' cannot score: take one of {fitting}.")
 
 
 def check_encoders(name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,20 @@ from benchmarks.protocols import make_splits
 KEPT_NEAREST = 10
 """So many nearest training rows are kept a scored row: enough to look at, and 50 would be most of a result's bytes."""
 
-Point = tuple[Experiment, np.ndarray, np.ndarray | None]
-"""A cell, its scores, and the nearest training rows."""
+TOGETHER = 32
+"""At most so many splits are scored at once: for k = 50 their neighbours are 200 MB, and a killed run loses no more of them."""
+
+Point = tuple[Mapping[str, Any], np.ndarray, np.ndarray | None]
+"""Parameters, scores, and the nearest training rows."""
+
+
+class Scored(NamedTuple):
+    """A split, its scores for each point of the detector's path, and the time they took."""
+
+    split: Split
+    points: list[Point]
+    fit_seconds: float
+    score_seconds: float
 
 
 def run(
@@ -32,7 +44,8 @@ def run(
 ) -> Iterator[Result]:
     """Fit and score each split of each cell.
 
-    Cells that differ only in their detector's path (every k of DN2) are fitted and searched once.
+    Cells that differ only in their detector's path (every k of DN2) are fitted and searched once. Splits that train on much the
+    same rows (every share and draw of a contaminated class) are searched together, if the detector can do that.
 
     Parameters
     ----------
@@ -50,53 +63,97 @@ def run(
     Yields
     ------
     Result
-        ``score_seconds`` is the time of the search that all cells of one path shared.
+        ``score_seconds`` is the time of the search that all cells of one path shared. Splits that were searched together have
+        equal shares of their time in it, and their ``fit_seconds`` is 0.
     """
     for group in same_fit(list(experiments)):
         splits = make_splits(group[-1], dataset)
-        for number, split in enumerate(splits):
-            todo = [experiment for experiment in group if (experiment.key, split.name) not in done]
-            if todo:
-                yield from _run_split(todo, split, X, provenance)
+        todo = [split for split in splits if any((experiment.key, split.name) not in done for experiment in group)]
+        ready = len(splits) - len(todo)
+        for split, points, fit_seconds, score_seconds in _score(group[-1], todo, X):
+            for params, scores, nearest in points:
+                for experiment in group:
+                    asked = all(experiment.detector_params[name] == value for name, value in params.items())
+                    if asked and (experiment.key, split.name) not in done:
+                        yield _result(experiment, split, scores, nearest, fit_seconds, score_seconds, provenance)
+            ready += 1
             if progress:
-                progress(f"{group[-1].detector} on {dataset.name}, {group[-1].normalize}", number + 1, len(splits))
+                progress(f"{group[-1].detector} on {dataset.name}, {group[-1].normalize}", ready, len(splits))
 
 
-def _run_split(experiments: Sequence[Experiment], split: Split, X: Rows, provenance: Mapping[str, Any]) -> Iterator[Result]:
-    """Score one split for all cells of one path, with one fit of the last, which has the largest values."""
-    detector = make_detector(experiments[-1])
+def _score(experiment: Experiment, splits: Sequence[Split], X: Rows) -> Iterator[Scored]:
+    """Score splits with the detector of an experiment, those that share rows together."""
+    for together in share_rows(splits):
+        detector: Any = make_detector(experiment)
+        if len(together) > 1 and hasattr(detector, "score_subsets"):
+            rows = np.unique(np.concatenate([split.train for split in together]))
+            started = time.perf_counter()
+            subsets = [np.searchsorted(rows, split.train) for split in together]
+            found = detector.score_subsets(X[rows], subsets, X[together[0].test])
+            seconds = (time.perf_counter() - started) / len(together)
+            for split, points in zip(together, found, strict=True):
+                yield Scored(split, points, 0.0, seconds)
+        else:
+            yield from (_score_alone(make_detector(experiment), split, X) for split in together)
+
+
+def _score_alone(detector: Any, split: Split, X: Rows) -> Scored:
     started = time.perf_counter()
     detector.fit(X[split.train])
     fitted = time.perf_counter()
-    points = _points(detector, experiments, X[split.test])
-    scored = time.perf_counter()
-    for experiment, scores, nearest in points:
-        yield Result(
-            experiment=experiment,
-            split=split.name,
-            class_name=split.class_name,
-            x=split.x,
-            draw=split.draw,
-            metrics=split_metrics(split.is_anomaly, scores),
-            scores=np.asarray(scores, dtype=np.float32),
-            rows=split.test,
-            is_anomaly=split.is_anomaly,
-            nearest=None if nearest is None else split.train[nearest[:, :KEPT_NEAREST]],
-            n_train=len(split.train),
-            n_test=len(split.test),
-            fit_seconds=fitted - started,
-            score_seconds=scored - fitted,
-            provenance=provenance,
-        )
+    has_path = hasattr(detector, "score_path")
+    rows = X[split.test]
+    points: list[Point] = list(detector.score_path(rows)) if has_path else [({}, detector.anomaly_score(rows), None)]
+    return Scored(split, points, fitted - started, time.perf_counter() - fitted)
 
 
-def _points(detector: Any, experiments: Sequence[Experiment], X: np.ndarray) -> list[Point]:
-    """Each cell's scores: from the detector's path where it has one, else from its only point."""
-    if not hasattr(detector, "score_path"):
-        return [(experiment, detector.anomaly_score(X), None) for experiment in experiments]
-    points = []
-    for params, scores, nearest in detector.score_path(X):
-        for experiment in experiments:
-            if all(experiment.detector_params[name] == value for name, value in params.items()):
-                points.append((experiment, scores, nearest))
-    return points
+def share_rows(splits: Sequence[Split]) -> list[list[Split]]:
+    """Group neighbouring splits that score the same rows and train on much the same.
+
+    Much the same is: of the same class, or with at least half of the training rows in the group already. Together they are then
+    searched in less time than apart. Groups of images share nothing.
+    """
+    groups: list[list[Split]] = []
+    rows = np.empty(0, np.int64)
+    for split in splits:
+        last = groups[-1][-1] if groups and len(groups[-1]) < TOGETHER else None
+        if (
+            last is not None
+            and last.train.ndim == split.train.ndim == 1
+            and np.array_equal(last.test, split.test)
+            and (last.class_name == split.class_name or np.isin(split.train, rows).mean() >= 0.5)
+        ):
+            groups[-1].append(split)
+            rows = np.union1d(rows, split.train)
+        else:
+            groups.append([split])
+            rows = split.train
+    return groups
+
+
+def _result(
+    experiment: Experiment,
+    split: Split,
+    scores: np.ndarray,
+    nearest: np.ndarray | None,
+    fit_seconds: float,
+    score_seconds: float,
+    provenance: Mapping[str, Any],
+) -> Result:
+    return Result(
+        experiment=experiment,
+        split=split.name,
+        class_name=split.class_name,
+        x=split.x,
+        draw=split.draw,
+        metrics=split_metrics(split.is_anomaly, scores),
+        scores=np.asarray(scores, dtype=np.float32),
+        rows=split.test,
+        is_anomaly=split.is_anomaly,
+        nearest=None if nearest is None else split.train[nearest[:, :KEPT_NEAREST]],
+        n_train=len(split.train),
+        n_test=len(split.test),
+        fit_seconds=fit_seconds,
+        score_seconds=score_seconds,
+        provenance=provenance,
+    )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
-from dn2.neighbors import Bank, check_k
+from dn2.neighbors import Bank, check_index, check_k
 
 NAMED = 10  # nearest training rows that `DN2.score_path` names
+
+Point = tuple[dict[str, Any], np.ndarray, np.ndarray]
+"""Parameters, scores, and the nearest training rows."""
 
 
 class DN2:
@@ -20,19 +24,23 @@ class DN2:
     ``score(x) = 1/k * sum over the k nearest training rows y of |x - y|^2``: higher is more anomalous. The rows are meant to be
     features of a pretrained network. The paper averages distances; its authors' code squares them, and so does this.
 
-    Source: Bergman, Cohen and Hoshen, "Deep Nearest Neighbor Anomaly Detection", arXiv 2002.10445, section 3.
+    Source: Bergman, Cohen and Hoshen, "Deep Nearest Neighbor Anomaly Detection", arXiv 2002.10445, section 3 (clean: Fig. 5).
 
     Parameters
     ----------
     k : int, default 2
-        How many neighbours, at least 1 and at most the number of training rows. Checked by `fit`.
+        How many neighbours, at least 1 and at most the number of training rows that are kept. Checked by `fit`.
     index : {"exact", "flat"}, default "exact"
         How they are found: see `dn2.neighbors.nearest`.
+    clean : float, default 0
+        The share of training rows, in [0, 1), to drop because they may be anomalies: see `normal_rows`. The paper drops 0.5.
 
     Attributes
     ----------
-    bank_ : ndarray of shape (n, d), float32
-        The training rows, copied: changing the array that was given to `fit` changes no score.
+    bank_ : ndarray of shape (n_kept, d), float32
+        The training rows that are kept, copied: changing the array that was given to `fit` changes no score.
+    kept_ : ndarray of shape (n_kept,), int64
+        Which of the rows given to `fit` they are, ascending.
 
     Examples
     --------
@@ -41,16 +49,21 @@ class DN2:
     array([ 0.5, 19. ], dtype=float32)
     """
 
-    def __init__(self, k: int = 2, index: str = "exact") -> None:
+    def __init__(self, k: int = 2, index: str = "exact", clean: float = 0.0) -> None:
         self.k = k
         self.index = index
+        self.clean = clean
 
     def check_rows(self, n: int) -> None:
-        """Raise ValueError if k is no whole number of at least 1 or n training rows are too few for it."""
+        """Raise ValueError if a parameter is out of range, or n training rows leave too few for k neighbours."""
         check_k(self.k)
-        if n < self.k:
-            remedy = "lower k or train on more images."
-            raise ValueError(f"DN2(k={self.k}) needs at least {self.k} training rows, got {n}: {remedy}")
+        check_index(self.index)
+        if isinstance(self.clean, bool | str) or not 0 <= self.clean < 1:
+            raise ValueError(f"clean must be a share of the training rows in [0, 1), got {self.clean!r}")
+        left = n - n_dropped(n, self.clean)
+        if left < self.k:
+            after = f" after clean={self.clean:g}, got {left} of {n}" if self.clean else f", got {n}"
+            raise ValueError(f"DN2(k={self.k}) needs at least {self.k} training rows{after}: lower k or train on more images.")
 
     def fit(
         self,
@@ -59,7 +72,7 @@ class DN2:
         monitor: Callable[..., None] | None = None,  # noqa: ARG002 - there is no loss to report
         checkpoint: Path | None = None,  # noqa: ARG002 - and nothing to continue from
     ) -> DN2:
-        """Keep the training rows. What an earlier fit learned is forgotten.
+        """Keep the training rows, or with ``clean`` the most normal of them. What an earlier fit learned is forgotten.
 
         Parameters
         ----------
@@ -71,11 +84,15 @@ class DN2:
         Raises
         ------
         ValueError
-            If k is not a whole number of at least 1, X is not a finite matrix or has fewer rows than k, or the index is unknown.
+            If k is not a whole number of at least 1, ``clean`` is outside [0, 1), the index is unknown, X is no finite matrix,
+            or fewer than k of its rows are kept.
         """
-        rows = _float32(X)
-        self.check_rows(len(rows) if rows.ndim else 0)
-        self._neighbours = Bank(rows, index=self.index)
+        rows = as_float32(X)
+        n = len(rows) if rows.ndim else 0
+        self.check_rows(n)
+        bank = Bank(rows, index=self.index)
+        (self.kept_,) = self._keep(bank, [np.arange(n)])
+        self._neighbours = bank if len(self.kept_) == n else Bank(bank.rows[self.kept_], index=self.index)
         self.bank_ = self._neighbours.rows
         return self
 
@@ -98,12 +115,13 @@ class DN2:
         ValueError
             If X is not a finite matrix as wide as the training rows.
         """
-        return self._search(X)[0][:, -1].copy()
+        distances, _ = self._search(X)
+        return _mean_path(distances)[:, -1].copy()
 
-    def score_path(self, X: np.ndarray) -> Iterator[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
-        """Score rows for every number of neighbours from 1 to k with a single search.
+    def score_path(self, X: np.ndarray) -> Iterator[Point]:
+        """Score rows for every number of neighbours from 1 to k with a single search; with ``clean`` for k alone.
 
-        Parameters and errors are those of `anomaly_score`.
+        What is dropped depends on k, so each k would need a fit of its own. Parameters and errors are those of `anomaly_score`.
 
         Yields
         ------
@@ -114,20 +132,99 @@ class DN2:
         nearest : ndarray of shape (n, min(j, 10)), int64
             Which training rows are nearest, the nearest first.
         """
-        scores, rows = self._search(X)
-        for j in range(1, self.k + 1):
-            yield {"k": j}, scores[:, j - 1].copy(), rows[:, : min(j, NAMED)].copy()
+        distances, rows = self._search(X)
+        yield from self._points(distances, self.kept_[rows])
+
+    def score_subsets(self, bank: np.ndarray, subsets: Sequence[np.ndarray], X: np.ndarray) -> Iterator[list[Point]]:
+        """Fit to each of several training sets that share rows and score the same rows each time, over one block of distances.
+
+        The work is done when this returns; no fit is kept.
+
+        Parameters
+        ----------
+        bank : ndarray of shape (m, d)
+            All training rows.
+        subsets : sequence of ndarray of int64
+            For each training set its rows of the bank, ascending.
+        X : ndarray of shape (n, d)
+
+        Returns
+        -------
+        iterator of list of (params, scores, nearest)
+            For each subset what ``fit(bank[subset]).score_path(X)`` yields, with the exact index to the last bit.
+
+        Raises
+        ------
+        ValueError
+            As for `fit` and `anomaly_score`.
+        """
+        for subset in subsets:
+            self.check_rows(len(subset))
+        neighbours = Bank(as_float32(bank), index=self.index)
+        kept = self._keep(neighbours, subsets)
+        found = neighbours.nearest_in([subset[k] for subset, k in zip(subsets, kept, strict=True)], as_float32(X), self.k)
+        return (list(self._points(distances, k[rows])) for k, (distances, rows) in zip(kept, found, strict=True))
+
+    def _keep(self, bank: Bank, subsets: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Which places of each subset are kept."""
+        kept = [np.arange(len(subset)) for subset in subsets]
+        cleaned = [i for i, subset in enumerate(subsets) if n_dropped(len(subset), self.clean)]
+        if cleaned:
+            found = bank.nearest_in([subsets[i] for i in cleaned], bank.rows, self.k, exclude_self=True)
+            for i, (distances, _) in zip(cleaned, found, strict=True):
+                kept[i] = normal_rows(_mean_path(distances)[:, -1], self.clean)
+        return kept
 
     def _search(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Scores for 1 to k neighbours, and the neighbours: two arrays of shape (n, k)."""
         if not hasattr(self, "_neighbours"):
             raise NotFittedError("DN2 has no training rows yet: call fit before scoring")
-        distances, rows = self._neighbours.nearest(_float32(X), self.k)
-        # one sum after the other, so that the mean over j does not depend on how many more neighbours were asked for
-        sums = np.cumsum(distances, axis=1, dtype=np.float64)
-        return (sums / np.arange(1, self.k + 1)).astype(np.float32), rows
+        return self._neighbours.nearest(as_float32(X), self.k)
+
+    def _points(self, distances: np.ndarray, rows: np.ndarray) -> Iterator[Point]:
+        scores = _mean_path(distances)
+        for j in range(self.k if self.clean else 1, self.k + 1):
+            yield {"k": j}, scores[:, j - 1], rows[:, : min(j, NAMED)].copy()
 
 
-def _float32(X: np.ndarray) -> np.ndarray:
+def normal_rows(distances: np.ndarray, clean: float) -> np.ndarray:
+    """Choose the training rows to keep, where some may be anomalies: all but the share with the largest kNN distances.
+
+    Parameters
+    ----------
+    distances : ndarray of shape (n,)
+        Each row's mean squared distance to its k nearest others in the training set.
+    clean : float
+        The share to drop, in [0, 1): ``floor(clean * n)`` rows. Of equally distant rows the last are dropped first.
+
+    Returns
+    -------
+    ndarray of int64
+        Ascending.
+
+    Examples
+    --------
+    >>> normal_rows(np.array([1.0, 9.0, 4.0, 4.0]), 0.5)
+    array([0, 2])
+    """
+    order = np.argsort(distances, kind="stable")
+    return np.sort(order[: len(order) - n_dropped(len(order), clean)])
+
+
+def n_dropped(n: int, clean: float) -> int:
+    """``floor(clean * n)``, as the decimals mean it: 0.29 of 100 rows are 29, though 0.29 * 100 is 28.999999999999996."""
+    return math.floor(round(clean * n, 6))
+
+
+def _mean_path(distances: np.ndarray) -> np.ndarray:
+    """Mean over the first 1 to k columns: (n, k) float32.
+
+    One sum after the other, so that the mean over j does not depend on how many more neighbours were asked for.
+    """
+    sums = np.cumsum(distances, axis=1, dtype=np.float64)
+    return (sums / np.arange(1, distances.shape[1] + 1)).astype(np.float32)
+
+
+def as_float32(X: np.ndarray) -> np.ndarray:
+    """Take rows as float32, without a copy where they are."""
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and the search refuses it
         return np.asarray(X).astype(np.float32, copy=False)

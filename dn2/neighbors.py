@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -72,30 +72,70 @@ class Bank:
     """
 
     def __init__(self, rows: np.ndarray, *, index: str = "exact", device: str | None = None) -> None:
-        if index not in INDEXES:
-            near = difflib.get_close_matches(str(index), INDEXES, n=1) or list(INDEXES)[:1]
-            raise ValueError(f"index {index!r} is unknown: did you mean {near[0]!r}? there are {', '.join(INDEXES)}")
-        checked = _matrix(rows, "bank")
+        check_index(index)
+        checked = check_matrix(rows, "bank")
         self.rows = np.array(checked, dtype=precision(checked), order="C", subok=False)
         self._index = INDEXES[index](self.rows, device)
 
     def nearest(self, queries: np.ndarray, k: int, *, exclude_self: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Find each query's k nearest rows: see `nearest`."""
-        n, width = self.rows.shape
+        return self._search([None], queries, k, exclude_self)[0]
+
+    def nearest_in(
+        self, subsets: Sequence[np.ndarray], queries: np.ndarray, k: int, *, exclude_self: bool = False
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Search several subsets of the rows, for little more than the time of one search.
+
+        Parameters
+        ----------
+        subsets : sequence of ndarray of int64
+            Row numbers of the bank, each subset's ascending.
+        queries : ndarray of shape (n, d)
+        k : int
+        exclude_self : bool, default False
+            ``queries`` is the bank itself: each subset's own rows are its queries, and none is its own neighbour.
+
+        Returns
+        -------
+        list of (distances, rows)
+            For each subset what ``Bank(bank.rows[subset])`` answers, to the last bit: ``rows`` are places in the subset.
+
+        Raises
+        ------
+        ValueError
+            As for `nearest`, or if a subset's row numbers do not ascend within the bank.
+        """
+        for subset in subsets:
+            if len(subset) and not (subset[0] >= 0 and subset[-1] < len(self.rows) and (np.diff(subset) > 0).all()):
+                raise ValueError(f"a subset's row numbers must ascend from 0 to {len(self.rows) - 1}: sort them, each once")
+        return self._search(subsets, queries, k, exclude_self)
+
+    def _search(
+        self, subsets: Sequence[np.ndarray | None], queries: np.ndarray, k: int, exclude_self: bool
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        width = self.rows.shape[1]
         check_k(k)
+        n = min((len(self.rows) if subset is None else len(subset) for subset in subsets), default=len(self.rows))
         if k > n - exclude_self:
             needed = k + exclude_self
             own = ", the query's own included" if exclude_self else ""
             raise ValueError(f"nearest(k={k}) needs at least {needed} bank rows{own}, got {n}: lower k or give more rows")
-        queries = _matrix(queries, "queries")
+        queries = check_matrix(queries, "queries")
         if queries.shape[1] != width:
             raise ValueError(f"queries must be as wide as the bank's {width} columns, got {queries.shape[1]}: encode both alike")
         if exclude_self and not np.array_equal(queries, self.rows):
             raise ValueError("exclude_self=True needs the bank itself as queries, got other rows: pass the bank twice")
-        distances, rows = self._index.search(queries, int(k), exclude_self)
-        if not np.isfinite(distances).all():
+        answers = self._index.search(queries, int(k), exclude_self, subsets)
+        if not all(np.isfinite(distances).all() for distances, _ in answers):
             raise ValueError("squared distances must fit in float32, got one above 3.4e38: divide all rows by a constant")
-        return distances, rows
+        return answers
+
+
+def check_index(index: str) -> None:
+    """Raise ValueError unless INDEXES has it."""
+    if index not in INDEXES:
+        near = difflib.get_close_matches(str(index), INDEXES, n=1) or list(INDEXES)[:1]
+        raise ValueError(f"index {index!r} is unknown: did you mean {near[0]!r}? there are {', '.join(INDEXES)}")
 
 
 class _Flat:
@@ -104,11 +144,20 @@ class _Flat:
     def __init__(self, rows: np.ndarray, device: str | None) -> None:  # noqa: ARG002 - the wheel's faiss knows only the CPU
         import faiss
 
-        self._faiss = faiss
+        self._faiss, self.rows = faiss, rows
         self.index = faiss.IndexFlatL2(rows.shape[1])
         self.index.add(rows.astype(np.float32, copy=False))
 
-    def search(self, queries: np.ndarray, k: int, exclude_self: bool) -> tuple[np.ndarray, np.ndarray]:
+    def search(
+        self, queries: np.ndarray, k: int, exclude_self: bool, subsets: Sequence[np.ndarray | None]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        parts = [self if subset is None else _Flat(self.rows[subset], None) for subset in subsets]
+        return [
+            part._search_all(queries if subset is None or not exclude_self else queries[subset], k, exclude_self)
+            for part, subset in zip(parts, subsets, strict=True)
+        ]
+
+    def _search_all(self, queries: np.ndarray, k: int, exclude_self: bool) -> tuple[np.ndarray, np.ndarray]:
         before = self._faiss.omp_get_max_threads()
         self._faiss.omp_set_num_threads(cores())
         try:
@@ -131,7 +180,7 @@ def check_k(k: int) -> None:
         raise ValueError(f"k must be an integer of at least 1, got {k!r}")
 
 
-def _matrix(array: np.ndarray, name: str) -> np.ndarray:
+def check_matrix(array: np.ndarray, name: str) -> np.ndarray:
     """Check that the array is a finite matrix; it is read a piece at a time, as it may be a memory map."""
     array = np.asanyarray(array)
     if array.dtype.kind not in "biuf":

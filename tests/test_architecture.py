@@ -72,7 +72,7 @@ ALLOWED = {
 ONLY_IN = {
     "mlflow": {"benchmarks.tracking"},
     "matplotlib": {"benchmarks.figures"},
-    "faiss": {"dn2.neighbors"},
+    "faiss": {"dn2.neighbors", "dn2.kmeans"},
     "click": {"benchmarks.commands", "benchmarks.__main__"},
     "subprocess": {"benchmarks.fetch", "benchmarks.provenance", "benchmarks.tracking"},
     "urllib": {"benchmarks.fetch", "benchmarks.tracking"},

@@ -24,6 +24,12 @@ def test_score_is_the_mean_squared_distance_to_the_k_nearest(k, index):
     np.testing.assert_allclose(scores, distances[:, :k].mean(1), rtol=1e-6 if index == "exact" else 1e-4)
 
 
+def test_many_neighbours_are_added_in_float64():
+    train, test = rows(20_000, 3)[:, :2], TEST[:3, :2]
+    distances = ((test[:, None].astype(float) - train.astype(float)) ** 2).sum(2)
+    np.testing.assert_allclose(DN2(k=20_000).fit(train).anomaly_score(test), distances.mean(1), rtol=2e-7)
+
+
 @pytest.mark.parametrize("offset", [0.0, 1e3])
 def test_path_equals_each_k_to_the_last_bit_and_names_the_nearest_rows(offset):
     train, test = TRAIN + np.float32(offset), TEST + np.float32(offset)
@@ -36,10 +42,11 @@ def test_path_equals_each_k_to_the_last_bit_and_names_the_nearest_rows(offset):
 
 
 def test_points_of_a_path_do_not_share_memory():
-    (_, first, _), (_, second, _) = DN2().fit(TRAIN).score_path(TEST)
-    expected = second.copy()
-    first[:] = 0
-    np.testing.assert_array_equal(second, expected)
+    (_, *first), (_, *second) = DN2().fit(TRAIN).score_path(TEST)
+    for changed, kept in zip(first, second, strict=True):
+        expected = kept.copy()
+        changed[:] = 0
+        np.testing.assert_array_equal(kept, expected)
 
 
 def test_a_training_row_scores_zero_and_distance_scores_high():
@@ -60,7 +67,7 @@ def test_fit_keeps_its_own_float32_copy():
 
 def test_a_constructor_checks_nothing_and_a_refit_forgets():
     fitted = DN2(k=0, index="nonsense")
-    assert vars(fitted) == {"k": 0, "index": "nonsense"}
+    assert vars(fitted) == {"k": 0, "index": "nonsense", "clean": 0.0}
     fitted.k, fitted.index = 2, "exact"
     scores = fitted.fit(TRAIN[:30] + 1).fit(TRAIN).anomaly_score(TEST)
     np.testing.assert_array_equal(scores, DN2().fit(TRAIN).anomaly_score(TEST))
@@ -120,4 +127,4 @@ def test_scoring_refuses_what_does_not_fit_the_bank():
 
 
 def test_examples_in_the_docstrings():
-    assert doctest.testmod(detector) == (0, 2)
+    assert doctest.testmod(detector) == (0, 3)

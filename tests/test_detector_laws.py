@@ -21,12 +21,14 @@ def build(name, **params):
     return make_detector(replace(experiment, detector_params={**experiment.detector_params, **params}))
 
 
-def normal_rows(n=40, seed=0):
-    return np.random.default_rng(seed).normal(size=(n, WIDTH)).astype(np.float32)
+def normal_rows(name, n=40, seed=0):
+    """Single rows, or groups of three."""
+    shape = (n, 3, WIDTH) if DETECTORS[name].groups else (n, WIDTH)
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def anomalous_rows(n=40, seed=1):
-    return normal_rows(n, seed) + 4.0
+def anomalous_rows(name, n=40, seed=1):
+    return normal_rows(name, n, seed) + 4.0
 
 
 def constructors_only_store(name):
@@ -38,24 +40,24 @@ def constructors_only_store(name):
 
 
 def defaults_in_the_table_are_the_class_defaults(name):
-    defaults = {key: p.default for key, p in inspect.signature(type(build(name))).parameters.items()}
+    defaults = {key: p.default for key, p in inspect.signature(type(build(name))).parameters.items() if key != "seed"}
     assert dict(DETECTORS[name].defaults) == defaults
 
 
 def scores_are_finite_one_a_row_and_many_valued(name):
-    scores = build(name).fit(normal_rows()).anomaly_score(normal_rows(30, 2))
+    scores = build(name).fit(normal_rows(name)).anomaly_score(normal_rows(name, 30, 2))
     assert scores.shape == (30,)
     assert np.isfinite(scores).all()
     assert len(np.unique(scores)) > 20
 
 
 def easy_anomalies_score_higher(name):
-    detector = build(name).fit(normal_rows())
-    assert detector.anomaly_score(anomalous_rows()).min() > detector.anomaly_score(normal_rows(40, 2)).max()
+    detector = build(name).fit(normal_rows(name))
+    assert detector.anomaly_score(anomalous_rows(name)).min() > detector.anomaly_score(normal_rows(name, 40, 2)).max()
 
 
 def other_rows_do_not_matter(name):
-    detector, X = build(name).fit(normal_rows()), normal_rows(30, 2)
+    detector, X = build(name).fit(normal_rows(name)), normal_rows(name, 30, 2)
     scores, order = detector.anomaly_score(X), np.random.default_rng(3).permutation(30)
     np.testing.assert_array_equal(detector.anomaly_score(X[order]), scores[order])
     np.testing.assert_array_equal(np.concatenate([detector.anomaly_score(X[i : i + 7]) for i in range(0, 30, 7)]), scores)
@@ -63,7 +65,7 @@ def other_rows_do_not_matter(name):
 
 def same_seed_same_scores_and_no_global_state_touched(name):
     numpy_state, torch_state, threads = np.random.get_state()[1].copy(), torch.get_rng_state(), torch.get_num_threads()
-    first, second = (build(name).fit(normal_rows()).anomaly_score(normal_rows(30, 2)) for _ in range(2))
+    first, second = (build(name).fit(normal_rows(name)).anomaly_score(normal_rows(name, 30, 2)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)
     assert torch.equal(torch.get_rng_state(), torch_state)
@@ -71,48 +73,71 @@ def same_seed_same_scores_and_no_global_state_touched(name):
 
 
 def refitting_forgets(name):
-    X = normal_rows(30, 2)
-    fresh = build(name).fit(normal_rows()).anomaly_score(X)
-    np.testing.assert_array_equal(build(name).fit(anomalous_rows()).fit(normal_rows()).anomaly_score(X), fresh)
+    X = normal_rows(name, 30, 2)
+    fresh = build(name).fit(normal_rows(name)).anomaly_score(X)
+    np.testing.assert_array_equal(build(name).fit(anomalous_rows(name)).fit(normal_rows(name)).anomaly_score(X), fresh)
 
 
 def inputs_are_not_modified(name):
-    train, test = normal_rows(), normal_rows(30, 2)
+    train, test = normal_rows(name), normal_rows(name, 30, 2)
     build(name).fit(train).anomaly_score(test)
-    np.testing.assert_array_equal(train, normal_rows())
-    np.testing.assert_array_equal(test, normal_rows(30, 2))
+    np.testing.assert_array_equal(train, normal_rows(name))
+    np.testing.assert_array_equal(test, normal_rows(name, 30, 2))
 
 
 def early_use_raises(name):
     with pytest.raises(NotFittedError, match="fit"):
-        build(name).anomaly_score(normal_rows())
+        build(name).anomaly_score(normal_rows(name))
 
 
 def bad_input_raises(name):
-    spoilt = normal_rows()
-    spoilt[3, 3] = np.nan
+    spoilt = normal_rows(name)
+    spoilt[3, 2] = np.nan
     with pytest.raises(ValueError, match=r"(?i)nan|finite"):
         build(name).fit(spoilt)
-    detector = build(name).fit(normal_rows())
+    detector = build(name).fit(normal_rows(name))
     with pytest.raises(ValueError, match=r"(?i)nan|finite"):
         detector.anomaly_score(spoilt)
     with pytest.raises(ValueError, match=r"15|16"):
-        detector.anomaly_score(normal_rows()[:, :-1])
+        detector.anomaly_score(normal_rows(name)[..., :-1])
     with pytest.raises(ValueError, match=r"got 0|empty"):
-        build(name).fit(normal_rows()[:0])
+        build(name).fit(normal_rows(name)[:0])
 
 
 def a_path_agrees_with_its_points(name):
     entry = DETECTORS[name]
     if not entry.path:
         return
-    X = normal_rows(30, 2)
-    points = list(build(name, k=5).fit(normal_rows()).score_path(X))
+    X = normal_rows(name, 30, 2)
+    points = list(build(name, k=5).fit(normal_rows(name)).score_path(X))
     assert len(points) == 5
     for params, scores, nearest in points:
         assert set(params) == set(entry.path)
-        np.testing.assert_array_equal(build(name, **params).fit(normal_rows()).anomaly_score(X), scores)
+        np.testing.assert_array_equal(build(name, **params).fit(normal_rows(name)).anomaly_score(X), scores)
         assert nearest is None or (nearest.shape[0] == 30 and nearest.max() < 40)
+
+
+def subsets_agree_with_fits(name):
+    if not hasattr(build(name), "score_subsets"):
+        return
+    bank, X, generator = normal_rows(name, 60), normal_rows(name, 30, 2), np.random.default_rng(4)
+    subsets = [np.arange(60), np.arange(5), *(np.sort(generator.choice(60, n, replace=False)) for n in (12, 40, 40))]
+    found = list(build(name, k=5).score_subsets(bank, subsets, X))
+    assert len(found) == len(subsets)
+    for subset, points in zip(subsets, found, strict=True):
+        for point, expected in zip(points, build(name, k=5).fit(bank[subset]).score_path(X), strict=True):
+            assert point[0] == expected[0]
+            np.testing.assert_array_equal(point[1], expected[1])
+            np.testing.assert_array_equal(point[2], expected[2])
+
+
+def too_few_rows_are_known_before_the_fit(name):
+    detector, n = build(name), max(DETECTORS[name].toy.values())
+    detector.check_rows(n)
+    detector.fit(normal_rows(name, n))
+    for check in (lambda: detector.check_rows(n - 1), lambda: detector.fit(normal_rows(name, n - 1))):
+        with pytest.raises(ValueError, match=f"needs at least {n} training .*got {n - 1}: lower"):
+            check()
 
 
 LAWS = [
@@ -127,6 +152,8 @@ LAWS = [
     early_use_raises,
     bad_input_raises,
     a_path_agrees_with_its_points,
+    subsets_agree_with_fits,
+    too_few_rows_are_known_before_the_fit,
 ]
 
 

@@ -115,9 +115,24 @@ def test_depends_on_no_batch_order_block_or_thread_to_the_last_bit(name, monkeyp
 
 def test_squares_that_overflow_float32_hide_no_near_row():
     side = 3e18 * (-1.0) ** np.arange(120)[:, None]
-    assert_exact(
-        (1e16 * gauss(23, 40, 64) + side[:40]).astype(np.float32), (1e16 * gauss(24, 120, 64) + side).astype(np.float32), 3
-    )
+    queries, bank = ((1e16 * gauss(seed, n, 64) + side[:n]).astype(np.float32) for seed, n in ((23, 40), (24, 120)))
+    assert_exact(queries, bank, 3)
+    assert_exact(bank, bank, 3, exclude_self=True)
+
+
+@pytest.mark.parametrize("name", ["raw", "normalised", "near duplicates", "wide"])
+def test_the_worst_rounding_of_the_product_changes_no_answer(name, monkeypatch):
+    """A sum of d float32 products may be off by d / 2**24 of the two lengths' product, in either direction."""
+    queries, bank = CASES[name]
+
+    def worst(ours, theirs, out):
+        lengths = ours[:, :-1].double().norm(dim=1)[:, None] * theirs[:-1].double().norm(dim=0)
+        signs = torch.rand(out.shape, generator=torch.Generator().manual_seed(0)).round() * 2 - 1
+        out.copy_(ours.double() @ theirs.double() + signs * 0.9 * bank.shape[1] / 2**24 * lengths)
+
+    monkeypatch.setattr(torch, "mm", worst)
+    assert_exact(queries, bank, 2)
+    assert_exact(queries, bank, 9)
 
 
 def test_several_blocks_and_own_rows_in_each():
@@ -138,7 +153,8 @@ def test_equal_distances_come_lowest_row_first():
 def test_few_rows_are_measured_again():
     """Speed rests on it: the error bound is tight, and the mean is subtracted, so that an offset leaves it tight."""
     queries, bank = (gauss(seed, n, 256).astype(np.float32) + np.float32(1e4) for seed, n in ((31, 200), (32, 2000)))
-    marks = Bank(bank)._index._candidates(queries, 5, None, torch.empty(200, 2000))
+    product = torch.empty(200, 2000)
+    marks = exact._candidates(product, Bank(bank)._index._multiply(queries, product), 5, None)
     assert 5 * 200 <= marks.sum() < 6 * 200
 
 

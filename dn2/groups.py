@@ -1,0 +1,120 @@
+"""GroupDN2: a set of images is as anomalous as its pooled features are far from those of normal sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import NotFittedError
+
+from dn2.detector import DN2
+
+
+def mean(X: np.ndarray) -> np.ndarray:
+    """Average the members, (n, size, d) -> (n, d): what the paper proposes."""
+    return X.mean(axis=1, dtype=np.float64)
+
+
+def largest(X: np.ndarray) -> np.ndarray:
+    """Take each coordinate's largest value, (n, size, d) -> (n, d)."""
+    return X.max(axis=1)
+
+
+def concat(X: np.ndarray) -> np.ndarray:
+    """Put the members side by side, (n, size, d) -> (n, size * d): the only pool that depends on their order."""
+    return X.reshape(len(X), -1)
+
+
+POOLS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"mean": mean, "max": largest, "concat": concat}
+
+
+class GroupDN2:
+    """Pool each set's features into one vector, then score by `DN2`.
+
+    Source: arXiv 2002.10445, Fig. 4 (groups of images).
+
+    Parameters
+    ----------
+    k : int, default 2
+        How many nearest training sets.
+    pool : {"mean", "max", "concat"}, default "mean"
+
+    Examples
+    --------
+    >>> train = np.array([[[0.0], [4.0]], [[4.0], [0.0]], [[1.0], [3.0]]])
+    >>> GroupDN2(k=1).fit(train).anomaly_score(np.array([[[2.0], [2.0]], [[4.0], [4.0]]]))
+    array([0., 4.], dtype=float32)
+    """
+
+    def __init__(self, k: int = 2, pool: str = "mean") -> None:
+        self.k = k
+        self.pool = pool
+
+    def check_rows(self, n: int) -> None:
+        """Raise ValueError if a parameter is out of range or n training sets are too few for k neighbours."""
+        if self.pool not in POOLS:
+            raise ValueError(f"pool {self.pool!r} is unknown: there are {', '.join(POOLS)}")
+        DN2(self.k).check_rows(n)
+
+    def fit(
+        self,
+        X: np.ndarray,
+        *,
+        monitor: Callable[..., None] | None = None,  # noqa: ARG002 - there is no loss to report
+        checkpoint: Path | None = None,  # noqa: ARG002 - and nothing to continue from
+    ) -> GroupDN2:
+        """Keep the pooled training sets. What an earlier fit learned is forgotten.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, size, d)
+            Normal sets, finite.
+        monitor, checkpoint
+            Every detector takes them; nothing is trained.
+
+        Raises
+        ------
+        ValueError
+            If the pool is unknown, k is not a whole number from 1 to n, or X is no finite array of sets.
+        """
+        self.check_rows(len(X))
+        self._dn2 = DN2(self.k).fit(self._pooled(X))
+        return self
+
+    def anomaly_score(self, X: np.ndarray) -> np.ndarray:
+        """Score sets: higher is more anomalous.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, size, d)
+
+        Returns
+        -------
+        scores : ndarray of shape (n,), float32
+            Squared distances of pooled features; no set's score depends on the others.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        ValueError
+            If X is no finite array of sets, or their pooled features are not as wide as those of the training sets.
+        """
+        return self._fitted().anomaly_score(self._pooled(X))
+
+    def score_path(self, X: np.ndarray) -> Iterator[tuple[dict[str, Any], np.ndarray, None]]:
+        """Score sets for every number of neighbours from 1 to k with a single search: ``({"k": j}, scores, None)``."""
+        for params, scores, _ in self._fitted().score_path(self._pooled(X)):
+            yield params, scores, None
+
+    def _fitted(self) -> DN2:
+        if not hasattr(self, "_dn2"):
+            raise NotFittedError("GroupDN2 has no training sets yet: call fit before scoring")
+        return self._dn2
+
+    def _pooled(self, X: np.ndarray) -> np.ndarray:
+        if X.ndim != 3 or 0 in X.shape:
+            raise ValueError(f"GroupDN2 takes sets (n, size, d), none of them 0, got shape {X.shape}: use DN2 for single images")
+        return POOLS[self.pool](X)

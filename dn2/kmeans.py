@@ -1,0 +1,132 @@
+"""KMeansDN2: DN2 with a few cluster centres in the place of the training rows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from sklearn.exceptions import NotFittedError
+
+from dn2.detector import DN2, as_float32
+from dn2.neighbors import check_k, check_matrix
+
+
+class KMeansDN2:
+    """Score a row by the mean squared distance to its k nearest of C cluster centres of the training rows.
+
+    Scoring costs C distances a row, whatever the number of training rows. The centres are those of faiss's k-means on one
+    thread, so that they depend on the rows and the seed alone. Where k exceeds C it is cut to C, with a warning.
+
+    Source: Reiss, Cohen, Bergman and Hoshen, "PANDA", arXiv 2010.05903; the rule for k is this project's.
+
+    Parameters
+    ----------
+    k : int, default 2
+    centres : int, default 10
+        C, at most the number of training rows.
+    seed : int, default 0
+        Decides which training rows the centres start from.
+
+    Attributes
+    ----------
+    centres_ : ndarray of shape (C, d), float32
+
+    Examples
+    --------
+    >>> train = np.array([[0.0, 0.0], [0.0, 2.0], [9.0, 0.0], [9.0, 2.0]])
+    >>> detector = KMeansDN2(k=1, centres=2).fit(train)
+    >>> sorted(detector.centres_.tolist())
+    [[0.0, 1.0], [9.0, 1.0]]
+    >>> detector.anomaly_score(np.array([[0.0, 0.0], [3.0, 1.0]]))
+    array([1., 9.], dtype=float32)
+    """
+
+    def __init__(self, k: int = 2, centres: int = 10, seed: int = 0) -> None:
+        self.k = k
+        self.centres = centres
+        self.seed = seed
+
+    def check_rows(self, n: int) -> None:
+        """Raise ValueError if a parameter is out of range or n training rows are too few for so many centres."""
+        check_k(self.k)
+        if isinstance(self.centres, bool) or not isinstance(self.centres, int | np.integer) or self.centres < 1:
+            raise ValueError(f"centres must be an integer of at least 1, got {self.centres!r}")
+        if n < self.centres:
+            remedy = "lower centres or train on more images."
+            raise ValueError(f"KMeansDN2(centres={self.centres}) needs at least {self.centres} training rows, got {n}: {remedy}")
+
+    def fit(
+        self,
+        X: np.ndarray,
+        *,
+        monitor: Callable[..., None] | None = None,  # noqa: ARG002 - k-means is over too soon to report
+        checkpoint: Path | None = None,  # noqa: ARG002 - and to be continued
+    ) -> KMeansDN2:
+        """Find the centres. What an earlier fit learned is forgotten.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, d)
+            Normal rows, finite.
+        monitor, checkpoint
+            Every detector takes them; neither is used.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range, X is not a finite matrix or has fewer rows than ``centres``.
+        """
+        self.check_rows(len(X))
+        rows = check_matrix(as_float32(X), "training rows")
+        if self.k > self.centres:
+            cut = f"KMeansDN2(k={self.k}, centres={self.centres}): there are fewer centres than k, which is cut to {self.centres}"
+            warnings.warn(cut, stacklevel=2)
+        self.centres_ = k_means(rows, self.centres, self.seed)
+        self._dn2 = DN2(min(self.k, self.centres)).fit(self.centres_)
+        return self
+
+    def anomaly_score(self, X: np.ndarray) -> np.ndarray:
+        """Score rows: higher is more anomalous.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, d)
+
+        Returns
+        -------
+        scores : ndarray of shape (n,), float32
+            Squared distances, at least 0; no row's score depends on the others.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        ValueError
+            If X is not a finite matrix as wide as the training rows.
+        """
+        if not hasattr(self, "_dn2"):
+            raise NotFittedError("KMeansDN2 has no centres yet: call fit before scoring")
+        return self._dn2.anomaly_score(X)
+
+
+def k_means(rows: np.ndarray, centres: int, seed: int) -> np.ndarray:
+    """Centres of faiss's k-means, 25 iterations, on all rows and one thread: (centres, d) float32."""
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        found = faiss.Kmeans(
+            rows.shape[1],
+            centres,
+            niter=25,
+            seed=seed,
+            min_points_per_centroid=1,  # faiss prints a warning otherwise
+            max_points_per_centroid=len(rows),  # and takes only some of the rows
+        )
+        found.train(np.ascontiguousarray(rows))
+    finally:
+        faiss.omp_set_num_threads(before)
+    return np.array(found.centroids, dtype=np.float32).reshape(centres, rows.shape[1])
