@@ -321,6 +321,9 @@ def test_white_blood_cells_are_split_by_number_in_each_class(tmp_path, monkeypat
     set_counts(monkeypatch, "wbc", 237, 62, wbc.read(tmp_path).fingerprint)
     ours = load_dataset("wbc", home=tmp_path, root=tmp_path)
     check_wbc(ours, labels)
+    header, *lines = (tmp_path / wbc.LABELS).read_text().splitlines()
+    (tmp_path / wbc.LABELS).write_text("\n".join([header, *lines[::-1]]))
+    assert wbc.read(tmp_path).fingerprint == ours.fingerprint, "the number counts, not the line"
     assert np.array_equal(ours.images[0], picture(int(ours.images.paths[0].stem), ours.images[0].shape))
 
 
