@@ -166,7 +166,7 @@ def _readable(ticks: Mapping[float, str], axes: Axes) -> list[float]:
 
 def _new_figure(title: str, width_inches: float) -> tuple[Figure, Axes]:
     """Make a figure of one plot, light grid behind the data, drawn by Agg; the title is broken into lines that fit."""
-    wide = int(0.88 * (width_inches - 1) * CHARACTERS_PER_INCH)  # right of the axis; its letters are larger
+    wide = int(0.8 * (width_inches - 1) * CHARACTERS_PER_INCH)  # right of the axis; its letters are larger
     lines = [line for part in title.splitlines() for line in textwrap.wrap(part, wide)]
     figure = Figure(figsize=(width_inches, 3.8 + 0.2 * len(lines)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)

@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 from handmade_cells import CIFAR10, DN2, L2, class_cell, curve_cell
+from matplotlib.text import Text
 
 from benchmarks.contracts import Interval
 from benchmarks.figures import class_bars, curves
@@ -133,6 +134,7 @@ def test_families_of_encoders_are_lines_of_their_own_and_no_name_is_left_out():
     assert lines(axes)["efficientnet_lite*"][1] == pytest.approx([80, 80, 80])
     assert {tick.get_rotation() for tick in axes.get_xticklabels()} == {35}
     figure.canvas.draw()
+    assert axes.get_window_extent().height > 2.3 * figure.dpi, "inches are left for the plot"
     assert min(tick.get_window_extent().y0 for tick in axes.get_xticklabels()) > figure.legends[0].get_window_extent().y1
 
 
@@ -170,7 +172,7 @@ def test_images_over_a_decade_are_logarithmic_and_groups_are_whole():
 
 @pytest.mark.parametrize("count", [1, 2, 4, 7])
 def test_title_and_legend_fit_and_ticks_do_not_overlap(count):
-    long = DN2.with_params(**{f"parameter_{number}": "long_value" for number in range(9)})
+    long = DN2.with_params(**{f"p{number}": "some" for number in range(20)})
     small = replace(long, protocol="small_train")
     kinds = [replace(small, normalize=how).with_params(metric=letter * 20) for how in ("l2", "power") for letter in "abcd"]
     values = {float(x): [(0.9, 0.9), (0.8, 0.8)] for x in (*range(1, 60), 2500, 5000)}
@@ -180,7 +182,9 @@ def test_title_and_legend_fit_and_ticks_do_not_overlap(count):
         figure.canvas.draw()
         (axes,) = figure.axes
         assert len(legend(figure)) == count + (figure is bars)
-        for text in (axes.title, axes.yaxis.label, *figure.legends):
+        (title,) = (text for text in axes.findobj(Text) if text.get_text().startswith("ROCAUC o"))
+        assert title.get_text().count("\n") >= 2
+        for text in (title, axes.yaxis.label, *figure.legends):
             box = text.get_window_extent()
             assert box.x0 >= 0
             assert box.x1 <= figure.bbox.x1

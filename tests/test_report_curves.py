@@ -98,6 +98,13 @@ def test_a_curve_as_text():
     assert "One draw has none." in text
 
 
+def test_the_lower_lines_of_headers_stand_beside_each_other():
+    cells = [curve_cell(replace(SMALL, normalize=how).with_params(k=k), DRAWS) for how in ("power", "none") for k in (1, 2)]
+    text = text_of(result_table(cells))
+    assert line(text, "images") == ["images", "k=1", "k=2", "k=1", "k=2", "draws", "classes"]
+    assert text.splitlines()[3].split() == ["normalize=power,"] * 2 + ["normalize=none,"] * 2
+
+
 def test_images_have_thousands_and_groups_no_classes():
     assert line(text_of(result_table([curve_cell(SMALL, DRAWS)])), "5,000") == ["5,000", "92.50", "1", "2"]
     cells = [curve_cell(replace(GROUPS, variant=pool), {2.0: [(0.9,)], 10.0: [(0.8,)]}, ["all"]) for pool in ("mean", "max")]

@@ -96,9 +96,10 @@ def percent(fraction: float | None, *, decimals: int = 1, sign: bool = False) ->
 
 
 def stacked(label: str) -> str:
-    """Break a column's label into lines, so that a header is no wider than the numbers below it."""
-    words = label.replace("=", "= ")
-    return "\n".join(textwrap.wrap(words, len("99.9 [99.9, 99.9]") + 1, break_on_hyphens=False)).replace("= ", "=")
+    """Break a column's label into lines, no wider than the numbers below it; a long word breaks after its =."""
+    wide = len("99.9 [99.9, 99.9]") + 1
+    words = [word if len(word) <= wide else word.replace("=", "= ") for word in label.split()]
+    return "\n".join(textwrap.wrap(" ".join(words), wide, break_on_hyphens=False)).replace("= ", "=")
 
 
 def _grid(lines: Lines) -> RichTable:
