@@ -109,8 +109,6 @@ class _Search:
                 first, last = np.searchsorted(self.subset, (start, start + len(block)))
                 mine = self.subset[first:last] - start
                 block, values, error, start = block[mine], values[mine], error[mine], int(first)
-        if not len(block):
-            return
         marks = _candidates(values, error, self.k, start if self.exclude_self else None)
         step = max(1, PIECE // marks.shape[1])
         for first in range(0, len(block), step):

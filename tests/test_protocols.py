@@ -126,6 +126,15 @@ def test_small_train_counts_and_nests():
     assert len({tuple(splits[f"cat-n5-draw{d}"].train) for d in range(3)}) == 3
 
 
+def test_classes_of_one_size_are_drawn_apart():
+    labels, is_train = np.repeat(np.arange(4), 30), np.tile(np.arange(30) < 25, 4)
+    few = small_train(labels, is_train, CLASSES, n_train=(5,), draws=1)
+    assert len({tuple(split.train % 30) for split in few}) == 4
+    spoilt = list(contamination(labels, is_train, CLASSES, contamination=(0.2,), draws=1))
+    others = [np.setdiff1d(np.flatnonzero(is_train), np.flatnonzero(labels == number)) for number in range(4)]
+    assert len({tuple(np.flatnonzero(np.isin(rows, split.train))) for rows, split in zip(others, spoilt, strict=True)}) == 4
+
+
 def test_as_many_images_as_there_are_and_all_of_them_are_one_split():
     there = int(((LABELS == 0) & IS_TRAIN).sum())
     assert [split.name for split in splits_of("small_train", classes=("cat",), n_train=(there, "all"))] == [f"cat-n{there}-draw0"]
