@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import click
 
@@ -33,6 +34,7 @@ def run_main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     from dn2.encoders import MissingWeightsError
 
+    warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
     try:
         return main.main(arguments, prog_name="python -m benchmarks", standalone_mode=False) or 0
     except (KeyboardInterrupt, click.Abort):

@@ -47,6 +47,8 @@ class Workspace:
         A checkpoint to use in place of the one under ``home/weights``.
     engine, device : str or None
         How networks run; None chooses by the machine.
+    skip_corrupt : bool
+        Leave out image files that cannot be decoded, in place of stopping at the first.
     """
 
     home: Path
@@ -54,6 +56,7 @@ class Workspace:
     weights: Path | None = None
     engine: str | None = None
     device: str | None = None
+    skip_corrupt: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -10,11 +11,12 @@ from typing import Any
 from benchmarks.contracts import Dataset, Experiment, UsageError, Workspace
 from benchmarks.datasets import check_dataset
 from benchmarks.detectors import DETECTORS, detector_params, make_detector
-from benchmarks.inputs import encoder_names, input_identity
+from benchmarks.inputs import encoder_names
 from benchmarks.names import check_name
 from benchmarks.protocols import PROTOCOLS, make_splits
 from benchmarks.protocols import protocol_params as protocol_params_of
-from dn2.encoders import get_encoder
+from dn2.encoders import check_weights, get_encoder
+from dn2.engines import engine_class
 from dn2.normalize import NORMALIZATIONS
 
 
@@ -116,22 +118,49 @@ def check_encoders(name: str) -> None:
             raise UsageError(str(error)) from None
 
 
-def resolve(experiment: Experiment, dataset: Dataset, workspace: Workspace) -> Experiment:
-    """Write into a cell what its names stand for, so that its key changes when one of them changes its meaning.
+def check_early(experiments: Sequence[Experiment], workspace: Workspace) -> None:
+    """Check all that can be checked before data and weights are there: detectors' parameters, engine, a given weights file.
 
     Raises
     ------
     UsageError
-        If a weights file is not what the encoder needs.
-    MissingWeightsError
-        If an encoder's weights are not on this machine.
     """
     try:
-        identity = input_identity(experiment.input, workspace)
+        for experiment in experiments:
+            check_rows = getattr(make_detector(experiment), "check_rows", None)
+            if check_rows is not None:
+                check_rows(sys.maxsize)  # the data may have as many rows as it needs
+        if workspace.engine is not None or workspace.device is not None:
+            engine_class(workspace.engine, workspace.device)
+        if workspace.weights is not None and workspace.weights.is_file():
+            for name in {name for experiment in experiments for name in encoder_names(experiment.input)}:
+                check_weights(get_encoder(name), workspace.weights)
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def resolve(experiment: Experiment, dataset: Dataset, identity: Mapping[str, Any]) -> Experiment:
+    """Write into a cell what its names stand for, so that its key changes when one of them changes its meaning.
+
+    The classes are put into the data set's order, each once: the same cell has one key.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    dataset : Dataset
+    identity : mapping
+        From `benchmarks.inputs.input_identity`.
+
+    Raises
+    ------
+    UsageError
+        If the data set has no such class.
+    """
+    for name in experiment.classes:
+        check_name(name, dataset.class_names, "class")
+    classes = tuple(name for name in dataset.class_names if name in experiment.classes)
     versions = {"protocol": PROTOCOLS[experiment.protocol].version, "detector": DETECTORS[experiment.detector].version}
-    return replace(experiment, resolved={"data": dataset.fingerprint, "versions": versions, **identity})
+    return replace(experiment, classes=classes, resolved={"data": dataset.fingerprint, "versions": versions, **identity})
 
 
 def check(experiment: Experiment, dataset: Dataset) -> None:

@@ -63,24 +63,22 @@ def input_identity(name: str, workspace: Workspace) -> dict[str, Any]:
     Raises
     ------
     UsageError
-        If the input is not of the known form.
-    ValueError
-        If an encoder or engine is unknown, or a weights file is not what its encoder needs.
+        If the input is not of the known form, an encoder or engine is unknown, or a weights file is not what its encoder needs.
     MissingWeightsError
         If an encoder's weights are not on this machine.
     """
     from dn2 import encoders, engines, features
 
     digests = {}
-    for encoder_name in encoder_names(name):
-        encoder = encoders.get_encoder(encoder_name)
-        weights = encoders.find_weights(encoder, workspace.home / "weights", workspace.weights)
-        digests[encoder_name] = encoders.check_weights(encoder, weights)
-    return {
-        "weights": digests,
-        "preprocessing": features.PREPROCESSING,
-        "engine": engines.engine_class(workspace.engine, workspace.device),
-    }
+    try:
+        for encoder_name in encoder_names(name):
+            encoder = encoders.get_encoder(encoder_name)
+            weights = encoders.find_weights(encoder, workspace.home / "weights", workspace.weights)
+            digests[encoder_name] = encoders.check_weights(encoder, weights)
+        engine = engines.engine_class(workspace.engine, workspace.device)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return {"weights": digests, "preprocessing": features.PREPROCESSING, "engine": engine}
 
 
 def load_input(dataset: Dataset, name: str, normalize: str, workspace: Workspace, progress: Progress | None = None) -> Rows:
@@ -121,7 +119,9 @@ def feature_store(dataset: Dataset, encoder_name: str, workspace: Workspace) -> 
 
 def _features(dataset: Dataset, encoder_name: str, workspace: Workspace, progress: Progress | None) -> Any:
     store = feature_store(dataset, encoder_name, workspace)
-    if store.missing():
+    if not store.missing():
+        store.fill(lambda _: ())  # nothing but the manifest, which a kill may have left out
+    else:
         from dn2.encoders import find_weights, get_encoder
         from dn2.features import encode_batches, load_extractor
 

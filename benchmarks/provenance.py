@@ -14,11 +14,12 @@ PACKAGES = ("numpy", "torch", "torchvision", "timm", "openvino", "scikit-learn",
 def provenance() -> dict[str, str | int | bool]:
     """Commit and whether the checkout has changes beside it, versions, host, processor, cores.
 
-    The commit is "unknown" where the code does not run from a checkout.
+    The commit is "unknown" where the code does not run from its own checkout. A new file of code counts as a change.
     """
+    ours = Path(_git("rev-parse", "--show-toplevel") or "/") == Path(__file__).resolve().parent.parent
     return {
-        "commit": _git("rev-parse", "HEAD") or "unknown",
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "commit": _git("rev-parse", "HEAD") if ours else "unknown",
+        "dirty": bool(_git("status", "--porcelain", "--", "*.py")) if ours else True,
         "host": platform.node(),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,

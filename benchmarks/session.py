@@ -5,8 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,11 +25,12 @@ from benchmarks.contracts import (
 from benchmarks.datasets import load_dataset
 from benchmarks.detectors import DETECTORS, same_fit
 from benchmarks.experiments import check, resolve
-from benchmarks.inputs import Rows, load_input
+from benchmarks.inputs import Rows, input_identity, load_input
+from benchmarks.ledger import DEFINITIONS, Ledger
 from benchmarks.metrics import mean_rocauc
 from benchmarks.protocols import make_splits
 from benchmarks.provenance import provenance
-from benchmarks.report import result_table, result_tables
+from benchmarks.report import Table, result_tables
 from benchmarks.run import run
 from benchmarks.tracking import Tracker, TrackingError
 
@@ -47,6 +47,8 @@ class Outcome:
     ----------
     cells : list of Cell
         Finished, in the order they were asked for; ``run_id`` is empty where the tracking server could not be told.
+    tables : dict
+        Those cells beside the published numbers, by what they have in common.
     failures : dict
         What a cell is called -> why it failed.
     summary_run_id, experiment_id : str
@@ -56,6 +58,7 @@ class Outcome:
     """
 
     cells: list[Cell]
+    tables: dict[str, Table]
     failures: dict[str, Exception]
     summary_run_id: str
     experiment_id: str
@@ -98,27 +101,33 @@ def run_session(
     TrackingError
         If the store cannot be reached at the start.
     """
-    datasets = {name: load_dataset(name, home=workspace.home, root=workspace.root) for name in {e.dataset for e in experiments}}
-    cells = [resolve(experiment, datasets[experiment.dataset], workspace) for experiment in experiments]
+    datasets = {name: open_dataset(name, workspace, progress) for name in dict.fromkeys(e.dataset for e in experiments)}
+    identities = {name: input_identity(name, workspace) for name in dict.fromkeys(e.input for e in experiments)}
+    cells = [resolve(experiment, datasets[experiment.dataset], identities[experiment.input]) for experiment in experiments]
     for cell in cells:
         check(cell, datasets[cell.dataset])
     tracker.connect()
     tracker.mark_dead()
-    session = _Session(workspace, tracker, suite, force, progress, say, provenance())
-    summary_run_id = tracker.start_summary(suite, session.provenance)
+    made_with, disk = provenance(), Cells(workspace.home)
+    ledger = Ledger(tracker, disk, suite, force, made_with, say)
+    session = _Session(workspace, ledger, disk, force, progress, say, made_with)
     try:
         for group in _share_input(cells):
             session.run_group(group, datasets[group[0].dataset])
-        session.log_pending()
+        finished = [session.finished[cell.key] for cell in cells if cell.key in session.finished]
+        tables = result_tables(finished, DEFINITIONS)
+        skipped = [line for dataset in datasets.values() for line in dataset.skipped]
+        summary_run_id = ledger.close(tables, skipped, bool(session.failures))
     except BaseException as error:
-        status, reason = "FAILED" if isinstance(error, Exception) else "KILLED", str(error)
-        broken_off = [run_id for key, run_id in session.run_ids.items() if key not in session.finished]
-        for run_id in (summary_run_id, *broken_off):
-            session.try_to_log(partial(tracker.end, run_id, status, reason))
+        ledger.break_off("FAILED" if isinstance(error, Exception) else "KILLED", str(error))
         raise
-    finished = [session.finished[cell.key] for cell in cells if cell.key in session.finished]
-    session.try_to_log(lambda: _finish_summary(tracker, summary_run_id, finished, bool(session.failures)))
-    return Outcome(finished, session.failures, summary_run_id, tracker.experiment_id, session.tracking_error)
+    logged = [replace(cell, run_id=ledger.run_ids.get(cell.experiment.key, cell.run_id)) for cell in finished]
+    return Outcome(logged, tables, session.failures, summary_run_id, tracker.experiment_id, ledger.error)
+
+
+def open_dataset(name: str, workspace: Workspace, progress: Progress | None = None) -> Dataset:
+    """Open a data set where and how the workspace says."""
+    return load_dataset(name, home=workspace.home, root=workspace.root, skip_corrupt=workspace.skip_corrupt, progress=progress)
 
 
 def _share_input(cells: Sequence[Experiment]) -> list[list[Experiment]]:
@@ -134,20 +143,14 @@ class _Session:
     """One invocation: what every step needs, and what has come out so far."""
 
     workspace: Workspace
-    tracker: Tracker
-    suite: str
+    ledger: Ledger
+    disk: Cells
     force: bool
     progress: Progress | None
     say: Say
     provenance: Mapping[str, Any]
     finished: dict[str, Cell] = field(default_factory=dict)
     failures: dict[str, Exception] = field(default_factory=dict)
-    pending: list[tuple[Cell, Dataset, dict[str, float]]] = field(default_factory=list)
-    run_ids: dict[str, str] = field(default_factory=dict)
-    tracking_error: TrackingError | None = None
-
-    def __post_init__(self) -> None:
-        self.disk = Cells(self.workspace.home)
 
     def run_group(self, cells: Sequence[Experiment], dataset: Dataset) -> None:
         """Run cells that share an input; one that another process is at is waited for and then looked up."""
@@ -163,22 +166,20 @@ class _Session:
 
     def _look_up(self, cell: Experiment) -> bool:
         """Take a finished cell from the tracking store, if it is there."""
-        if self.force or self.tracking_error:
-            return False
-        run_id = self.tracker.find_finished(cell.key)
-        if run_id is not None:
-            self.finished[cell.key] = self.tracker.read_cell(cell, run_id)
-        return run_id is not None
+        found = self.ledger.find(cell)
+        if found is not None:
+            self.finished[cell.key] = found
+        return found is not None
 
     def _run_path(self, path: list[Experiment], dataset: Dataset, X: Rows | None) -> Rows | None:
-        """Run the cells that one fit serves, each split of which is on disk before the next begins; return the input."""
+        """Run the cells that one fit serves, each result of which is on disk the moment it is there; return the input."""
         names = [split.name for split in make_splits(path[-1], dataset)]
         results: dict[str, dict[str, Result]] = {}
         for cell in path:
             if self.force:
                 self.disk.discard(cell)
             results[cell.key] = self.disk.load(cell)
-            self.try_to_log(partial(self._start, cell, dataset))
+            self.ledger.start(cell, dataset)
         done = {(key, name) for key, of_cell in results.items() for name in of_cell}
         if not done.issuperset((cell.key, name) for cell in path for name in names):
             if X is None:
@@ -187,87 +188,37 @@ class _Session:
                 self.disk.save(result)
                 results[result.experiment.key][result.split] = result
         for cell in path:
-            self._finish(cell, [results[cell.key][name] for name in names], dataset, X)
+            of_cell = results.pop(cell.key)
+            self._finish(cell, tuple(of_cell[name] for name in names), dataset, X)
         return X
 
-    def _start(self, cell: Experiment, dataset: Dataset) -> None:
-        self.run_ids[cell.key] = self.tracker.start_cell(
-            cell,
-            suite=self.suite,
-            fingerprint=dataset.fingerprint,
-            provenance=self.provenance,
-            selection=DETECTORS[cell.detector].selection,
-            fresh=self.force,
-        )
-
-    def _finish(self, cell: Experiment, results: list[Result], dataset: Dataset, X: Rows | None) -> None:
-        """Log a cell of which every split is there, or put it by until the server answers."""
+    def _finish(self, cell: Experiment, results: tuple[Result, ...], dataset: Dataset, X: Rows | None) -> None:
+        """Have a cell logged of which every split is there, and keep what tables need of it: all scores are in MLflow."""
         mean = None
         if len({result.x for result in results}) == 1:
             mean = mean_rocauc([(result.rows, result.is_anomaly, result.scores) for result in results])
-        finished = Cell(cell, self.run_ids.get(cell.key, ""), DETECTORS[cell.detector].selection, tuple(results), mean)
-        extra = {"memory/peak_mb": _peak_megabytes()}
+        finished = Cell(cell, "", DETECTORS[cell.detector].selection, results, mean)
+        metrics = {"memory/peak_mb": _peak_megabytes(), "skipped_images": float(len(dataset.skipped))}
         if X is not None and X.images_per_second:
-            extra["throughput/images_per_second"] = X.images_per_second
-        self.finished[cell.key] = finished
-        self.pending.append((finished, dataset, extra))
-        self.log_pending()
-
-    def log_pending(self) -> None:
-        """Log what is finished and not yet logged; called again at the end, a server may have come back."""
-        for finished, dataset, extra in list(self.pending):
-            if self.try_to_log(partial(self._log, finished, dataset, extra)):
-                self.pending.remove((finished, dataset, extra))
-                self.disk.discard(finished.experiment)
-
-    def _log(self, finished: Cell, dataset: Dataset, extra: Mapping[str, float]) -> None:
-        key = finished.experiment.key
-        if key not in self.run_ids:
-            self._start(finished.experiment, dataset)
-        logged = Cell(finished.experiment, self.run_ids[key], finished.selection, finished.results, finished.mean)
-        labels = np.asarray(dataset.class_names)[dataset.labels]
-        self.tracker.finish_cell(
-            logged.run_id,
-            logged.results,
-            labels=labels,
-            mean=logged.mean,
-            selection=logged.selection,
-            metrics=extra,
-            figures={"rocauc.png": result_table([logged]).figure()},
-        )
-        self.finished[key] = logged
-
-    def try_to_log(self, logging: Callable[[], None]) -> bool:
-        """Tell the server; if it does not answer, remember why and go on: what is computed is on disk."""
-        try:
-            logging()
-        except TrackingError as error:
-            if self.tracking_error is None:
-                self.say(f"not logged for now: {error}")
-            self.tracking_error = error
-            return False
-        return True
+            metrics["throughput/images_per_second"] = X.images_per_second
+        self.ledger.finish(finished, dataset, metrics)
+        self.finished[cell.key] = replace(finished, results=tuple(map(without_scores, results)))
 
     def _fail(self, path: Iterable[Experiment], error: Exception) -> None:
         """End the runs of cells that failed; the others go on."""
         reason = str(error) if isinstance(error, KNOWN) else f"{type(error).__name__}: {error}"
         for cell in path:
-            if cell.key in self.finished:
-                continue
-            name = " ".join(f"{key}={value}" for key, value in cell.params.items())
-            self.failures[name] = error
-            self.say(f"failed: {name}: {reason}")
-            if cell.key in self.run_ids:
-                self.try_to_log(partial(self.tracker.end, self.run_ids[cell.key], "FAILED", reason))
+            if cell.key not in self.finished:
+                name = " ".join(f"{key}={value}" for key, value in cell.params.items())
+                self.failures[name] = error
+                self.say(f"failed: {name}: {reason}")
+                self.ledger.fail(cell, reason)
 
 
-def _finish_summary(tracker: Tracker, run_id: str, cells: Sequence[Cell], failed: bool) -> None:
-    """Log the tables of this invocation, one a data set and protocol, and end its summary run."""
-    texts, figures = {}, {}
-    for name, of_table in result_tables(cells).items():
-        texts[f"{name}.csv"] = of_table.to_csv()
-        figures[f"{name}.png"] = of_table.figure()
-    tracker.finish_summary(run_id, texts=texts, figures=figures, status="FAILED" if failed else "FINISHED")
+def without_scores(result: Result) -> Result:
+    """A result without its arrays, which a suite of many cells need not hold."""
+    nothing = np.empty(0)
+    return replace(result, scores=nothing, rows=nothing, is_anomaly=nothing, nearest=None)
 
 
 def _peak_megabytes() -> float:

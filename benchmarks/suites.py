@@ -50,7 +50,7 @@ SUITES: dict[str, Suite] = {
                 "datasets": BOTH,
                 "normalize": RAW_AND_L2,
                 "detectors": ("dn2_kmeans",),
-                "params": {"k": (1,), "centres": (1, 3, 5, 10)},
+                "params": {"centres": (1, 3, 5, 10)},
             },
         ),
     ),

@@ -159,7 +159,7 @@ def check_weights(encoder: Encoder, weights: Path) -> str:
     if not digest.startswith(encoder.sha256):
         raise ValueError(
             f"{weights} is not the weights file of {encoder.name}: its SHA-256 must begin with {encoder.sha256[:16]}, got "
-            f"{digest[:16]}; delete it and get {encoder.filename} again, or use --encoder timm:<name> for weights of your own"
+            f"{digest[:16]}; get {encoder.filename} again, or use --encoder timm:<name> for weights of your own"
         )
     return digest
 

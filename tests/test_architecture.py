@@ -49,7 +49,16 @@ ALLOWED = {
         "benchmarks.metrics",
         "benchmarks.protocols",
     },
+    "benchmarks.ledger": {
+        "benchmarks.cells",
+        "benchmarks.contracts",
+        "benchmarks.detectors",
+        "benchmarks.protocols",
+        "benchmarks.report",
+        "benchmarks.tracking",
+    },
     "benchmarks.session": {
+        "benchmarks.ledger",
         "benchmarks.contracts",
         "benchmarks.cells",
         "benchmarks.datasets",

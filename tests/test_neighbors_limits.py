@@ -149,13 +149,5 @@ def test_the_timing_script_compares_equal_answers(tmp_path):
     assert set(result["seconds"]) == {"dn2", "faiss_flat", "sklearn_brute"}
 
 
-@pytest.mark.slow
-def test_is_faster_than_faiss_and_sklearn():
-    few, many = timings()
-    assert few["k"] == 2
-    assert min(few["times_faster"][name] for name in ("faiss_flat", "sklearn_brute")) > 4
-    assert min(many["times_faster"][name] for name in ("faiss_flat", "sklearn_brute")) > 1
-
-
 def test_examples_in_the_docstrings():
     assert doctest.testmod(neighbors) == (0, 1)

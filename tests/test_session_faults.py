@@ -27,10 +27,24 @@ def at_call(number, owner, name, action):
             action()
         return result
     setattr(owner, name, wrapped)
+def at_call_each(owner, name, action):
+    original = getattr(owner, name)
+    def wrapped(*args, **kwargs):
+        action()
+        return original(*args, **kwargs)
+    setattr(owner, name, wrapped)
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
 {setup}
 from benchmarks.__main__ import run_main
 sys.exit(run_main(sys.argv[1:]))
+"""
+
+COUNT_SAVES = """
+save = benchmarks.cells.Cells.save
+def counted(self, result):
+    print("saved", file=sys.stderr)
+    return save(self, result)
+benchmarks.cells.Cells.save = counted
 """
 
 
@@ -81,11 +95,11 @@ def test_killed_during_extraction_and_again_during_scoring_it_continues_in_the_s
     saved = sorted(path.name for path in place.glob("home/cells/*/*.npz"))
     assert len(saved) == 3
     before = {run.info.run_id for run in cell_runs(place)}
-    assert {run.info.status for run in cell_runs(place)} <= {"RUNNING", "KILLED"}
+    assert sorted(run.info.status for run in all_runs(place)) == ["KILLED", "RUNNING", "RUNNING", "RUNNING"]
 
-    count = "import benchmarks.run; at_call(1, benchmarks.run, '_run_split', lambda: print('ran', file=sys.stderr))"
-    code, out, err = finish(start(place, setup=count))
+    code, out, err = finish(start(place, setup=COUNT_SAVES))
     assert code == 0, err
+    assert err.count("saved") == 8 - 3
     assert {run.info.run_id for run in cell_runs(place)} == before
     assert {run.info.status for run in cell_runs(place)} == {"FINISHED"}
     assert {run.info.status for run in all_runs(place) if run.data.tags["kind"] == "summary"} == {"KILLED", "FINISHED"}
@@ -99,14 +113,26 @@ def test_killed_during_extraction_and_again_during_scoring_it_continues_in_the_s
 
 
 def test_two_at_once_compute_one_store_and_one_run_a_cell(place):
-    both = [finish(process) for process in (start(place), start(place))]
+    both = [finish(process) for process in (start(place, setup=COUNT_SAVES), start(place, setup=COUNT_SAVES))]
     for code, _, err in both:
         assert code == 0, err
+    assert sum(err.count("saved") for _, _, err in both) == 8
     first, second = (rocaucs(out) for _, out, _ in both)
     assert first == second
     assert len(cell_runs(place)) == 2
     assert {run.info.status for run in all_runs(place)} == {"FINISHED"}
     assert not list(place.glob("home/features/*/*.tmp"))
+
+
+def test_two_cells_at_once_share_one_store(place):
+    """Other cells, so no lock of a cell keeps them apart: each shard is computed by one of them."""
+    count = "at_call_each(dn2.store, 'write_shard', lambda: print('wrote a shard', file=sys.stderr))"
+    arguments = [("run", "--dataset", "synthetic", "--normalize", how, "--json") for how in ("none", "l2")]
+    both = [finish(process) for process in [start(place, each, setup=count) for each in arguments]]
+    for code, _, err in both:
+        assert code == 0, err
+    assert sum(err.count("wrote a shard") for _, _, err in both) == 4
+    assert len(cell_runs(place)) == 2
 
 
 def test_an_altered_shard_is_computed_again(place):
@@ -127,14 +153,15 @@ def np_rows(content):
     return content[: 128 + 64 * 1280 * 4]
 
 
-@pytest.mark.parametrize(("folder", "words"), [("features", "DN2_HOME"), ("cells", "DN2_HOME")])
-def test_a_folder_that_cannot_be_written_is_one_line(place, folder, words):
+@pytest.mark.parametrize(("folder", "runs"), [("features", ["FAILED", "FAILED"]), ("cells", [])])
+def test_a_folder_that_cannot_be_written_is_one_line(place, folder, runs):
     (place / "home" / folder).write_text("a file where a folder should be")
     code, _, err = finish(start(place))
     assert code == 1
-    assert words in err
+    assert "DN2_HOME" in err
     assert "Traceback" not in err
-    assert {run.info.status for run in cell_runs(place)} <= {"FAILED"}
+    assert [run.info.status for run in cell_runs(place)] == runs
+    assert [run.info.status for run in all_runs(place)] == [*runs, "FAILED"]
     (place / "home" / folder).unlink()
     code, _, err = finish(start(place))
     assert code == 0, err

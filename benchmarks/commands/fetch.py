@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from benchmarks.commands.options import home_option, root_option
+from benchmarks.contracts import MissingDataError
 
 
 @click.command()
@@ -23,15 +24,23 @@ def fetch(names: tuple[str, ...], home: Path, root: Path | None, source: str) ->
     from benchmarks.datasets import DATASETS, is_own
     from benchmarks.fetch import fetch_dataset, fetch_weights
     from benchmarks.names import check_name
-    from dn2.encoders import ENCODERS
+    from dn2.encoders import ENCODERS, MissingWeightsError
 
     for name in names:
         if not name.startswith("timm:") and not is_own(name):
             check_name(name, [*DATASETS, *ENCODERS], "data set or encoder")
+    missing: list[Exception] = []
     for name in names:
-        with show_progress() as progress:
-            if name in DATASETS or is_own(name):
-                served = fetch_dataset(name, home=home, root=root, source=source or None, progress=progress)
-                click.echo(f"{name}: {served}")
-            else:
-                click.echo(f"{name}: {fetch_weights(name, home=home, source=source or None, progress=progress)}")
+        try:
+            with show_progress() as progress:
+                if name in DATASETS or is_own(name):
+                    served = fetch_dataset(name, home=home, root=root, source=source or None, progress=progress)
+                else:
+                    served = str(fetch_weights(name, home=home, source=source or None, progress=progress))
+            click.echo(f"{name}: {served}")
+        except (MissingDataError, MissingWeightsError) as error:  # the others may be there
+            missing.append(error)
+    for other in missing[:-1]:
+        click.echo(f"error: {other}", err=True)
+    if missing:
+        raise missing[-1]

@@ -32,7 +32,8 @@ def ls(home: Path, as_json: bool) -> None:
         for entry in entries:
             click.echo("  " + _line(entry))
         click.echo()
-    click.echo(f"On disk means under {home}. Any network of timm's: --encoder timm:NAME --weights FILE; a+b joins two encoders.")
+    click.echo(f"On disk means under {home}, or in torch's cache.")
+    click.echo("Any network of timm's: --encoder timm:NAME --weights FILE; a+b joins two encoders.")
 
 
 def _line(entry: dict[str, Any]) -> str:
@@ -57,8 +58,10 @@ def _encoders(home: Path) -> Iterable[dict[str, Any]]:
             on_disk = bool(find_weights(encoder, home / "weights"))
         except MissingWeightsError:
             on_disk = False
-        source = encoder.source.partition(":")[0]
-        summary = f"{encoder.width} features, {encoder.size_bytes / 1e6:.0f} MB, {source}, {encoder.licence}"
+        kind, _, rest = encoder.source.partition(":")
+        source = rest.partition(":")[0] if kind == "wheel" else rest
+        size = f"{encoder.width} features, {encoder.size_bytes / 1e6:.0f} MB"
+        summary = f"{size}, sha256 {encoder.sha256[:8]}, {kind} {source}, {encoder.licence}"
         yield {
             "name": name,
             "summary": summary,

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from benchmarks.contracts import Experiment, Workspace
+from benchmarks.contracts import Experiment, UsageError, Workspace
 
 
 class CommaList(click.ParamType):
@@ -22,7 +23,9 @@ class CommaList(click.ParamType):
 
     def get_metavar(self, *_: Any, **__: Any) -> str:
         """What ``--help`` shows."""
-        return {int: "INT,...", float: "SHARE,..."}.get(self.item, "NAME,...")
+        if self.item is int:
+            return "INT,..."
+        return "SHARE,..." if self.item is float else "NAME,..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
         """Split and convert."""
@@ -74,6 +77,7 @@ workspace_options = _chain(
     click.option("--weights", metavar="FILE", default="", callback=_path_or_none, help="The encoder's checkpoint."),
     click.option("--engine", metavar="NAME", default="", help="openvino, onnxruntime or torch. [the fastest here]"),
     click.option("--device", metavar="NAME", default="", help="cpu or cuda. [cuda where there is one]"),
+    click.option("--skip-corrupt", is_flag=True, help="Leave out, list and count image files that cannot be decoded."),
 )
 
 experiment_options = _chain(
@@ -107,10 +111,19 @@ EXPERIMENT_OPTIONS = (
 )
 
 
+def _refuse_beside_suite(suite: str) -> None:
+    context = click.get_current_context()
+    given = [name for name in EXPERIMENT_OPTIONS if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if given:
+        options = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise UsageError(f"--suite {suite} says which cells are run, and {options} cannot change them: give one or the other.")
+
+
 def pop_workspace(options: dict[str, Any]) -> Workspace:
     """Take the workspace's options out of a verb's options."""
     home, root, weights = options.pop("home"), options.pop("root"), options.pop("weights")
-    return Workspace(home, root, weights, options.pop("engine") or None, options.pop("device") or None)
+    engine, device = options.pop("engine") or None, options.pop("device") or None
+    return Workspace(home, root, weights, engine, device, options.pop("skip_corrupt"))
 
 
 def pop_experiments(options: dict[str, Any]) -> tuple[str, list[Experiment]]:
@@ -119,6 +132,7 @@ def pop_experiments(options: dict[str, Any]) -> tuple[str, list[Experiment]]:
     Raises
     ------
     UsageError
+        Also if options are given beside a suite, which says all of it.
     """
     from benchmarks.experiments import make_experiments
     from benchmarks.names import check_name
@@ -126,6 +140,7 @@ def pop_experiments(options: dict[str, Any]) -> tuple[str, list[Experiment]]:
 
     suite, asked = options.pop("suite"), {name: options.pop(name) for name in EXPERIMENT_OPTIONS}
     if suite:
+        _refuse_beside_suite(suite)
         cells = [make_experiments(**part) for part in SUITES[check_name(suite, SUITES, "suite")].parts]
         return suite, [cell for part in cells for cell in part]
     params = {name: (asked[name],) if isinstance(asked[name], str) else asked[name] for name in DETECTOR_OPTIONS}

@@ -31,10 +31,10 @@ def show_progress() -> Iterator[Progress]:
 
         def report(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = _Task(bars.add_task(what, total=total, completed=done, rate=""), done)
+                tasks[what] = _Task(bars.add_task(what, total=total or None, completed=done, rate=""), done)
             task = tasks[what]
-            bars.update(task.number, completed=done, total=total, rate=f"{task.rate(done):.1f}/s")
-            if done >= total:
+            bars.update(task.number, completed=done, total=total or None, rate=f"{task.rate(done):.1f}/s" if done else "")
+            if 0 < total <= done:
                 bars.remove_task(tasks.pop(what).number)
 
         yield report
@@ -57,6 +57,9 @@ class _Lines:
         self.spoken: dict[str, float] = {}
 
     def __call__(self, what: str, done: int, total: int) -> None:
+        if not total:  # how much is not known: npm, pip and apt-get do not tell
+            click.echo(f"{what} ...", err=True)
+            return
         task = self.tasks.setdefault(what, _Task(0, done))
         now = time.monotonic()
         if now - self.spoken.setdefault(what, task.started) < SECONDS_BETWEEN_LINES:

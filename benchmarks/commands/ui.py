@@ -10,7 +10,7 @@ from benchmarks.commands.options import tracking_option
 @click.command()
 @tracking_option
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=int, default=5000, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 def ui(tracking_uri: str, host: str, port: int) -> None:
     """Start the MLflow page and print the link to the runs, as a table with charts."""
     from benchmarks.tracking import serve

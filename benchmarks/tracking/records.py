@@ -104,9 +104,7 @@ def split_records(results: Sequence[Result]) -> list[dict[str, Any]]:
     ]
 
 
-def cell_record(
-    results: Sequence[Result], mean: Interval | None = None, selection: str = "none"
-) -> dict[str, Any]:
+def cell_record(results: Sequence[Result], mean: Interval | None = None, selection: str = "none") -> dict[str, Any]:
     """Return a cell as ``run --json`` prints it and ``results.json`` keeps it; ``rocauc`` is None of a curve's several values."""
     experiment = results[0].experiment
     one_value = len({result.x for result in results}) == 1

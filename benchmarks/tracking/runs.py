@@ -21,7 +21,15 @@ from benchmarks.tracking.owner import is_dead, is_ours, owner_tags
 from benchmarks.tracking.published import Row, log_published
 from benchmarks.tracking.readback import read_cell
 from benchmarks.tracking.records import Point, cell_record, metric_points, whole, write_files
-from benchmarks.tracking.store import check_store, find_experiment, find_store, import_mlflow, told_in_one_line, without_password
+from benchmarks.tracking.store import (
+    TrackingError,
+    check_store,
+    find_experiment,
+    find_store,
+    import_mlflow,
+    told_in_one_line,
+    without_password,
+)
 
 
 class Tracker:
@@ -186,13 +194,19 @@ class Tracker:
         with self._asking(f"read the results of run {run_id}") as client, tempfile.TemporaryDirectory() as folder:
             for name in ("results.json", "scores.parquet"):
                 client.download_artifacts(run_id, name, folder)
-            return read_cell(Path(folder), experiment, run_id)
+            try:
+                return read_cell(Path(folder), experiment, run_id)
+            except (ValueError, KeyError, TypeError, LookupError) as error:
+                raise TrackingError(f"the files of run {run_id} are not what was logged ({error})") from error
 
     def newest_metrics(self, experiment: Experiment) -> dict[str, float]:
         """Return the metrics of the newest finished run on the same data with the same detector and input; empty without one."""
         with self._asking("look for earlier runs") as client:
-            names = ("dataset", "protocol", "detector", "input")
-            same = " and ".join(f"params.{name} = '{experiment.params[name]}'" for name in names)
+            names = ("dataset", "protocol", "detector", "input", "classes", "partition")
+            values = {name: str(experiment.params[name]) for name in names}
+            if any('"' in value for value in values.values()):
+                return {}  # a filter has no way to say it
+            same = " and ".join(f'params.{name} = "{value}"' for name, value in values.items())
             where = f"{same} and tags.source = 'measured' and attributes.status = 'FINISHED'"
             found = client.search_runs([self._experiment_id], where, max_results=1, order_by=["attributes.start_time DESC"])
             return dict(found[0].data.metrics) if found else {}

@@ -53,9 +53,19 @@ def find_store(uri: str | None) -> str:
             f"the tracking URI '{uri}' is a folder of files, which is not supported: "
             "use sqlite:///FILE.db, a database, or the address of a server"
         )
+    if uri.startswith(("http://", "https://")) and not _is_address(uri):
+        raise UsageError(f"the tracking URI '{uri}' is no address of a server: write http://HOST:PORT")
     if uri.startswith(SQLITE):
         return SQLITE + str(Path(uri.removeprefix(SQLITE)).absolute())
     return uri
+
+
+def _is_address(uri: str) -> bool:
+    try:
+        parts = urlsplit(uri)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        return False
 
 
 def without_password(uri: str) -> str:

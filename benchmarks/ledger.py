@@ -1,0 +1,161 @@
+"""What of an invocation is told to the tracking store: at once, or, when that does not answer, later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cells import Cells
+from benchmarks.contracts import Cell, Dataset, Experiment
+from benchmarks.detectors import DETECTORS
+from benchmarks.protocols import PROTOCOLS
+from benchmarks.report import Table, result_table, summary_points
+from benchmarks.tracking import Tracker, TrackingError
+
+DEFINITIONS = {name: entry.definition for name, entry in PROTOCOLS.items()}
+
+
+class Ledger:
+    """The runs of one invocation. A store that goes away delays logging and loses nothing: results are on disk before.
+
+    Parameters
+    ----------
+    tracker : Tracker
+        Connected.
+    disk : Cells
+        Where the results are until they are logged.
+    suite : str
+    fresh : bool
+        Look nothing up, and open new runs.
+    provenance : mapping
+    say : callable
+        Told in a line when the store does not answer, or when a finished run cannot be read.
+
+    Attributes
+    ----------
+    error : TrackingError or None
+        Why something is not logged yet.
+    run_ids : dict
+        Key -> run of the cells that this invocation has logged.
+    """
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        disk: Cells,
+        suite: str,
+        fresh: bool,
+        provenance: Mapping[str, Any],
+        say: Callable[[str], None],
+    ) -> None:
+        self.tracker = tracker
+        self.disk = disk
+        self.suite = suite
+        self.fresh = fresh
+        self.provenance = provenance
+        self.say = say
+        self.error: TrackingError | None = None
+        self._summary = tracker.start_summary(suite, provenance)
+        self.run_ids: dict[str, str] = {}
+        self._open: dict[str, str] = {}  # key -> run id of cells that are not finished
+        self._pending: dict[str, tuple[Cell, Dataset, Mapping[str, float]]] = {}
+
+    def find(self, cell: Experiment) -> Cell | None:
+        """Look a finished cell up. One that cannot be read counts as not there: it is computed again, in a new run."""
+        if self.fresh or self.error:
+            return None
+        try:
+            run_id = self.tracker.find_finished(cell.key)
+            return None if run_id is None else self.tracker.read_cell(cell, run_id)
+        except TrackingError as error:
+            self.say(f"computed again: {error}")
+            return None
+
+    def start(self, cell: Experiment, dataset: Dataset) -> None:
+        """Open a cell's run."""
+        self._try(partial(self._start, cell, dataset))
+
+    def finish(self, finished: Cell, dataset: Dataset, metrics: Mapping[str, float]) -> None:
+        """Log a cell of which every split is there; its files on disk are then removed.
+
+        Parameters
+        ----------
+        finished : Cell
+        dataset : Dataset
+        metrics : mapping
+            Besides those that its results make.
+        """
+        self._pending[finished.experiment.key] = (finished, dataset, metrics)
+        self.log_pending()
+
+    def log_pending(self) -> None:
+        """Log what is finished and not yet logged; the store may have come back."""
+        for key, (finished, dataset, metrics) in list(self._pending.items()):
+            if not self._try(partial(self._log, finished, dataset, metrics)):
+                return
+            del self._pending[key]
+            self.disk.discard(finished.experiment)
+        self.error = None
+
+    def fail(self, cell: Experiment, reason: str) -> None:
+        """End a cell's run as FAILED."""
+        self._pending.pop(cell.key, None)
+        if cell.key in self._open:
+            self._try(partial(self.tracker.end, self._open.pop(cell.key), "FAILED", reason))
+
+    def break_off(self, status: str, reason: str) -> None:
+        """End every run that is open, and the summary."""
+        for run_id in (*self._open.values(), self._summary):
+            self._try(partial(self.tracker.end, run_id, status, reason))
+
+    def close(self, tables: Mapping[str, Table], skipped: Sequence[str], failed: bool) -> str:
+        """Log tables, figures and curves of this invocation and the images left out; return the summary's run id."""
+        self.log_pending()
+        texts = {f"{name}.csv": table.to_csv() for name, table in tables.items()}
+        if skipped:
+            texts["skipped_images.txt"] = "".join(f"{line}\n" for line in skipped)
+        figures = {f"{name}.png": table.figure() for name, table in tables.items()}
+        points, status = summary_points(tables), "FAILED" if failed else "FINISHED"
+        end = partial(self.tracker.finish_summary, texts=texts, figures=figures, points=points, status=status)
+        self._try(partial(end, self._summary))
+        return self._summary
+
+    def _start(self, cell: Experiment, dataset: Dataset) -> None:
+        self._open[cell.key] = self.tracker.start_cell(
+            cell,
+            suite=self.suite,
+            fingerprint=dataset.fingerprint,
+            provenance=self.provenance,
+            selection=DETECTORS[cell.detector].selection,
+            fresh=self.fresh,
+        )
+
+    def _log(self, finished: Cell, dataset: Dataset, metrics: Mapping[str, float]) -> None:
+        cell = finished.experiment
+        if cell.key not in self._open:
+            self._start(cell, dataset)
+        self.tracker.finish_cell(
+            self._open[cell.key],
+            finished.results,
+            labels=np.asarray(dataset.class_names)[dataset.labels],
+            mean=finished.mean,
+            selection=finished.selection,
+            metrics=metrics,
+            curve_step=PROTOCOLS[cell.protocol].step,
+            figures={"rocauc.png": result_table([finished], DEFINITIONS).figure()},
+        )
+        self.run_ids[cell.key] = self._open.pop(cell.key)
+
+    def _try(self, logging: Callable[[], None]) -> bool:
+        """Tell the store; if it does not answer, remember why and go on."""
+        try:
+            logging()
+        except TrackingError as error:
+            if self.error is None:
+                self.say(f"not logged for now: {error}")
+            self.error = error
+            return False
+        return True
