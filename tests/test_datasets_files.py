@@ -12,22 +12,18 @@ from miniature_files import (
     WBC_COUNTS,
     dior_objects,
     picture,
-    save,
     set_counts,
     write_asirra,
     write_cifar100,
     write_cub,
     write_dior,
     write_flowers,
-    write_named,
     write_wbc,
 )
 
 from benchmarks.contracts import MissingDataError
-from benchmarks.datasets import DATASETS, cifar100_coarse, dior, flowers102, is_on_disk, load_dataset, wbc
+from benchmarks.datasets import DATASETS, cifar100_coarse, dior, flowers102, load_dataset, wbc
 from dn2.images import CorruptImageError
-
-IN_FILES = [name for name, entry in DATASETS.items() if entry.in_files]
 
 # The standard table as numbers, from the labels of the official pickles: a second source for the names in the loader.
 COARSE_OF_FINE = """
@@ -345,135 +341,3 @@ def test_the_real_white_blood_cells(tmp_path):
     shapes = {image.shape for image in ours.images[:]}
     assert max(shapes) == (120, 120, 3)
     assert len(shapes) > 10
-
-
-# All of them
-
-
-@pytest.mark.parametrize("name", IN_FILES)
-def test_what_is_not_there_says_what_to_put_where(name, tmp_path):
-    assert not is_on_disk(name, home=tmp_path)
-    place = tmp_path / "data" / name
-    expected = rf"{name} is not there.*: put .* \(from https://.*\) into a folder DIR .*--root DIR`, or into {place}"
-    with pytest.raises(MissingDataError, match=expected) as caught:
-        load_dataset(name, home=tmp_path)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", IN_FILES)
-def test_an_incomplete_copy_is_refused(name, tmp_path, monkeypatch):
-    write_named(name, tmp_path, monkeypatch)
-    assert is_on_disk(name, home=tmp_path)
-    ours = load_dataset(name, home=tmp_path)
-    ours.images.paths[-1].unlink()
-    with pytest.raises(MissingDataError, match=name):
-        load_dataset(name, home=tmp_path)
-
-
-@pytest.mark.parametrize("name", [name for name in IN_FILES if DATASETS[name].n_train])
-def test_another_number_of_images_than_published_is_refused(name, tmp_path, monkeypatch):
-    write_named(name, tmp_path, monkeypatch)
-    n_train, n_test = DATASETS[name].n_train, DATASETS[name].n_test
-    set_counts(monkeypatch, name, n_train, n_test + 1)
-    with pytest.raises(
-        MissingDataError, match=f"it has {n_train:,} training and {n_test:,} test images, expected {n_train:,} and"
-    ):
-        load_dataset(name, home=tmp_path)
-
-
-@pytest.mark.parametrize("name", IN_FILES)
-def test_a_fingerprint_is_of_file_contents_labels_and_partition(name, tmp_path, monkeypatch):
-    root = write_named(name, tmp_path, monkeypatch)
-    ours = load_dataset(name, home=tmp_path)
-    moved = tmp_path / "elsewhere"
-    shutil.copytree(root, moved)
-    assert load_dataset(name, home=tmp_path, root=moved).fingerprint == ours.fingerprint
-    path = ours.images.paths[-1]
-    set_counts(monkeypatch, name, None, None)
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    altered = load_dataset(name, home=tmp_path)
-    assert altered.fingerprint != ours.fingerprint
-    from benchmarks.datasets.arrays import fingerprint
-    from benchmarks.datasets.files import files_digest
-
-    digest = files_digest(altered.images)
-    assert altered.fingerprint == fingerprint(digest, altered.labels, altered.is_train)
-    assert fingerprint(digest, np.roll(altered.labels, 1), altered.is_train) != altered.fingerprint
-    assert fingerprint(digest, altered.labels, ~altered.is_train) != altered.fingerprint
-    assert files_digest(altered.images.take(np.arange(len(altered.labels))[::-1])) != digest
-
-
-# Leaving out corrupt images
-
-
-def test_looking_for_corrupt_images_is_done_once(asirra, monkeypatch):
-    from benchmarks.datasets import files
-
-    first = load_dataset("cats_vs_dogs", home=asirra, root=asirra, skip_corrupt=True)
-    monkeypatch.setattr(files, "read_image", lambda path: pytest.fail("decoded again"))
-    again = load_dataset("cats_vs_dogs", home=asirra, root=asirra, skip_corrupt=True)
-    assert (again.skipped, again.fingerprint) == (first.skipped, first.fingerprint)
-    moved = asirra / "moved"
-    shutil.copytree(asirra / "PetImages", moved / "PetImages")
-    there = load_dataset("cats_vs_dogs", home=asirra, root=moved, skip_corrupt=True)
-    assert there.skipped[0].startswith(f"{moved}/PetImages/Cat/666.jpg: ")
-    assert there.fingerprint == first.fingerprint
-
-
-def test_another_corrupt_image_is_found_although_earlier_ones_are_remembered(asirra):
-    load_dataset("cats_vs_dogs", home=asirra, root=asirra, skip_corrupt=True)
-    (asirra / "PetImages" / "Dog" / "0.jpg").write_text("not found")
-    ours = load_dataset("cats_vs_dogs", home=asirra, root=asirra, skip_corrupt=True)
-    assert [Path(text.split(":")[0]).name for text in ours.skipped] == ["666.jpg", "0.jpg", "11702.jpg"]
-
-
-@pytest.mark.parametrize("damage", ["not json", '{"decoder": "another"}', '{"corrupt": {}}'])
-def test_a_damaged_memory_of_corrupt_images_is_not_believed(damage, asirra):
-    load_dataset("cats_vs_dogs", home=asirra, root=asirra, skip_corrupt=True)
-    (kept,) = (asirra / "data" / "corrupt").iterdir()
-    kept.write_text(damage)
-    assert len(load_dataset("cats_vs_dogs", home=asirra, root=asirra, skip_corrupt=True).skipped) == 2
-
-
-def test_a_home_that_cannot_be_written_costs_only_time(asirra):
-    home = asirra / "file"
-    home.touch()
-    told = []
-    tell = lambda *message: told.append(message)  # noqa: E731
-    ours = load_dataset("cats_vs_dogs", home=home, root=asirra, skip_corrupt=True, progress=tell)
-    assert len(ours.skipped) == 2
-    assert told[-1] == ("cats_vs_dogs: looking for corrupt images", 16, 16)
-
-
-def test_every_object_of_a_corrupt_aerial_image_is_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(dior, "MORE_THAN", 2)
-    write_dior(tmp_path, dior_objects(4))
-    (tmp_path / "JPEGImages-trainval" / "00003.jpg").write_bytes(b"broken")
-    ours = load_dataset("dior", home=tmp_path, root=tmp_path, skip_corrupt=True)
-    assert len(ours.skipped) == 1
-    assert [path.stem for path in ours.images.paths] == ["00001"] * 4 + ["00004"] * 4
-    assert len(ours.images.boxes) == len(ours.labels) == 8
-    assert len(ours.images[:]) == 8
-
-
-def test_without_corrupt_images_nothing_changes(tmp_path):
-    from miniature_files import write_tree
-
-    name = f"folder:{write_tree(tmp_path / 'mine', {'train/a': 3, 'test/a': 1})}"
-    plain, checked = (load_dataset(name, home=tmp_path, skip_corrupt=skip) for skip in (False, True))
-    assert plain.fingerprint == checked.fingerprint
-    assert checked.skipped == ()
-    synthetic = load_dataset("synthetic", home=tmp_path, skip_corrupt=True)
-    assert synthetic.fingerprint == DATASETS["synthetic"].digest
-
-
-def test_a_file_that_vanishes_is_missing_and_not_corrupt(tmp_path, monkeypatch):
-    from benchmarks.datasets import files
-
-    path = save(tmp_path / "mine" / "a.png", picture(0))
-    find = files._find_corrupt
-    monkeypatch.setattr(files, "_find_corrupt", lambda *a: (path.unlink(), find(*a))[1])
-    with pytest.raises(MissingDataError, match=r"No such file.*a\.png"):
-        load_dataset(f"folder:{tmp_path / 'mine'}", home=tmp_path, skip_corrupt=True)
