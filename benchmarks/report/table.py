@@ -105,13 +105,11 @@ def stacked(label: str) -> str:
 def _grid(lines: Lines) -> RichTable:
     header, *body = lines
     grid = RichTable(box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    height = max(name.count("\n") for name in header)
     for number, name in enumerate(header):
-        lowered = Text("\n" * (height - name.count("\n")) + name)
         if number == 0:
-            grid.add_column(lowered, overflow="fold")
+            grid.add_column(Text(name), overflow="fold")
         else:
-            grid.add_column(lowered, justify="right", overflow="fold", no_wrap=True)
+            grid.add_column(Text(name), justify="right", overflow="fold", no_wrap=True)
     for line in body:
         if line:
             grid.add_row(*map(Text, line))
