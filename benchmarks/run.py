@@ -66,11 +66,12 @@ def run(
         ``score_seconds`` is the time of the search that all cells of one path shared. Splits that were searched together have
         equal shares of their time in it, and their ``fit_seconds`` is 0.
     """
+    tests = _Once(X)
     for group in same_fit(list(experiments)):
         splits = make_splits(group[-1], dataset)
         todo = [split for split in splits if any((experiment.key, split.name) not in done for experiment in group)]
         ready = len(splits) - len(todo)
-        for split, points, fit_seconds, score_seconds in _score(group[-1], todo, X):
+        for split, points, fit_seconds, score_seconds in _score(group[-1], todo, X, tests):
             for params, scores, nearest in points:
                 for experiment in group:
                     asked = all(experiment.detector_params[name] == value for name, value in params.items())
@@ -81,7 +82,21 @@ def run(
                 progress(f"{group[-1].detector} on {dataset.name}, {group[-1].normalize}", ready, len(splits))
 
 
-def _score(experiment: Experiment, splits: Sequence[Split], X: Rows) -> Iterator[Scored]:
+class _Once:
+    """The rows that were gathered last: all classes of one_vs_rest are scored on the same test images."""
+
+    def __init__(self, X: Rows) -> None:
+        self.X = X
+        self.rows = np.empty(0, np.int64)
+        self.gathered = np.empty(0)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        if not np.array_equal(rows, self.rows):
+            self.rows, self.gathered = rows, self.X[rows]
+        return self.gathered
+
+
+def _score(experiment: Experiment, splits: Sequence[Split], X: Rows, tests: _Once) -> Iterator[Scored]:
     """Score splits with the detector of an experiment, those that share rows together."""
     for together in share_rows(splits):
         detector: Any = make_detector(experiment)
@@ -89,20 +104,20 @@ def _score(experiment: Experiment, splits: Sequence[Split], X: Rows) -> Iterator
             rows = np.unique(np.concatenate([split.train for split in together]))
             started = time.perf_counter()
             subsets = [np.searchsorted(rows, split.train) for split in together]
-            found = detector.score_subsets(X[rows], subsets, X[together[0].test])
+            found = detector.score_subsets(X[rows], subsets, tests[together[0].test])
             seconds = (time.perf_counter() - started) / len(together)
             for split, points in zip(together, found, strict=True):
                 yield Scored(split, points, 0.0, seconds)
         else:
-            yield from (_score_alone(make_detector(experiment), split, X) for split in together)
+            yield from (_score_alone(make_detector(experiment), split, X, tests) for split in together)
 
 
-def _score_alone(detector: Any, split: Split, X: Rows) -> Scored:
+def _score_alone(detector: Any, split: Split, X: Rows, tests: _Once) -> Scored:
     started = time.perf_counter()
     detector.fit(X[split.train])
     fitted = time.perf_counter()
     has_path = hasattr(detector, "score_path")
-    rows = X[split.test]
+    rows = tests[split.test]
     points: list[Point] = list(detector.score_path(rows)) if has_path else [({}, detector.anomaly_score(rows), None)]
     return Scored(split, points, fitted - started, time.perf_counter() - fitted)
 
