@@ -24,6 +24,7 @@ ALLOWED = {
     "benchmarks.planning": {
         "benchmarks.contracts",
         "benchmarks.datasets",
+        "benchmarks.detectors",
         "benchmarks.experiments",
         "benchmarks.inputs",
         "benchmarks.tracking",
