@@ -6,12 +6,13 @@ import pkgutil
 
 import pytest
 
+import baselines
 import benchmarks
 import dn2
 
 
 def modules():
-    for package in (dn2, benchmarks):
+    for package in (dn2, baselines, benchmarks):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith("__main__"):
                 yield module.name
