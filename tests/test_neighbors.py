@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dn2 import exact
+from dn2 import exact, narrow
 from dn2.neighbors import Bank, nearest
 
 
@@ -106,7 +106,7 @@ def test_depends_on_no_batch_order_block_or_thread_to_the_last_bit(name, monkeyp
     bank_order = np.random.default_rng(1).permutation(len(bank))
     np.testing.assert_array_equal(nearest(queries, bank[bank_order], 3)[0], distances)
     for constant, value in {"PRODUCT": 1, "PIECE": 1, "CHUNK": 3 * bank.shape[1]}.items():
-        monkeypatch.setattr(exact, constant, value)
+        monkeypatch.setattr(exact if constant == "PRODUCT" else narrow, constant, value)
         np.testing.assert_array_equal(nearest(queries, bank, 3)[1], rows)
     monkeypatch.setattr(exact, "cores", lambda: 1)
     for found, expected in zip(nearest(queries, bank, 3), (distances, rows), strict=True):
@@ -154,7 +154,7 @@ def test_few_rows_are_measured_again():
     """Speed rests on it: the error bound is tight, and the mean is subtracted, so that an offset leaves it tight."""
     queries, bank = (gauss(seed, n, 256).astype(np.float32) + np.float32(1e4) for seed, n in ((31, 200), (32, 2000)))
     product = torch.empty(200, 2000)
-    marks = exact._candidates(product, Bank(bank)._index._multiply(queries, product), 5, None)
+    marks = narrow.candidates(product, Bank(bank)._index._multiply(queries, product), 5, None)
     assert 5 * 200 <= marks.sum() < 6 * 200
 
 

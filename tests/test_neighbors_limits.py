@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from dn2 import exact, neighbors
+from dn2 import narrow, neighbors
 from dn2.neighbors import nearest
 
 ROOT = Path(__file__).parent.parent
@@ -46,7 +46,7 @@ def test_uses_the_process_cores_and_leaves_settings_alone(index, monkeypatch):
     try:
         nearest(*PAIR, 2, index=index)
         with monkeypatch.context() as broken:
-            broken.setattr(exact, "_upper_kth", None)
+            broken.setattr(narrow, "upper_kth", None)
             broken.setattr(faiss.IndexFlatL2, "search", None)
             with pytest.raises(TypeError):
                 nearest(*PAIR, 2, index=index)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dn2 import exact
+from dn2 import exact, narrow
 from dn2.neighbors import Bank
 
 
@@ -48,7 +48,7 @@ def test_answers_do_not_depend_on_blocks_or_threads(monkeypatch, exclude_self):
     queries, subsets = rows if exclude_self else QUERIES["ties"], some_subsets(len(rows), 4)
     expected = Bank(rows).nearest_in(subsets, queries, 3, exclude_self=exclude_self)
     for constant, value in {"PRODUCT": 1, "PIECE": 1}.items():
-        monkeypatch.setattr(exact, constant, value)
+        monkeypatch.setattr(exact if constant == "PRODUCT" else narrow, constant, value)
         monkeypatch.setattr(exact, "cores", lambda: 3)
         found = Bank(rows).nearest_in(subsets, queries, 3, exclude_self=exclude_self)
         for one, other in zip(found, expected, strict=True):
