@@ -131,7 +131,7 @@ def test_lite0_gives_the_features_before_its_classifier(lite0_file):
 
 
 def test_a_file_with_another_digest_is_refused_for_a_named_encoder(tmp_path, resnet18_state):
-    with pytest.raises(ValueError, match=r"must begin with f37072fd, got [0-9a-f]{16}; delete it"):
+    with pytest.raises(ValueError, match=r"must begin with f37072fd, got [0-9a-f]{16}; get resnet18"):
         load_encoder("resnet18", save(tmp_path / "resnet18-f37072fd.pth", resnet18_state))
 
 
