@@ -379,8 +379,18 @@ def test_the_exact_fractions_stand_in_the_table_and_the_record(tracker, tmp_path
 
 def test_a_run_of_another_cell_is_not_read_as_this_one(tracker):
     run_id = finished(tracker, make_cell())
-    with pytest.raises(ValueError, match="delete the run"):
+    with pytest.raises(TrackingError, match="delete the run"):
         tracker.read_cell(replace(EXPERIMENT, seed=7), run_id)
+
+
+@pytest.mark.parametrize("name", ["results.json", "scores.parquet"])
+@pytest.mark.parametrize("content", [b"", b"{", b"PAR1"])
+def test_damaged_files_of_a_run_are_one_line(tracker, name, content, tmp_path):
+    run_id = finished(tracker, make_cell())
+    (tmp_path / name).write_bytes(content)
+    tracker._client.log_artifact(run_id, tmp_path / name)
+    with pytest.raises(TrackingError, match="not what was logged"):
+        tracker.read_cell(EXPERIMENT, run_id)
 
 
 def test_the_newest_metrics_are_of_the_same_detector_and_input(tracker):
