@@ -126,15 +126,12 @@ class Shortlist:
 def candidates(values: torch.Tensor, error: torch.Tensor, k: int, own: np.ndarray | None) -> np.ndarray:
     """Mark every column that may be among a row's k smallest, the values being off by ``error`` at most: bool.
 
-    ``own`` is each row's column that is left out, where the queries are the bank.
+    ``own`` is each row's column that is left out, where the queries are the bank; its value is infinite.
     """
-    rows = np.arange(len(values))
-    if own is not None:
-        values[rows, own] = torch.inf
     limit = upper_kth(values, k) + 2 * error
     marks = (values > limit.float()[:, None]).logical_not_().cpu().numpy()  # so written, an overflow to NaN marks the pair
     if own is not None:
-        marks[rows, own] = False
+        marks[np.arange(len(marks)), own] = False
     return marks
 
 

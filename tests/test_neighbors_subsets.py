@@ -63,6 +63,67 @@ def test_there_is_one_product_whatever_the_number_of_subsets(monkeypatch):
     assert sum(columns) == 70 * 1300
 
 
+def assert_like_banks_of_their_own(rows, queries, subsets, k, exclude_self):
+    found = Bank(rows).nearest_in(subsets, queries, k, exclude_self=exclude_self)
+    for subset, answer in zip(subsets, found, strict=True):
+        own = rows[subset]
+        expected = Bank(own).nearest(own if exclude_self else queries, k, exclude_self=exclude_self)
+        np.testing.assert_array_equal(answer[0], expected[0])
+        np.testing.assert_array_equal(answer[1], expected[1])
+
+
+@pytest.mark.parametrize("exclude_self", [False, True])
+@pytest.mark.parametrize("listed", [3, 20, 256])
+def test_the_worst_rounding_of_the_product_changes_no_answer(listed, exclude_self, monkeypatch):
+    """Short lists, on which the error leaves most queries unsure."""
+    rows, generator = ROWS["gauss"], torch.Generator().manual_seed(0)
+    queries, subsets = rows if exclude_self else QUERIES["gauss"], some_subsets(1300, 4)
+
+    def worst(ours, theirs, out):
+        lengths = ours[:, :-1].double().norm(dim=1)[:, None] * theirs[:-1].double().norm(dim=0)
+        signs = torch.rand(out.shape, generator=generator).round() * 2 - 1
+        out.copy_(ours.double() @ theirs.double() + signs * 0.45 * lengths)
+
+    expected = [Bank(rows[s]).nearest(rows[s] if exclude_self else queries, 3, exclude_self=exclude_self) for s in subsets]
+    monkeypatch.setattr(torch, "mm", worst)
+    monkeypatch.setattr(narrow, "LISTED", listed)
+    monkeypatch.setattr(exact.Exact, "_error", lambda self, centred: centred.double().norm(dim=1) * self.longest)
+    for answer, want in zip(Bank(rows).nearest_in(subsets, queries, 3, exclude_self=exclude_self), expected, strict=True):
+        np.testing.assert_array_equal(answer[0], want[0])
+        np.testing.assert_array_equal(answer[1], want[1])
+
+
+@pytest.mark.parametrize("exclude_self", [False, True])
+def test_squares_that_overflow_hide_no_near_row(exclude_self):
+    rng = np.random.default_rng(5)
+    side = 3e18 * (-1.0) ** np.arange(600)[:, None]
+    rows = (1e16 * rng.standard_normal((600, 64)) + side).astype(np.float32)
+    subsets = [np.arange(600), np.arange(600)[np.arange(600) % 3 > 0], np.arange(0, 600, 2), np.arange(50, 600)]
+    queries = rows if exclude_self else (1e16 * rng.standard_normal((40, 64)) + side[:40]).astype(np.float32)
+    assert_like_banks_of_their_own(rows, queries, subsets[:2] + subsets[3:], 3, exclude_self)
+
+
+def test_no_pair_is_measured_twice(monkeypatch):
+    pairs, original = [], narrow.measure
+
+    def spy(queries, rows, query, row):
+        pairs.extend(zip(queries[query, 0].tolist(), row.tolist(), strict=True))
+        return original(queries, rows, query, row)
+
+    monkeypatch.setattr(narrow, "measure", spy)
+    subsets = [np.arange(start, 1300) for start in range(0, 400, 20)]
+    Bank(ROWS["gauss"]).nearest_in(subsets, QUERIES["gauss"], 2)
+    assert len(pairs) == len(set(pairs)) < 70 * 2 * 20 / 3
+
+
+def test_equal_rows_make_no_list():
+    rows, values = np.zeros((2500, 4), np.float32), torch.zeros(6, 2500)
+    known = narrow.Shortlist(rows, rows[:6], values, torch.zeros(6, dtype=torch.float64))
+    assert len(known.row) == 0
+    assert not known.nearest(np.arange(2500), np.ones(6, dtype=bool), 2)[0].any()
+    assert_like_banks_of_their_own(rows, rows[:6], [np.arange(n, 2500) for n in (0, 1, 700)], 2, False)
+
+
 @pytest.mark.parametrize(
     ("subset", "k", "exclude_self", "message"),
     [
