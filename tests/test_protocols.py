@@ -281,3 +281,13 @@ def test_an_experiment_s_splits_follow_its_seed_classes_and_parameters():
     params = protocol_params("small_train", {"n_train": (3,), "draws": 1})
     cell = Experiment("toy", "small_train", "dn2", "features:x", protocol_params=params, classes=("dog",), seed=5)
     assert as_lists(make_splits(cell, dataset)) == as_lists(splits_of("small_train", 5, ("dog",), n_train=(3,), draws=1))
+
+
+def test_a_class_without_training_images_is_an_anomaly_only():
+    """The usual layout of one's own data: train/good, test/good, test/scratch."""
+    labels, is_train = np.array([0, 0, 0, 1]), np.array([1, 1, 0, 0], dtype=bool)
+    (split,) = PROTOCOLS["one_vs_rest"].function(labels, is_train, ("good", "scratch"))
+    assert split.class_name == "good"
+    assert split.is_anomaly.tolist() == [False, True]
+    with pytest.raises(UsageError, match="no training image"):
+        list(PROTOCOLS["one_vs_rest"].function(labels, is_train, ("good", "scratch"), classes=("scratch",)))

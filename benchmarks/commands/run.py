@@ -62,7 +62,7 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
         for table in outcome.tables.values():
             table.print()
             click.echo()
-        if not outcome.tracking_error:
+        if outcome.cells and not outcome.tracking_error:
             _say_where(outcome, tracker, tracking_uri)
     if outcome.tracking_error:
         raise outcome.tracking_error

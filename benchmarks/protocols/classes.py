@@ -38,7 +38,7 @@ class Turn:
 
 
 def turns(labels: np.ndarray, is_train: np.ndarray, class_names: Sequence[str], classes: Sequence[str]) -> list[Turn]:
-    """The turns of the classes asked for.
+    """The turns of the classes asked for, by default of those with training images.
 
     Raises
     ------
@@ -47,12 +47,14 @@ def turns(labels: np.ndarray, is_train: np.ndarray, class_names: Sequence[str], 
     """
     test = np.flatnonzero(~is_train)
     made = []
-    for name in chosen_classes(class_names, classes):
+    # Of one's own data the usual layout has training images of the normal class alone: the other classes are anomalies only.
+    trained = [name for number, name in enumerate(class_names) if (labels[is_train] == number).any()]
+    for name in chosen_classes(class_names, classes or (trained if len(trained) < len(class_names) else ())):
         number = class_names.index(name)
         is_class = labels == number
         of_test = is_class[test]
         if not of_test.any():
-            raise UsageError(f"class '{name}' has no test image: leave it out of --classes.")
+            raise UsageError(f"class '{name}' has no test image: add some, or leave it out of --classes.")
         if of_test.all():
             raise UsageError(f"all test images are of class '{name}': a data set needs test images of two classes at least.")
         made.append(Turn(name, number, np.flatnonzero(is_class & is_train), np.flatnonzero(~is_class & is_train), test, of_test))
