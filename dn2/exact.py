@@ -9,7 +9,6 @@ Time grows with the rows that float32 cannot tell apart: a bank of 5,000 equal r
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from dn2.engines import available_cores
 from dn2.narrow import Search, Shortlist
 
 PRODUCT = 2**23  # distances that one thread holds at once: 32 MB of float32
@@ -52,7 +52,7 @@ class Exact:
         Answers give places in the subset. With ``exclude_self`` a subset's rows are its only queries.
         """
         searches = [Search(self.rows, subset, len(queries), k, exclude_self) for subset in subsets]
-        threads = cores()
+        threads = available_cores()
         step = min(512, max(16, PRODUCT // len(self.rows)), -(-len(queries) // threads))
         starts = iter(range(0, len(queries), step))
 
@@ -102,11 +102,6 @@ def _lengths(rows: torch.Tensor) -> torch.Tensor:
 def precision(array: np.ndarray) -> type[np.float32] | type[np.float64]:
     """float32 if it can hold the array's type, else float64."""
     return np.float32 if np.can_cast(array.dtype, np.float32) else np.float64
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

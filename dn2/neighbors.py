@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dn2.exact import Exact, cores, precision
+from dn2.engines import available_cores
+from dn2.exact import Exact, precision
 
 PIECE = 2**21  # numbers in one check for NaN
 
@@ -159,7 +160,7 @@ class _Flat:
 
     def _search_all(self, queries: np.ndarray, k: int, exclude_self: bool) -> tuple[np.ndarray, np.ndarray]:
         before = self._faiss.omp_get_max_threads()
-        self._faiss.omp_set_num_threads(cores())
+        self._faiss.omp_set_num_threads(available_cores())
         try:
             distances, rows = self.index.search(np.ascontiguousarray(queries, np.float32), k + exclude_self)
         finally:

@@ -108,7 +108,7 @@ def test_depends_on_no_batch_order_block_or_thread_to_the_last_bit(name, monkeyp
     for constant, value in {"PRODUCT": 1, "PIECE": 1, "CHUNK": 3 * bank.shape[1]}.items():
         monkeypatch.setattr(exact if constant == "PRODUCT" else narrow, constant, value)
         np.testing.assert_array_equal(nearest(queries, bank, 3)[1], rows)
-    monkeypatch.setattr(exact, "cores", lambda: 1)
+    monkeypatch.setattr(exact, "available_cores", lambda: 1)
     for found, expected in zip(nearest(queries, bank, 3), (distances, rows), strict=True):
         np.testing.assert_array_equal(found, expected)
 

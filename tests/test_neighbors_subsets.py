@@ -49,7 +49,7 @@ def test_answers_do_not_depend_on_blocks_or_threads(monkeypatch, exclude_self):
     expected = Bank(rows).nearest_in(subsets, queries, 3, exclude_self=exclude_self)
     for constant, value in {"PRODUCT": 1, "PIECE": 1}.items():
         monkeypatch.setattr(exact if constant == "PRODUCT" else narrow, constant, value)
-        monkeypatch.setattr(exact, "cores", lambda: 3)
+        monkeypatch.setattr(exact, "available_cores", lambda: 3)
         found = Bank(rows).nearest_in(subsets, queries, 3, exclude_self=exclude_self)
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_array_equal(one[0], other[0])
