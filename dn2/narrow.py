@@ -44,8 +44,13 @@ class Search:
             n = len(self.subset) if exclude_self else n
         self.distances, self.found = np.empty((n, k), np.float32), np.empty((n, k), np.int64)
 
-    def see(self, start: int, block: np.ndarray, values: torch.Tensor, error: torch.Tensor, known: Shortlist | None) -> None:
-        """Answer the queries of a block, the first of which is number ``start``."""
+    def see(
+        self, start: int, block: np.ndarray, values: torch.Tensor, error: torch.Tensor, known: Shortlist | None, most: float
+    ) -> bool:
+        """Answer the queries of a block, the first of which is number ``start``.
+
+        Returns False, and may have answered only some, if more than ``most`` rows a query are candidates.
+        """
         answers = np.arange(start, start + len(block))
         if self.exclude_self:
             answers = self.place[start : start + len(block)]
@@ -63,10 +68,14 @@ class Search:
             if self.subset is not None:
                 part = part.index_select(1, torch.from_numpy(self.subset).to(part.device))
             marks = candidates(part, error[mine], self.k, answers[mine] if self.exclude_self else None)
-            query, place = np.divmod(np.flatnonzero(marks), marks.shape[1])  # numpy takes ten times longer for two axes
+            marked = np.flatnonzero(marks)
+            if len(marked) > most * len(mine):
+                return False
+            query, place = np.divmod(marked, marks.shape[1])  # numpy takes ten times longer for two axes
             row = place if self.subset is None else self.subset[place]
             distance = measure(block[mine].astype(np.float64), self.rows, query, row)
             self._write(answers[mine], *smallest(query, place, distance, self.k))
+        return True
 
     def _write(self, answers: np.ndarray, distances: np.ndarray, places: np.ndarray) -> None:
         with np.errstate(over="ignore"):  # the bank refuses infinity

@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from dn2 import exact, narrow
+from dn2 import exact, narrow, products
 from dn2.neighbors import Bank, nearest
+from dn2.products import Product
+
+
+@pytest.fixture(autouse=True, params=["fine", "coarse"])
+def precision(request, monkeypatch):
+    """Either product can be the first, whatever the processor."""
+    monkeypatch.setattr(exact, "is_fast_in_bfloat16", lambda device: request.param == "coarse")
+    return request.param
 
 
 def gauss(seed, *shape):
@@ -126,9 +134,10 @@ def test_the_worst_rounding_of_the_product_changes_no_answer(name, monkeypatch):
     queries, bank = CASES[name]
 
     def worst(ours, theirs, out):
-        lengths = ours[:, :-1].double().norm(dim=1)[:, None] * theirs[:-1].double().norm(dim=0)
+        width = bank.shape[1]
+        lengths = ours[:, :width].double().norm(dim=1)[:, None] * theirs[:width].double().norm(dim=0)
         signs = torch.rand(out.shape, generator=torch.Generator().manual_seed(0)).round() * 2 - 1
-        out.copy_(ours.double() @ theirs.double() + signs * 0.9 * bank.shape[1] / 2**24 * lengths)
+        out.copy_(ours.double() @ theirs.double() + signs * 0.9 * width / 2**24 * lengths)
 
     monkeypatch.setattr(torch, "mm", worst)
     assert_exact(queries, bank, 2)
@@ -150,12 +159,51 @@ def test_equal_distances_come_lowest_row_first():
     np.testing.assert_array_equal(nearest(np.zeros((3, 5)), np.ones((40, 5)), 4)[1], np.tile(np.arange(4), (3, 1)))
 
 
-def test_few_rows_are_measured_again():
+def with_rounding_all_one_way():
+    """Every entry is rounded to bfloat16 in the same direction, by the most there is."""
+    signs = np.sign(gauss(36, 60, 64)).astype(np.float32)
+    return signs[:20] * np.float32(1 + 2**-8.01), signs[20:] * np.float32(1 + 2**-8.01)
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+@pytest.mark.parametrize("name", [*CASES, "rounded one way"])
+def test_no_product_is_off_by_more_than_its_bound(name, coarse):
+    queries, bank = with_rounding_all_one_way() if name == "rounded one way" else CASES[name]
+    queries, bank = (np.asarray(rows, np.float32 if rows.dtype != np.float64 else np.float64) for rows in (queries, bank))
+    out, product = torch.empty(len(queries), len(bank)), Product(bank, torch.device("cpu"), coarse=coarse)
+    with product.settings():
+        error = product.multiply(queries, out).numpy()
+    mean = product.mean.double().numpy()  # the true distances, less the query's own square
+    true = ((queries[:, None].astype(np.float64) - bank[None]) ** 2).sum(2) - ((queries - mean) ** 2).sum(1)[:, None]
+    assert (np.abs(out.double().numpy() - true).max(1) <= error).all()
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_the_bound_on_coarse_factors_is_needed(needed, monkeypatch):
+    """Without it a row that rounding hides is lost."""
+    queries, bank = (gauss(seed, n, 256).astype(np.float32) for seed, n in ((37, 200), (38, 2000)))
+    monkeypatch.setattr(exact, "is_fast_in_bfloat16", lambda device: True)
+    if needed:
+        monkeypatch.setattr(products.Product, "error", lambda self, centred, gaps: 0 * gaps)
+    assert (nearest(queries, bank, 1)[1] != brute(queries, bank, 1)[1]).any() == needed
+
+
+@pytest.mark.parametrize(("coarse", "most"), [(False, 6), (True, 12)])
+def test_few_rows_are_measured_again(coarse, most):
     """Speed rests on it: the error bound is tight, and the mean is subtracted, so that an offset leaves it tight."""
     queries, bank = (gauss(seed, n, 256).astype(np.float32) + np.float32(1e4) for seed, n in ((31, 200), (32, 2000)))
-    product = torch.empty(200, 2000)
-    marks = narrow.candidates(product, Bank(bank)._index._multiply(queries, product), 5, None)
-    assert 5 * 200 <= marks.sum() < 6 * 200
+    values, product = torch.empty(200, 2000), Product(bank, torch.device("cpu"), coarse=coarse)
+    marks = narrow.candidates(values, product.multiply(queries, values), 5, None)
+    assert 5 * 200 <= marks.sum() < most * 200
+
+
+def test_a_fine_product_follows_only_where_the_coarse_one_leaves_a_crowd(precision):
+    for name, fine in {"raw": False, "tight clusters": True}.items():
+        queries, rows = CASES[name]
+        bank = Bank(rows, device="cpu")
+        bank.nearest(queries, 2)
+        assert ("coarse" in vars(bank._index)) == (precision == "coarse")
+        assert ("fine" in vars(bank._index)) == (precision == "fine" or fine)
 
 
 def test_takes_any_real_matrix_and_changes_none(tmp_path):

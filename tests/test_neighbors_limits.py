@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from dn2 import narrow, neighbors
+from dn2 import exact, narrow, neighbors
 from dn2.neighbors import nearest
 
 ROOT = Path(__file__).parent.parent
 PAIR = np.random.default_rng(0).random((40, 6)), np.random.default_rng(1).random((90, 6))
 
 
-@pytest.mark.parametrize("index", ["exact", "flat"])
-def test_uses_the_process_cores_and_leaves_settings_alone(index, monkeypatch):
+@pytest.mark.parametrize(("index", "coarse"), [("exact", False), ("exact", True), ("flat", False)])
+def test_uses_the_process_cores_and_leaves_settings_alone(index, coarse, monkeypatch):
     seen = []
     together = threading.Barrier(3, timeout=20)
     mm, search = torch.mm, faiss.IndexFlatL2.search
@@ -35,13 +35,14 @@ def test_uses_the_process_cores_and_leaves_settings_alone(index, monkeypatch):
         seen.append((faiss.omp_get_max_threads(), "highest"))
         return search(*arguments)
 
+    monkeypatch.setattr(exact, "is_fast_in_bfloat16", lambda device: coarse)
     monkeypatch.setattr(torch, "mm", spy_mm)
     monkeypatch.setattr(faiss.IndexFlatL2, "search", spy_search)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
     before = torch.get_num_threads(), faiss.omp_get_max_threads()
     torch.set_num_threads(2)
     faiss.omp_set_num_threads(2)
-    torch.set_float32_matmul_precision("medium")
+    torch.set_float32_matmul_precision("high")
     state = torch.get_rng_state(), np.random.get_state()[1].copy()
     try:
         nearest(*PAIR, 2, index=index)
@@ -50,12 +51,12 @@ def test_uses_the_process_cores_and_leaves_settings_alone(index, monkeypatch):
             broken.setattr(faiss.IndexFlatL2, "search", None)
             with pytest.raises(TypeError):
                 nearest(*PAIR, 2, index=index)
-        assert (torch.get_num_threads(), faiss.omp_get_max_threads(), torch.get_float32_matmul_precision()) == (2, 2, "medium")
+        assert (torch.get_num_threads(), faiss.omp_get_max_threads(), torch.get_float32_matmul_precision()) == (2, 2, "high")
     finally:
         torch.set_num_threads(before[0])
         faiss.omp_set_num_threads(before[1])
         torch.set_float32_matmul_precision("highest")
-    assert seen[0] == (1 if index == "exact" else 3, "highest")
+    assert seen[0] == (1 if index == "exact" else 3, "medium" if coarse else "highest")
     assert torch.equal(torch.get_rng_state(), state[0])
     np.testing.assert_array_equal(np.random.get_state()[1], state[1])
 

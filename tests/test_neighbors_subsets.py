@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dn2 import exact, narrow
+from dn2 import exact, narrow, products
 from dn2.neighbors import Bank
 
 
@@ -87,7 +87,7 @@ def test_the_worst_rounding_of_the_product_changes_no_answer(listed, exclude_sel
     expected = [Bank(rows[s]).nearest(rows[s] if exclude_self else queries, 3, exclude_self=exclude_self) for s in subsets]
     monkeypatch.setattr(torch, "mm", worst)
     monkeypatch.setattr(narrow, "LISTED", listed)
-    monkeypatch.setattr(exact.Exact, "_error", lambda self, centred: centred.double().norm(dim=1) * self.longest)
+    monkeypatch.setattr(products.Product, "error", lambda self, centred, gaps: centred.double().norm(dim=1) * self.longest)
     for answer, want in zip(Bank(rows).nearest_in(subsets, queries, 3, exclude_self=exclude_self), expected, strict=True):
         np.testing.assert_array_equal(answer[0], want[0])
         np.testing.assert_array_equal(answer[1], want[1])
