@@ -1,6 +1,7 @@
 """Results on disk: one file a split, written whole the moment the split is finished, and one lock a cell.
 
     home/cells/<experiment.key>/<split name>.npz     scores, rows, is_anomaly, nearest, and the rest as JSON text
+    home/cells/<experiment.key>/<split name>.checkpoint    of a training that goes on
     home/cells/<experiment.key>/lock
 
 A result is here before MLflow hears of it, so neither a killed process nor a tracking server that goes away loses any.
@@ -62,6 +63,10 @@ class Cells:
         ------
         CellsError
             If the disk is full or the folder cannot be written. Nothing that passes for a result is left behind.
+
+        Notes
+        -----
+        The split's checkpoint is removed: nothing is continued from it any more.
         """
         path = self.folder(result.experiment) / f"{result.split}.npz"
         unfinished = path.with_name(f".{path.name}.unfinished")
@@ -80,9 +85,14 @@ class Cells:
                 unfinished.unlink(missing_ok=True)
                 raise
             _sync_folder(path.parent)
+            self.checkpoint(result.experiment, result.split).unlink(missing_ok=True)
         except OSError as error:
             raise _unusable("write the result", path, error) from error
         return path
+
+    def checkpoint(self, experiment: Experiment, split: str) -> Path:
+        """Where a detector keeps the state of its training on a split."""
+        return self.folder(experiment) / f"{split}.checkpoint"
 
     def load(self, experiment: Experiment) -> dict[str, Result]:
         """Read the splits that are finished, by name.
@@ -101,14 +111,14 @@ class Cells:
         return results
 
     def discard(self, experiment: Experiment) -> None:
-        """Remove this cell's results, so that it is computed from the start.
+        """Remove this cell's results and checkpoints, so that it is computed from the start.
 
         Raises
         ------
         CellsError
             If a file cannot be removed.
         """
-        for path in self.folder(experiment).glob("*.npz"):
+        for path in (*self.folder(experiment).glob("*.npz"), *self.folder(experiment).glob("*.checkpoint*")):
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:

@@ -33,6 +33,10 @@ class OutsideError(RuntimeError):
     """The disk or the tracking server refuses. Finished results are kept. Exit code 1."""
 
 
+class SplitError(RuntimeError):
+    """A detector failed on one split, which the message names: a diverged loss, images it cannot train on. Exit code 1."""
+
+
 @dataclass(frozen=True)
 class Workspace:
     """Where things are and how they are computed on this machine: never part of a key, except through what it resolves to.
@@ -123,7 +127,11 @@ class Detector(Protocol):
     Optional: ``check_rows(n)`` raises ValueError if it cannot train on n rows. ``score_path(X)`` yields
     ``(params, scores, nearest)`` for a whole grid at once, ``nearest`` being rows of the training array (n, k) or None.
     ``score_subsets(bank, subsets, X)`` gives for each subset of the bank's rows, all at once, the list that
-    ``fit(bank[subset]).score_path(X)`` would yield. A constructor's ``seed`` is the experiment's.
+    ``fit(bank[subset]).score_path(X)`` would yield. ``scores_and_accuracy(X)`` gives besides the scores the share of an image's
+    transformations that were recognised, (n,). A constructor's ``seed`` is the experiment's.
+
+    ``monitor(name, epoch, epochs, share, loss)``: name is ``loss`` or ``pretrain_loss``, epochs count from 1, ``share`` of the
+    epoch is done, 1.0 at its end. ``checkpoint`` is one file that `fit` writes and continues from to the same weights.
     """
 
     def fit(self, X: np.ndarray, *, monitor: Callable[..., None] | None = None, checkpoint: Path | None = None) -> Detector:
@@ -137,8 +145,9 @@ class Detector(Protocol):
 class Experiment:
     """One cell of the benchmark: what is run, on what, with which parameters.
 
-    ``resolved`` holds what the names stand for today (digests of data and weights, preprocessing, engine, versions of protocol
-    and detector), so that a changed meaning is another cell. It is empty until `benchmarks.experiments.resolve` has filled it.
+    ``preset`` names the budget of a trained detector, ``paper`` or ``cpu``; ``none`` where nothing is trained. ``resolved`` holds
+    what the names stand for today (digests of data and weights, preprocessing, engine, versions of protocol and detector), so
+    that a changed meaning is another cell. It is empty until `benchmarks.experiments.resolve` has filled it.
     """
 
     dataset: str
@@ -152,12 +161,16 @@ class Experiment:
     classes: tuple[str, ...] = ()
     partition: str = "test"
     seed: int = 0
+    preset: str = "none"
     resolved: Parameters = field(default_factory=dict)
 
     @property
     def key(self) -> str:
         """Hash of everything above: equal keys mean equal results."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        fields = asdict(self)
+        if self.preset == "none":
+            del fields["preset"]  # a detector without presets has the key it had before there were any
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     @property
@@ -169,6 +182,7 @@ class Experiment:
             "protocol": self.protocol,
             "detector": self.detector,
             "variant": self.variant or "none",
+            "preset": self.preset,
             "input": self.input,
             "encoder": encoder if kind == "features" else "none",
             "normalize": self.normalize,
@@ -193,7 +207,9 @@ class Result:
     split : str
         The split's name; ``class_name``, ``x`` and ``draw`` are copied from it.
     metrics : dict
-        ``rocauc``, ``rocauc_low``, ``rocauc_high``, ``average_precision``, ``prevalence``; fractions in [0, 1].
+        ``rocauc``, ``rocauc_low``, ``rocauc_high``, ``average_precision``, ``prevalence``; fractions in [0, 1]. Of some detectors
+        also ``accuracy_normal`` and ``accuracy_anomaly``, the share of transformations recognised on the test images; of an
+        oracle ``chosen_<parameter>``, which is no fraction.
     scores : ndarray of shape (n_test,), float32
         Higher is more anomalous.
     rows : ndarray of int64, (n_test,) or (n_test, size)

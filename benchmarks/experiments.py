@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.contracts import Dataset, Experiment, UsageError, Workspace
 from benchmarks.datasets import check_dataset
-from benchmarks.detectors import DETECTORS, detector_params, make_detector
+from benchmarks.detectors import DETECTORS, PRESETS, check_preset, detector_input, detector_params, make_detector
 from benchmarks.inputs import encoder_names
 from benchmarks.names import check_name
 from benchmarks.protocols import PROTOCOLS, make_splits
@@ -27,19 +27,28 @@ def make_experiments(
     protocol: str = "one_vs_rest",
     encoders: Sequence[str] = ("efficientnet_lite0",),
     normalize: Sequence[str] = ("none",),
+    size: int = 0,
     variants: Sequence[str] = ("",),
+    presets: Sequence[str] = ("paper",),
     params: Mapping[str, Sequence[Any]] | None = None,
     protocol_params: Mapping[str, Any] | None = None,
     classes: Sequence[str] = (),
     seed: int = 0,
+    seeds: int = 1,
 ) -> list[Experiment]:
     """Make one cell for each combination of the lists.
 
     Parameters
     ----------
-    datasets, detectors, encoders, normalize, variants : sequences of names
+    datasets, detectors, variants : sequences of names
         A variant "" is the detector as it is.
     protocol : str
+    encoders, normalize : sequences of names
+        For detectors on features.
+    size : int
+        Side in pixels of the images that detectors on pixels get; 0 means the images' own.
+    presets : sequence of names
+        For detectors that have presets.
     params : mapping of parameter name to the values to try, optional
         Detector parameters, such as ``{"k": [1, 2, 5]}``.
     protocol_params : mapping, optional
@@ -48,18 +57,21 @@ def make_experiments(
         The classes that take their turn; empty means all.
     seed : int
         At least 0.
+    seeds : int
+        How many cells a detector that draws gets, with seeds from ``seed`` on. One that does not draw has one cell.
 
     Raises
     ------
     UsageError
-        If a name is unknown, a list is empty, the seed is negative, or only one of protocol and detector is about groups.
+        If a name is unknown, a list is empty, a number is out of range, only one of protocol and detector is about groups, or
+        something is asked for that is for other detectors than these.
     """
     params = params or {}
-    if seed < 0:
-        raise UsageError(f"seed must be at least 0, got {seed}.")
-    lists: dict[str, Sequence[Any]] = {"dataset": datasets, "detector": detectors, "variant": variants}
-    lists |= {"encoder": encoders, "normalize": normalize, **params}
-    for name, values in lists.items():
+    for name, value, least in (("seed", seed, 0), ("seeds", seeds, 1), ("size", size, 0)):
+        if value < least:
+            raise UsageError(f"{name} must be at least {least}, got {value}.")
+    named = {"dataset": datasets, "detector": detectors, "variant": variants, "preset": presets}
+    for name, values in {**named, "encoder": encoders, "normalize": normalize, **params}.items():
         if not values:
             raise UsageError(f"{name} needs at least one value, got none.")
     of_protocol = protocol_params_of(protocol, protocol_params or {})
@@ -67,25 +79,54 @@ def make_experiments(
         check_name(name, NORMALIZATIONS, "normalisation")
     for encoder in encoders:
         check_encoders(encoder)
-    cells = []
     for detector in detectors:
         check_groups(detector, protocol)
-    for dataset, detector, variant, encoder, how, *values in product(*lists.values()):
-        cells.append(
-            Experiment(
+    for preset in presets:
+        check_name(preset, PRESETS, "preset")
+    _check_asked(detectors, variants, normalize, size, presets)
+    cells = []
+    for dataset, detector, variant, preset in product(datasets, detectors, variants, presets):
+        entry = DETECTORS[detector]
+        for (source, how), values in product(_inputs(detector, variant, encoders, normalize, size), product(*params.values())):
+            cell = Experiment(
                 dataset=check_dataset(dataset),
                 protocol=protocol,
                 detector=detector,
-                input=f"features:{encoder}",
+                input=source,
                 normalize=how,
-                variant=variant,
-                detector_params=detector_params(detector, variant, dict(zip(params, values, strict=True))),
+                variant=variant or entry.default_variant,
+                detector_params=detector_params(detector, variant, dict(zip(params, values, strict=True)), preset),
                 protocol_params=of_protocol,
                 classes=tuple(classes),
                 seed=seed,
+                preset=check_preset(detector, preset),
             )
-        )
+            cells += [replace(cell, seed=seed + number) for number in range(seeds if entry.draws else 1)]
     return list({cell.key: cell for cell in cells}.values())
+
+
+def _inputs(detector: str, variant: str, encoders: Sequence[str], normalize: Sequence[str], size: int) -> list[tuple[str, str]]:
+    """What a detector eats, with each normalisation: features as asked for, or pixels."""
+    source = detector_input(detector, variant)
+    if source == "features":
+        return [(f"features:{encoder}", how) for encoder, how in product(encoders, normalize)]
+    return [(f"pixels:{size}" if size else source, "none")]
+
+
+def _check_asked(
+    detectors: Sequence[str], variants: Sequence[str], normalize: Sequence[str], size: int, presets: Sequence[str]
+) -> None:
+    """Refuse what none of the detectors can have, and a normalisation that some cannot."""
+    sources = {detector: {detector_input(detector, variant) for variant in variants} for detector in detectors}
+    on_pixels = [detector for detector, found in sources.items() if "features" not in found]
+    if on_pixels and set(normalize) != {"none"}:
+        raise UsageError(
+            f"normalize is for features, and {', '.join(on_pixels)} looks at pixels, got {','.join(normalize)}: leave it out."
+        )
+    if size and not on_pixels:
+        raise UsageError(f"size is for detectors on pixels, and {', '.join(detectors)} has features, got {size}: leave it out.")
+    if set(presets) != {"paper"} and not any(DETECTORS[detector].presets for detector in detectors):
+        raise UsageError(f"{', '.join(detectors)} trains nothing and has no presets, got {','.join(presets)}: leave it out.")
 
 
 def check_groups(detector: str, protocol: str) -> None:

@@ -1,4 +1,6 @@
-"""What a detector eats: ``features:<encoder>[+<encoder>...]``, computed once per data set and read from the store ever after."""
+"""What a detector eats: ``features:<encoder>[+<encoder>...]``, computed once per data set and read from the store ever after; or
+``pixels``.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ import numpy as np
 
 from benchmarks.contracts import Dataset, Progress, UsageError, Workspace
 from benchmarks.names import check_name
+from benchmarks.pixels import Pixels, load_pixels, pixel_size, pixels_identity
 
 
 @dataclass(frozen=True)
@@ -43,15 +46,22 @@ class Rows:
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
+Input = Rows | Pixels
+"""What is indexed by a split's rows."""
+
+
 def encoder_names(name: str) -> list[str]:
-    """The encoders of an input's name: ``features:a+b`` gives a and b.
+    """The encoders of an input's name: ``features:a+b`` gives a and b, ``pixels`` none.
 
     Raises
     ------
     UsageError
-        If it is not ``features:`` and a list of names.
+        If it is neither ``features:`` and a list of names, nor ``pixels`` or ``pixels:SIZE``.
     """
     kind, _, encoders = name.partition(":")
+    if kind == "pixels":
+        pixel_size(name)
+        return []
     if kind != "features" or not all(encoders.split("+")):
         raise UsageError(f"input '{name}' is not features:ENCODER[+ENCODER...]: `python -m benchmarks ls` has the encoders.")
     return encoders.split("+")
@@ -60,6 +70,8 @@ def encoder_names(name: str) -> list[str]:
 def input_identity(name: str, workspace: Workspace) -> dict[str, Any]:
     """What an input's name stands for today: each encoder's weights by digest, the preprocessing, how the network runs.
 
+    Of pixels, only how they are resized.
+
     Raises
     ------
     UsageError
@@ -67,6 +79,9 @@ def input_identity(name: str, workspace: Workspace) -> dict[str, Any]:
     MissingWeightsError
         If an encoder's weights are not on this machine.
     """
+    if not encoder_names(name):
+        return pixels_identity(name)
+
     from dn2 import encoders, engines, features
 
     digests = {}
@@ -81,14 +96,14 @@ def input_identity(name: str, workspace: Workspace) -> dict[str, Any]:
     return {"weights": digests, "preprocessing": features.PREPROCESSING, "engine": engine}
 
 
-def load_input(dataset: Dataset, name: str, normalize: str, workspace: Workspace, progress: Progress | None = None) -> Rows:
+def load_input(dataset: Dataset, name: str, normalize: str, workspace: Workspace, progress: Progress | None = None) -> Input:
     """Read an input's rows, computing first whatever the store does not hold yet.
 
     Parameters
     ----------
     dataset : Dataset
     name : str
-        ``features:<encoder>[+<encoder>...]``.
+        ``features:<encoder>[+<encoder>...]``, ``pixels`` or ``pixels:SIZE``.
     normalize : {"none", "l2", "power"}
     workspace : Workspace
     progress : callable, optional
@@ -98,6 +113,9 @@ def load_input(dataset: Dataset, name: str, normalize: str, workspace: Workspace
     ------
     UsageError, MissingWeightsError
     """
+    if not encoder_names(name):
+        return load_pixels(dataset, name)
+
     from dn2 import normalize as normalizations
 
     check_name(normalize, normalizations.NORMALIZATIONS, "normalisation")

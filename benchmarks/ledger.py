@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -10,12 +12,14 @@ import numpy as np
 
 from benchmarks.cells import Cells
 from benchmarks.contracts import Cell, Dataset, Experiment
-from benchmarks.detectors import DETECTORS
+from benchmarks.detectors import selection_of
 from benchmarks.protocols import PROTOCOLS
 from benchmarks.report import Table, result_table, summary_points
 from benchmarks.tracking import Tracker, TrackingError
 
 DEFINITIONS = {name: entry.definition for name, entry in PROTOCOLS.items()}
+
+SECONDS_BETWEEN_LOSSES, SECONDS_AFTER_SILENCE = 1, 30
 
 
 class Ledger:
@@ -62,6 +66,8 @@ class Ledger:
         self.run_ids: dict[str, str] = {}
         self._open: dict[str, str] = {}  # key -> run id of cells that are not finished
         self._pending: dict[str, tuple[Cell, Dataset, Mapping[str, float]]] = {}
+        self._losses: dict[str, list[tuple[str, float, int]]] = {}  # key -> what is not logged yet
+        self._next_losses = 0.0
 
     def find(self, cell: Experiment) -> Cell | None:
         """Look a finished cell up. One that cannot be read counts as not there: it is computed again, in a new run."""
@@ -77,6 +83,13 @@ class Ledger:
     def start(self, cell: Experiment, dataset: Dataset) -> None:
         """Open a cell's run."""
         self._try(partial(self._start, cell, dataset))
+
+    def log_loss(self, cell: Experiment, name: str, loss: float, epoch: int) -> None:
+        """Log the loss of an epoch while the training goes on: once a second, and once in 30 s to a store that did not answer."""
+        if math.isfinite(loss):
+            self._losses.setdefault(cell.key, []).append((name, loss, epoch))
+        if time.monotonic() >= self._next_losses:
+            self._log_losses(cell.key)
 
     def finish(self, finished: Cell, dataset: Dataset, metrics: Mapping[str, float]) -> None:
         """Log a cell of which every split is there; its files on disk are then removed.
@@ -103,11 +116,14 @@ class Ledger:
     def fail(self, cell: Experiment, reason: str) -> None:
         """End a cell's run as FAILED."""
         self._pending.pop(cell.key, None)
+        self._log_losses(cell.key)
         if cell.key in self._open:
             self._try(partial(self.tracker.end, self._open.pop(cell.key), "FAILED", reason))
 
     def break_off(self, status: str, reason: str) -> None:
         """End every run that is open, and the summary."""
+        for key in self._open:
+            self._log_losses(key)
         for run_id in (*self._open.values(), self._summary):
             self._try(partial(self.tracker.end, run_id, status, reason))
 
@@ -129,7 +145,7 @@ class Ledger:
             suite=self.suite,
             fingerprint=dataset.fingerprint,
             provenance=self.provenance,
-            selection=DETECTORS[cell.detector].selection,
+            selection=selection_of(cell),
             fresh=self.fresh,
         )
 
@@ -137,6 +153,7 @@ class Ledger:
         cell = finished.experiment
         if cell.key not in self._open:
             self._start(cell, dataset)
+        self.tracker.log_points(self._open[cell.key], self._losses.get(cell.key, ()))
         self.tracker.finish_cell(
             self._open[cell.key],
             finished.results,
@@ -148,6 +165,16 @@ class Ledger:
             figures={"rocauc.png": result_table([finished], DEFINITIONS).figure()},
         )
         self.run_ids[cell.key] = self._open.pop(cell.key)
+        self._losses.pop(cell.key, None)
+
+    def _log_losses(self, key: str) -> None:
+        """Log the losses of a cell whose run is open; what fails is kept for the next time."""
+        points = self._losses.get(key)
+        if points and key in self._open:
+            logged = self._try(partial(self.tracker.log_points, self._open[key], points))
+            self._next_losses = time.monotonic() + (SECONDS_BETWEEN_LOSSES if logged else SECONDS_AFTER_SILENCE)
+            if logged:
+                del self._losses[key]
 
     def _try(self, logging: Callable[[], None]) -> bool:
         """Tell the store; if it does not answer, remember why and go on."""

@@ -25,7 +25,8 @@ class PlannedCell:
     experiment : Experiment
     status : {"finished", "pending"}
     features : str
-        ``stored``, ``60,000 to compute``, or what is missing: ``data to fetch``, ``weights to fetch``.
+        ``stored``, ``60,000 to compute``, ``none`` of a detector on pixels, or what is missing: ``data to fetch``,
+        ``weights to fetch``.
     seconds, megabytes : float or None
         Time left to compute and peak memory, by the newest finished run of the same kind; None where none tells.
     """
@@ -91,8 +92,9 @@ class _Plan:
         except MissingWeightsError:
             return PlannedCell(experiment, "pending", "weights to fetch", None, None)
         check(cell, dataset)
+        stored = "stored" if encoder_names(cell.input) else "none"
         if self.tracker.find_finished(cell.key):
-            return PlannedCell(cell, "finished", "stored", 0.0, None)
+            return PlannedCell(cell, "finished", stored, 0.0, None)
         earlier = self.tracker.newest_metrics(cell)
         new, to_compute = self._to_compute(dataset, cell)
         seconds = (
@@ -101,7 +103,7 @@ class _Plan:
         if new:
             rate = earlier.get("throughput/images_per_second")
             seconds = None if seconds is None or not rate else seconds + new / rate
-        features = f"{to_compute:,} to compute" if to_compute else "stored"
+        features = f"{to_compute:,} to compute" if to_compute else stored
         return PlannedCell(cell, "pending", features, seconds, earlier.get("memory/peak_mb"))
 
     def _to_compute(self, dataset: Dataset, cell: Experiment) -> tuple[int, int]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from benchmarks.contracts import Dataset, Experiment, Progress, Result, Split
-from benchmarks.detectors import make_detector, same_fit
-from benchmarks.inputs import Rows
-from benchmarks.metrics import split_metrics
+from benchmarks.detectors import make_detector, same_fit, selection_of
+from benchmarks.inputs import Input
+from benchmarks.metrics import auroc, split_metrics
 from benchmarks.protocols import make_splits
+from benchmarks.scoring import Point, Scored, Tests, Watch, called, score_split
 
 KEPT_NEAREST = 10
 """So many nearest training rows are kept a scored row: enough to look at, and 50 would be most of a result's bytes."""
@@ -20,27 +21,16 @@ KEPT_NEAREST = 10
 TOGETHER = 32
 """At most so many splits are scored at once: for k = 50 their neighbours are 200 MB, and a killed run loses no more of them."""
 
-Point = tuple[Mapping[str, Any], np.ndarray, np.ndarray | None]
-"""Parameters, scores, and the nearest training rows."""
-
-
-class Scored(NamedTuple):
-    """A split, its scores for each point of the detector's path, and the time they took."""
-
-    split: Split
-    points: list[Point]
-    fit_seconds: float
-    score_seconds: float
-
 
 def run(
     experiments: Sequence[Experiment],
     dataset: Dataset,
-    X: Rows,
+    X: Input,
     *,
     provenance: Mapping[str, Any],
     done: Collection[tuple[str, str]] = (),
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Iterator[Result]:
     """Fit and score each split of each cell.
 
@@ -52,51 +42,50 @@ def run(
     experiments : sequence of Experiment
         Sharing the data set and the input ``X``.
     dataset : Dataset
-    X : Rows
+    X : Rows or Pixels
         Indexed by the splits' rows.
     provenance : mapping
         Copied into each result.
     done : collection of (key, split name)
         What is left out because its result is there.
     progress : callable, optional
+    watch : Watch, optional
+        Without one, a killed training starts anew.
 
     Yields
     ------
     Result
-        ``score_seconds`` is the time of the search that all cells of one path shared. Splits that were searched together have
-        equal shares of their time in it, and their ``fit_seconds`` is 0.
+        Of an oracle, the point of the path with the best ROCAUC on the test labels. ``score_seconds`` is the time of the search
+        that all cells of one path shared. Splits that were searched together have equal shares of their time in it, and their
+        ``fit_seconds`` is 0. A training that was continued counts from there.
+
+    Raises
+    ------
+    SplitError
+        If a detector fails on a split.
     """
-    tests = _Once(X)
+    tests = Tests(X)
     for group in same_fit(list(experiments)):
         splits = make_splits(group[-1], dataset)
         todo = [split for split in splits if any((experiment.key, split.name) not in done for experiment in group)]
         ready = len(splits) - len(todo)
-        for split, points, fit_seconds, score_seconds in _score(group[-1], todo, X, tests):
-            for params, scores, nearest in points:
-                for experiment in group:
-                    asked = all(experiment.detector_params[name] == value for name, value in params.items())
-                    if asked and (experiment.key, split.name) not in done:
-                        yield _result(experiment, split, scores, nearest, fit_seconds, score_seconds, provenance)
+        for scored in _score(group[-1], todo, X, tests, watch, progress):
+            for experiment in group:
+                if (experiment.key, scored.split.name) not in done:
+                    yield _result(experiment, scored, provenance)
             ready += 1
             if progress:
-                progress(f"{group[-1].detector} on {dataset.name}, {group[-1].normalize}", ready, len(splits))
+                progress(f"{called(group[-1])}, {group[-1].normalize}", ready, len(splits))
 
 
-class _Once:
-    """The rows that were gathered last: all classes of one_vs_rest are scored on the same test images."""
-
-    def __init__(self, X: Rows) -> None:
-        self.X = X
-        self.rows = np.empty(0, np.int64)
-        self.gathered = np.empty(0)
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        if not np.array_equal(rows, self.rows):
-            self.rows, self.gathered = rows, self.X[rows]
-        return self.gathered
-
-
-def _score(experiment: Experiment, splits: Sequence[Split], X: Rows, tests: _Once) -> Iterator[Scored]:
+def _score(
+    experiment: Experiment,
+    splits: Sequence[Split],
+    X: Input,
+    tests: Tests,
+    watch: Watch | None,
+    progress: Progress | None,
+) -> Iterator[Scored]:
     """Score splits with the detector of an experiment, those that share rows together."""
     for together in share_rows(splits):
         detector: Any = make_detector(experiment)
@@ -109,17 +98,8 @@ def _score(experiment: Experiment, splits: Sequence[Split], X: Rows, tests: _Onc
             for split, points in zip(together, found, strict=True):
                 yield Scored(split, points, 0.0, seconds)
         else:
-            yield from (_score_alone(make_detector(experiment), split, X, tests) for split in together)
-
-
-def _score_alone(detector: Any, split: Split, X: Rows, tests: _Once) -> Scored:
-    started = time.perf_counter()
-    detector.fit(X[split.train])
-    fitted = time.perf_counter()
-    has_path = hasattr(detector, "score_path")
-    rows = tests[split.test]
-    points: list[Point] = list(detector.score_path(rows)) if has_path else [({}, detector.anomaly_score(rows), None)]
-    return Scored(split, points, fitted - started, time.perf_counter() - fitted)
+            for split in together:
+                yield score_split(experiment, split, X, tests, watch, progress)
 
 
 def share_rows(splits: Sequence[Split]) -> list[list[Split]]:
@@ -146,29 +126,32 @@ def share_rows(splits: Sequence[Split]) -> list[list[Split]]:
     return groups
 
 
-def _result(
-    experiment: Experiment,
-    split: Split,
-    scores: np.ndarray,
-    nearest: np.ndarray | None,
-    fit_seconds: float,
-    score_seconds: float,
-    provenance: Mapping[str, Any],
-) -> Result:
+def _point_of(experiment: Experiment, scored: Scored) -> tuple[Point, dict[str, float]]:
+    """The point of the path that an experiment is about; an oracle's is the first of the best, and says which that is."""
+    if selection_of(experiment) == "oracle":
+        best = max(scored.points, key=lambda point: auroc(scored.split.is_anomaly, point[1]))
+        return best, {f"chosen_{name}": float(value) for name, value in best[0].items()}
+    params = experiment.detector_params
+    return next(point for point in scored.points if all(params[name] == value for name, value in point[0].items())), {}
+
+
+def _result(experiment: Experiment, scored: Scored, provenance: Mapping[str, Any]) -> Result:
+    split = scored.split
+    (_, scores, nearest), chosen = _point_of(experiment, scored)
     return Result(
         experiment=experiment,
         split=split.name,
         class_name=split.class_name,
         x=split.x,
         draw=split.draw,
-        metrics=split_metrics(split.is_anomaly, scores),
+        metrics={**split_metrics(split.is_anomaly, scores), **scored.metrics, **chosen},
         scores=np.asarray(scores, dtype=np.float32),
         rows=split.test,
         is_anomaly=split.is_anomaly,
         nearest=None if nearest is None else split.train[nearest[:, :KEPT_NEAREST]],
         n_train=len(split.train),
         n_test=len(split.test),
-        fit_seconds=fit_seconds,
-        score_seconds=score_seconds,
+        fit_seconds=scored.fit_seconds,
+        score_seconds=scored.score_seconds,
         provenance=provenance,
     )

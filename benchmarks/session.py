@@ -19,13 +19,14 @@ from benchmarks.contracts import (
     OutsideError,
     Progress,
     Result,
+    SplitError,
     UsageError,
     Workspace,
 )
 from benchmarks.datasets import load_dataset
-from benchmarks.detectors import DETECTORS, same_fit
+from benchmarks.detectors import same_fit, selection_of
 from benchmarks.experiments import check, resolve
-from benchmarks.inputs import Rows, input_identity, load_input
+from benchmarks.inputs import Input, input_identity, load_input
 from benchmarks.ledger import DEFINITIONS, Ledger
 from benchmarks.metrics import mean_rocauc
 from benchmarks.protocols import make_splits
@@ -33,9 +34,10 @@ from benchmarks.provenance import provenance
 from benchmarks.report import Table, result_tables
 from benchmarks.run import run
 from benchmarks.tracking import Tracker, TrackingError
+from benchmarks.watch import TrainingWatch
 
 Say = Callable[[str], None]
-KNOWN = (UsageError, MissingDataError, OutsideError)
+KNOWN = (UsageError, MissingDataError, OutsideError, SplitError)
 """Errors that say all there is to say."""
 
 
@@ -157,7 +159,7 @@ class _Session:
         todo = [cell for cell in cells if not self._look_up(cell)]
         with self.disk.lock(todo, lambda folder: self.say(f"waiting for another process that runs the cell {folder.name}")):
             todo = [cell for cell in todo if not self._look_up(cell)]
-            X: Rows | None = None
+            X: Input | None = None
             for path in same_fit(todo):
                 try:
                     X = self._run_path(path, dataset, X)
@@ -171,7 +173,7 @@ class _Session:
             self.finished[cell.key] = found
         return found is not None
 
-    def _run_path(self, path: list[Experiment], dataset: Dataset, X: Rows | None) -> Rows | None:
+    def _run_path(self, path: list[Experiment], dataset: Dataset, X: Input | None) -> Input | None:
         """Run the cells that one fit serves, each result of which is on disk the moment it is there; return the input."""
         names = [split.name for split in make_splits(path[-1], dataset)]
         results: dict[str, dict[str, Result]] = {}
@@ -184,7 +186,8 @@ class _Session:
         if not done.issuperset((cell.key, name) for cell in path for name in names):
             if X is None:
                 X = load_input(dataset, path[0].input, path[0].normalize, self.workspace, self.progress)
-            for result in run(path, dataset, X, provenance=self.provenance, done=done, progress=self.progress):
+            watch = TrainingWatch(self.disk, self.ledger, self.progress)
+            for result in run(path, dataset, X, provenance=self.provenance, done=done, progress=self.progress, watch=watch):
                 self.disk.save(result)
                 results[result.experiment.key][result.split] = result
         for cell in path:
@@ -192,12 +195,12 @@ class _Session:
             self._finish(cell, tuple(of_cell[name] for name in names), dataset, X)
         return X
 
-    def _finish(self, cell: Experiment, results: tuple[Result, ...], dataset: Dataset, X: Rows | None) -> None:
+    def _finish(self, cell: Experiment, results: tuple[Result, ...], dataset: Dataset, X: Input | None) -> None:
         """Have a cell logged of which every split is there, and keep what tables need of it: all scores are in MLflow."""
         mean = None
         if len({result.x for result in results}) == 1:
             mean = mean_rocauc([(result.rows, result.is_anomaly, result.scores) for result in results])
-        finished = Cell(cell, "", DETECTORS[cell.detector].selection, results, mean)
+        finished = Cell(cell, "", selection_of(cell), results, mean)
         metrics = {"memory/peak_mb": _peak_megabytes(), "skipped_images": float(len(dataset.skipped))}
         if X is not None and X.images_per_second:
             metrics["throughput/images_per_second"] = X.images_per_second

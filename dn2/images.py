@@ -34,6 +34,9 @@ UPRIGHT = {
 }
 """What undoes each EXIF orientation; 1 is upright already."""
 
+GREY = ("1", "L", "LA", "La")
+"""Pillow's modes that stay grey, besides those of 16 bits."""
+
 
 class CorruptImageError(ValueError):
     """A file is there and can be read, but is not a whole image. ``path`` and ``reason`` say which and why."""
@@ -108,6 +111,22 @@ class ImageFiles(Sequence[np.ndarray]):
         boxes = None if self.boxes is None else self.boxes[rows]
         return ImageFiles([self.paths[row] for row in rows], boxes, self.size)
 
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Return each image's shape, (height, width) or (height, width, 3), as the files' headers tell: nothing is decoded."""
+        distinct = list(dict.fromkeys(self.paths))
+        with ThreadPoolExecutor() as pool:
+            found = dict(zip(distinct, pool.map(_header, distinct), strict=True))
+        shapes = []
+        for row, path in enumerate(self.paths):
+            height, width, *channels = found[path]
+            if self.boxes is not None:
+                left, top, right, bottom = self.boxes[row].tolist()
+                height, width = min(bottom, height) - max(top, 0), min(right, width) - max(left, 0)
+            if self.size is not None:
+                height = width = self.size
+            shapes.append((height, width, *channels))
+        return shapes
+
     def _read(self, row: int) -> np.ndarray:
         image = _decode(self.paths[row])
         if self.boxes is not None:
@@ -142,6 +161,18 @@ def _decode(path: Path) -> Image.Image:
         raise CorruptImageError(path, (str(error).splitlines() or [type(error).__name__])[0]) from None
 
 
+def _header(path: Path) -> tuple[int, ...]:
+    """Read the shape that `read_image` would give."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            width, height = reversed(image.size) if turned else image.size
+            is_grey = image.mode in GREY or image.mode.startswith("I")
+    except Image.UnidentifiedImageError:
+        raise CorruptImageError(path, "it is in no known image format") from None
+    return (height, width) if is_grey else (height, width, 3)
+
+
 def _check_end(format_name: str | None, content: bytes) -> None:
     """Refuse a JPEG without an end marker after its last scan, such as a download whose tail is still zeros."""
     if format_name in ("JPEG", "MPO") and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
@@ -153,7 +184,7 @@ def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
         return _from_16_bits(image)
     if image.mode == "F":
         raise ValueError("its grey levels are floating-point numbers: convert it to 8 or 16 bits")
-    is_grey = image.mode in ("1", "L", "LA", "La")
+    is_grey = image.mode in GREY
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")

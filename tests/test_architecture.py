@@ -32,7 +32,8 @@ ALLOWED = {
     },
     "benchmarks.datasets": {"benchmarks.contracts", "benchmarks.names", "benchmarks.datasets", "dn2.images"},
     "benchmarks.fetch": {"benchmarks.contracts", "benchmarks.names", "benchmarks.datasets", "dn2.encoders"},
-    "benchmarks.inputs": {"benchmarks.contracts", "benchmarks.names", "dn2"},
+    "benchmarks.pixels": {"benchmarks.contracts"},
+    "benchmarks.inputs": {"benchmarks.contracts", "benchmarks.names", "benchmarks.pixels", "dn2"},
     "benchmarks.detectors": {"benchmarks.contracts", "benchmarks.names"},
     "benchmarks.experiments": {
         "benchmarks.contracts",
@@ -49,7 +50,10 @@ ALLOWED = {
         "benchmarks.inputs",
         "benchmarks.metrics",
         "benchmarks.protocols",
+        "benchmarks.scoring",
     },
+    "benchmarks.scoring": {"benchmarks.contracts", "benchmarks.detectors", "benchmarks.inputs", "benchmarks.pixels"},
+    "benchmarks.watch": {"benchmarks.cells", "benchmarks.contracts", "benchmarks.ledger"},
     "benchmarks.ledger": {
         "benchmarks.cells",
         "benchmarks.contracts",
@@ -72,6 +76,7 @@ ALLOWED = {
         "benchmarks.report",
         "benchmarks.run",
         "benchmarks.tracking",
+        "benchmarks.watch",
     },
     "benchmarks.report": {"benchmarks.contracts", "benchmarks.tracking", "benchmarks.figures", "benchmarks.metrics"},
     "benchmarks.commands": {"benchmarks", "dn2"},

@@ -80,7 +80,18 @@ def _detectors() -> Iterable[dict[str, Any]]:
 
     for name, entry in DETECTORS.items():
         params = ", ".join(f"{key}={value}" for key, value in entry.defaults.items())
-        yield {"name": name, "summary": f"{entry.summary} ({params})", "input": entry.input, "variants": list(entry.variants)}
+        presets = ["paper", *entry.presets] if entry.presets else []
+        said = [f"{entry.summary} ({params})", f"input {entry.input}"]
+        said += [f"variants {', '.join(entry.variants)}"] if entry.variants else []
+        said += [f"presets {', '.join(presets)}"] if presets else []
+        yield {
+            "name": name,
+            "summary": "; ".join(said),
+            "input": entry.input,
+            "variants": list(entry.variants),
+            "presets": presets,
+            "params": dict(entry.defaults),
+        }
 
 
 def _protocols() -> Iterable[dict[str, Any]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,13 @@ experiment_options = _chain(
     click.option("--variant", type=CommaList(), default="", help="Named variants of the detector. [none]"),
     click.option("--encoder", type=CommaList(), default="efficientnet_lite0", show_default=True, help="a+b joins two encoders."),
     click.option("--normalize", type=CommaList(), default="none", show_default=True, help="none, l2, power."),
+    click.option("--size", type=int, default=0, help="Side in pixels for detectors on pixels. [the images' own]"),
+    click.option("--preset", type=CommaList(), default="paper", show_default=True, help="Of trained detectors: paper, cpu."),
     click.option("--k", type=CommaList(int), default="", help="Neighbours; several cost one search. [the detector's default]"),
     click.option("--clean", type=CommaList(float), default="", help="Share of the training rows that DN2 drops. [0]"),
     click.option("--centres", type=CommaList(int), default="", help="Cluster centres of dn2_kmeans. [10]"),
     click.option("--index", metavar="NAME", default="", help="exact (default), or flat: faiss's, as an oracle."),
+    click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any parameter of the detector; lists by comma."),
     click.option("--classes", type=CommaList(), default="", help="Only these take their turn. [all]"),
     click.option("--n-train", type=CommaList(count_or_all), default="", help="small_train: numbers of images, or all."),
     click.option("--contamination", type=CommaList(float), default="", help="contamination: shares in [0, 1)."),
@@ -99,13 +103,15 @@ experiment_options = _chain(
     click.option("--n-groups", type=int, default=None, help="groups: sets that train, and that are scored of each kind."),
     click.option("--draws", type=int, default=None, help="How many random draws. [the protocol's default]"),
     click.option("--seed", type=int, default=0, show_default=True),
+    click.option("--seeds", type=int, default=1, show_default=True, help="Runs of a detector that draws: mean, standard error."),
 )
 
 
 DETECTOR_OPTIONS = ("k", "clean", "centres", "index")
 PROTOCOL_OPTIONS = ("n_train", "contamination", "group_sizes", "n_groups", "draws")
 EXPERIMENT_OPTIONS = (
-    *("dataset", "protocol", "detector", "variant", "encoder", "normalize", "classes", "seed"),
+    *("dataset", "protocol", "detector", "variant", "encoder", "normalize", "size", "preset", "settings"),
+    *("classes", "seed", "seeds"),
     *DETECTOR_OPTIONS,
     *PROTOCOL_OPTIONS,
 )
@@ -115,8 +121,38 @@ def _refuse_beside_suite(suite: str) -> None:
     context = click.get_current_context()
     given = [name for name in EXPERIMENT_OPTIONS if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     if given:
+        given = ["set" if name == "settings" else name for name in given]
         options = ", ".join("--" + name.replace("_", "-") for name in given)
         raise UsageError(f"--suite {suite} says which cells are run, and {options} cannot change them: give one or the other.")
+
+
+def _values(settings: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """Read ``("epochs=1,2", "gamma=scale")``: {"epochs": (1, 2), "gamma": ("scale",)}."""
+    params = {}
+    for setting in settings:
+        name, equals, values = setting.partition("=")
+        if not (name.strip() and equals and values.strip()):
+            raise UsageError(f"--set takes NAME=VALUE, got '{setting}': write --set epochs=3.")
+        params[name.strip().replace("-", "_")] = tuple(_value(text.strip()) for text in values.split(",") if text.strip())
+    return params
+
+
+def _value(text: str) -> int | float | bool | str:
+    """A number if it is one; true and false; else the text."""
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def _refuse_encoder_for_pixels(asked: Mapping[str, Any]) -> None:
+    from benchmarks.detectors import detector_input
+
+    given = click.get_current_context().get_parameter_source("encoder") is ParameterSource.COMMANDLINE
+    if given and "features" not in {detector_input(detector, "") for detector in asked["detector"]}:
+        raise UsageError(f"--encoder is for detectors on features, and {', '.join(asked['detector'])} has none: leave it out.")
 
 
 def pop_workspace(options: dict[str, Any]) -> Workspace:
@@ -143,6 +179,7 @@ def pop_experiments(options: dict[str, Any]) -> tuple[str, list[Experiment]]:
         _refuse_beside_suite(suite)
         cells = [make_experiments(**part) for part in SUITES[check_name(suite, SUITES, "suite")].parts]
         return suite, [cell for part in cells for cell in part]
+    _refuse_encoder_for_pixels(asked)
     params = {name: (asked[name],) if isinstance(asked[name], str) else asked[name] for name in DETECTOR_OPTIONS}
     return suite, make_experiments(
         datasets=asked["dataset"],
@@ -150,9 +187,12 @@ def pop_experiments(options: dict[str, Any]) -> tuple[str, list[Experiment]]:
         protocol=asked["protocol"],
         encoders=asked["encoder"],
         normalize=asked["normalize"],
+        size=asked["size"],
         variants=asked["variant"] or ("",),
-        params={name: values for name, values in params.items() if values not in ((), ("",))},
+        presets=asked["preset"],
+        params={name: values for name, values in params.items() if values not in ((), ("",))} | _values(asked["settings"]),
         protocol_params={name: asked[name] for name in PROTOCOL_OPTIONS if asked[name] not in ((), None)},
         classes=asked["classes"],
         seed=asked["seed"],
+        seeds=asked["seeds"],
     )

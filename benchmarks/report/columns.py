@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.contracts import Experiment
 from benchmarks.report.table import Column
 
-USUAL = {"variant": "none", "classes": "all", "partition": "test"}
+USUAL = {"variant": "none", "preset": "none", "classes": "all", "partition": "test"}
 """Values that need not be said."""
 
 

@@ -28,11 +28,12 @@ def log(
     """Log in as few requests as MLflow takes. The metrics' time is the run's start: logged twice, they are stored once."""
     from mlflow.entities import Metric, Param, RunTag
 
-    client.log_batch(
-        run_id,
-        params=[Param(name, _text(value)) for name, value in (params or {}).items()],
-        tags=[RunTag(name, value) for name, value in (tags or {}).items()],
-    )
+    if params or tags:
+        client.log_batch(
+            run_id,
+            params=[Param(name, _text(value)) for name, value in (params or {}).items()],
+            tags=[RunTag(name, value) for name, value in (tags or {}).items()],
+        )
     points = list(points)
     started = client.get_run(run_id).info.start_time if points else 0
     metrics = [Metric(name, float(value), started, int(step)) for name, value, step in points]
@@ -53,11 +54,18 @@ def code_tags(provenances: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def run_name(experiment: Experiment) -> str:
-    """Return what the page calls the run, what tells runs apart first, since it cuts the end: ``dn2 l2 k=2 cifar10 resnet18``."""
+    """Return what the page calls the run, what tells runs apart first, since it cuts the end: ``dn2 l2 k=2 cifar10 resnet18``.
+
+    A trained detector has more parameters than a name can hold: of it, the preset and the seed.
+    """
     params = [f"{name}={_text(value)}" for name, value in experiment.detector_params.items()]
+    method = [experiment.detector, experiment.variant]
+    if experiment.preset != "none":
+        method += [experiment.preset, f"seed={experiment.seed}"]
+        params = []
     normalize = "" if experiment.normalize == "none" else experiment.normalize
     source = experiment.input.removeprefix("features:")
-    return " ".join(filter(None, [experiment.detector, experiment.variant, normalize, *params, experiment.dataset, source]))
+    return " ".join(filter(None, [*method, normalize, *params, experiment.dataset, source]))
 
 
 def dataset_input(experiment: Experiment, fingerprint: str) -> Any:

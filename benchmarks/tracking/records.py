@@ -17,6 +17,13 @@ Point = tuple[str, float, int]
 """A metric's name, value and step. A step is a Python int: MLflow stores another type silently, and then cannot list the runs."""
 
 
+ALWAYS = {"rocauc", "rocauc_low", "rocauc_high", "average_precision", "prevalence"}
+"""Metrics that every result has."""
+
+CHOSEN = "chosen_"
+"""What an oracle chose for a split is named so: a parameter's value, no quality."""
+
+
 def whole(x: float) -> int:
     """Turn a curve's value into a step: number of images, members of a group.
 
@@ -68,6 +75,11 @@ def metric_points(
         values[precision, 0] = _mean(results, "average_precision")
         for class_name, of_class in _grouped(results, lambda result: result.class_name):
             values[f"{rocauc}/{class_name}", 0] = _mean(of_class, "rocauc")
+            for name in of_class[0].metrics.keys() - ALWAYS:
+                values[f"{name}{suffix}/{class_name}", 0] = _mean(of_class, name)
+        for name in results[0].metrics.keys() - ALWAYS:
+            if not name.startswith(CHOSEN):  # the mean of what was chosen for each class means nothing
+                values[f"{name}{suffix}", 0] = _mean(results, name)
         if mean is not None:
             values[f"{rocauc}_low", 0], values[f"{rocauc}_high", 0] = mean.low, mean.high
     for x, at_x in _grouped([result for result in results if result.x is not None], lambda result: result.x):
@@ -75,6 +87,9 @@ def metric_points(
         if (f"{rocauc}_curve", step) in values:
             raise ValueError(f"two values of the curve have the step {step}, the second is {x}: give a finer curve_step")
         values[f"{rocauc}_curve", step] = _mean(at_x, "rocauc")
+        for name in at_x[0].metrics.keys() - ALWAYS:
+            if not name.startswith(CHOSEN):
+                values[f"{name}{suffix}_curve", step] = _mean(at_x, name)
         for class_name, of_class in _grouped(at_x, lambda result: result.class_name):
             values[f"{rocauc}_curve/{class_name}", step] = _mean(of_class, "rocauc")
     values["time/fit_seconds", 0] = sum(result.fit_seconds for result in results)

@@ -147,6 +147,11 @@ class Tracker:
             client.log_inputs(run_id, datasets=[dataset_input(experiment, fingerprint)])
             return run_id
 
+    def log_points(self, run_id: str, points: Sequence[Point]) -> None:
+        """Log metrics of a run that goes on, such as the loss of each epoch, as (name, value, step)."""
+        with self._asking(f"log the losses of run {run_id}") as client:
+            log(client, run_id, points=points)
+
     def finish_cell(
         self,
         run_id: str,
@@ -200,9 +205,11 @@ class Tracker:
                 raise TrackingError(f"the files of run {run_id} are not what was logged ({error})") from error
 
     def newest_metrics(self, experiment: Experiment) -> dict[str, float]:
-        """Return the metrics of the newest finished run on the same data with the same detector and input; empty without one."""
+        """Return the metrics of the newest finished run of the same kind (data, detector, preset, input), or nothing."""
         with self._asking("look for earlier runs") as client:
-            names = ("dataset", "protocol", "detector", "input", "classes", "partition")
+            names = ["dataset", "protocol", "detector", "variant", "input", "classes", "partition"]
+            if experiment.preset != "none":
+                names.append("preset")
             values = {name: str(experiment.params[name]) for name in names}
             if any('"' in value for value in values.values()):
                 return {}  # a filter has no way to say it

@@ -1,0 +1,129 @@
+"""DETECTORS: every method of the benchmark by name; what a name, a variant and a preset stand for; and making one.
+
+A class is named as text and imported when it is used, so that listing the table costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.contracts import Detector, Experiment, UsageError
+from benchmarks.detectors.table import DETECTORS, PRESETS, DetectorEntry, Variant
+from benchmarks.names import check_name
+
+__all__ = [
+    "DETECTORS",
+    "PRESETS",
+    "DetectorEntry",
+    "Variant",
+    "beside_paper_settings",
+    "check_preset",
+    "detector_input",
+    "detector_params",
+    "make_detector",
+    "same_fit",
+    "selection_of",
+    "variant_of",
+]
+
+
+def variant_of(name: str, variant: str) -> Variant:
+    """What a detector's variant is; "" is the detector as it is.
+
+    Raises
+    ------
+    UsageError
+        If there is no such detector or variant.
+    """
+    entry = DETECTORS[check_name(name, DETECTORS, "detector")]
+    if not variant:
+        return Variant()
+    if not entry.variants:
+        raise UsageError(f"detector '{name}' has no variants, got '{variant}': leave it out.")
+    return entry.variants[check_name(variant, entry.variants, f"variant of {name}")]
+
+
+def detector_input(name: str, variant: str) -> str:
+    """What a detector eats: ``features``, ``pixels`` or ``pixels:SIZE``."""
+    return variant_of(name, variant).input or DETECTORS[name].input
+
+
+def check_preset(name: str, preset: str) -> str:
+    """The preset under which a detector runs: the one asked for, or ``none`` if it has no presets.
+
+    Raises
+    ------
+    UsageError
+        If it is unknown.
+    """
+    check_name(preset, PRESETS, "preset")
+    return preset if DETECTORS[check_name(name, DETECTORS, "detector")].presets else "none"
+
+
+def detector_params(name: str, variant: str, asked: Mapping[str, Any], preset: str = "paper") -> dict[str, Any]:
+    """All parameters of a detector: its defaults, changed by the preset, by the variant, by the variant's preset, as asked for.
+
+    Raises
+    ------
+    UsageError
+        If the detector, the variant or a parameter is unknown.
+    """
+    of_variant = variant_of(name, variant)
+    entry = DETECTORS[name]
+    for parameter in asked:
+        if parameter not in entry.defaults:
+            known = ", ".join(entry.defaults) or "none"
+            raise UsageError(f"detector '{name}' has no parameter '{parameter}': it has {known}.")
+    presets = entry.presets.get(preset, {}), of_variant.presets.get(preset, {})
+    params = {**entry.defaults, **presets[0], **of_variant.params, **presets[1], **asked}
+    return {key: _like(entry.defaults[key], value) for key, value in params.items()}
+
+
+def beside_paper_settings(experiment: Experiment) -> dict[str, tuple[Any, Any]]:
+    """Parameters that are not as published: name -> (the experiment's, the published one)."""
+    published = detector_params(experiment.detector, experiment.variant, {})
+    return {
+        name: (value, published[name])
+        for name, value in experiment.detector_params.items()
+        if value != published.get(name, value)
+    }
+
+
+def selection_of(experiment: Experiment) -> str:
+    """``oracle`` if something is tuned on the test labels, else ``none``."""
+    return variant_of(experiment.detector, experiment.variant).selection or DETECTORS[experiment.detector].selection
+
+
+def make_detector(experiment: Experiment) -> Detector:
+    """The detector of an experiment, not yet fitted; if it draws, with the experiment's seed."""
+    entry = DETECTORS[experiment.detector]
+    module, _, name = entry.target.partition(":")
+    make = getattr(importlib.import_module(module), name)
+    detector: Detector = make(**({"seed": experiment.seed} if entry.draws else {}), **experiment.detector_params)
+    return detector
+
+
+def same_fit(experiments: list[Experiment]) -> list[list[Experiment]]:
+    """Group experiments that one fit serves: those that differ only in parameters of the detector's path.
+
+    The fit is made for the last of each group, which has the largest values.
+    """
+    groups: dict[str, list[Experiment]] = {}
+    for experiment in experiments:
+        path = _path(experiment)
+        groups.setdefault(experiment.with_params(**dict.fromkeys(path)).key, []).append(experiment)
+    return [sorted(group, key=lambda e: tuple(e.detector_params[name] for name in _path(e))) for group in groups.values()]
+
+
+def _path(experiment: Experiment) -> tuple[str, ...]:
+    """The parameters that one fit of an experiment's detector covers."""
+    entry = DETECTORS[experiment.detector]
+    has_path = all(experiment.detector_params[name] == value for name, value in entry.path_while.items())
+    return entry.path if has_path else ()
+
+
+def _like(default: Any, value: Any) -> Any:
+    """A whole number where the default has a fraction: 1 and 1.0 are one cell."""
+    return float(value) if isinstance(default, float) and type(value) is int else value

@@ -1,0 +1,118 @@
+"""The table of detectors. To add one: write its file, add its entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+PRESETS = {
+    "paper": "the published settings",
+    "cpu": "minutes a class on two cores, at most about 60,000 images through a network",
+}
+"""The budgets that a trained detector can have, and what each means. ``paper`` are a detector's defaults."""
+
+Changes = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A named way to use a detector.
+
+    Attributes
+    ----------
+    params : dict
+        What it changes of the defaults.
+    presets : dict
+        Preset -> what that changes, in place of what the detector's own preset does.
+    input, selection : str
+        As in `DetectorEntry`; empty: the detector's.
+    """
+
+    params: Changes = field(default_factory=dict)
+    presets: Mapping[str, Changes] = field(default_factory=dict)
+    input: str = ""
+    selection: str = ""
+
+
+@dataclass(frozen=True)
+class DetectorEntry:
+    """What the table knows of a detector.
+
+    Attributes
+    ----------
+    target : str
+        ``module:Class``.
+    input : str
+        What it eats: ``features`` (of an encoder), ``pixels``, or ``pixels:256`` for images of that size.
+    groups : bool
+        Whether it eats groups of them, (n, size, ...), as only some protocols give.
+    summary : str
+        One line for ``ls``.
+    defaults : dict
+        Its parameters that can be set, with their defaults: the published values.
+    variants : dict
+        Name -> `Variant`.
+    default_variant : str
+        The one that is meant if none is named; it changes nothing.
+    presets : dict
+        Preset -> the parameters it changes; ``paper`` changes none and is not in it. Empty: nothing is trained.
+    draws : bool
+        Whether it draws at random, so that its scores depend on the seed.
+    path : tuple of str
+        Parameters that ``score_path`` covers: experiments that differ in these alone are fitted once, at the largest value.
+    path_while : dict
+        The path is there only while these parameters have these values.
+    toy : dict
+        Parameters small enough for the laws, which run on 40 rows.
+    selection : str
+        ``oracle`` if the point of its path is reported that is best on the test labels, else ``none``.
+    version : int
+        Raised when a change of code changes results, so that old cells are not taken for new ones.
+    """
+
+    target: str
+    input: str
+    summary: str
+    defaults: Changes = field(default_factory=dict)
+    variants: Mapping[str, Variant] = field(default_factory=dict)
+    default_variant: str = ""
+    presets: Mapping[str, Changes] = field(default_factory=dict)
+    draws: bool = False
+    groups: bool = False
+    path: tuple[str, ...] = ()
+    path_while: Changes = field(default_factory=dict)
+    toy: Changes = field(default_factory=dict)
+    selection: str = "none"
+    version: int = 1
+
+
+DETECTORS: dict[str, DetectorEntry] = {
+    "dn2": DetectorEntry(
+        target="dn2.detector:DN2",
+        input="features",
+        summary="mean squared distance to the k nearest normal training images",
+        defaults={"k": 2, "index": "exact", "clean": 0.0},
+        path=("k",),
+        path_while={"clean": 0},  # what is dropped depends on k
+        toy={"k": 2},
+    ),
+    "dn2_group": DetectorEntry(
+        target="dn2.groups:GroupDN2",
+        input="features",
+        groups=True,
+        summary="DN2 on the pooled features of each group",
+        defaults={"k": 2, "pool": "mean"},
+        variants={pool: Variant({"pool": pool}) for pool in ("mean", "max", "concat")},
+        path=("k",),
+        toy={"k": 2},
+    ),
+    "dn2_kmeans": DetectorEntry(
+        target="dn2.kmeans:KMeansDN2",
+        input="features",
+        summary="DN2 with k-means centres in the place of the training images",
+        defaults={"k": 2, "centres": 10},
+        draws=True,
+        toy={"k": 2, "centres": 5},
+    ),
+}

@@ -1,0 +1,151 @@
+"""Fit a detector to one split and score it, images piece by piece."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from benchmarks.contracts import Experiment, MissingDataError, OutsideError, Progress, Split, SplitError, UsageError
+from benchmarks.detectors import make_detector
+from benchmarks.inputs import Input
+from benchmarks.pixels import Pixels
+
+PIECE = 1000
+"""Images are scored so many at a time: then progress can be seen, and large ones need not be in memory all at once."""
+
+GATHERED_BYTES = 1 << 29
+"""Test images of up to 512 MB are kept from one class to the next; of more, each piece is read again."""
+
+Point = tuple[Mapping[str, Any], np.ndarray, np.ndarray | None]
+"""Parameters, scores, and the nearest training rows."""
+
+
+class Scored(NamedTuple):
+    """A split, its scores for each point of the detector's path, the time they took, and metrics besides those of the scores."""
+
+    split: Split
+    points: list[Point]
+    fit_seconds: float
+    score_seconds: float
+    metrics: Mapping[str, float] = {}
+
+
+class Watch(Protocol):
+    """Who wants to know of a training while it goes on, and where it keeps its state: see `benchmarks.contracts.Detector`."""
+
+    def monitor(self, experiment: Experiment, split: Split) -> Callable[..., None]:
+        """What is called with the losses of a training on this split."""
+
+    def checkpoint(self, experiment: Experiment, split: Split) -> Path:
+        """The file of a training on this split."""
+
+
+class Tests:
+    """The test rows that were gathered last: all classes of one_vs_rest are scored on the same test images."""
+
+    def __init__(self, X: Input) -> None:
+        self.X = X
+        self.rows = np.empty(0, np.int64)
+        self.gathered = np.empty(0)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        if not np.array_equal(rows, self.rows):
+            self.rows, self.gathered = rows, self.X[rows]
+        return self.gathered
+
+
+def score_split(
+    experiment: Experiment, split: Split, X: Input, tests: Tests, watch: Watch | None, progress: Progress | None
+) -> Scored:
+    """Fit the experiment's detector to a split's training rows and score its test rows.
+
+    Raises
+    ------
+    SplitError
+        If the detector fails.
+    """
+    with _named(experiment, split):
+        return _score(experiment, split, X, tests, watch, progress)
+
+
+def _score(
+    experiment: Experiment, split: Split, X: Input, tests: Tests, watch: Watch | None, progress: Progress | None
+) -> Scored:
+    detector: Any = make_detector(experiment)
+    watched = {"monitor": watch.monitor(experiment, split), "checkpoint": watch.checkpoint(experiment, split)} if watch else {}
+    started = time.perf_counter()
+    detector.fit(X[split.train], **watched)
+    fitted = time.perf_counter()
+    pieces, accuracies, done = [], [], 0
+    for rows in _pieces(X, tests, split.test):
+        points, accuracy = _points(detector, rows)
+        pieces.append(points)
+        accuracies.append(accuracy)
+        done += len(rows)
+        if progress and len(rows) < len(split.test):
+            progress(f"scoring {called(experiment)}, {split.name}, images", done, len(split.test))
+    seconds = time.perf_counter() - fitted
+    joined = [_join(same_point) for same_point in zip(*pieces, strict=True)]
+    return Scored(split, joined, fitted - started, seconds, _accuracy(split, accuracies))
+
+
+def _pieces(X: Input, tests: Tests, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """The rows to score: features all at once, images piece by piece."""
+    if not isinstance(X, Pixels):
+        yield tests[rows]
+        return
+    gather = partial(tests.__getitem__, rows) if len(rows) * math.prod(X.shape[1:]) <= GATHERED_BYTES else None
+    for start in range(0, len(rows), PIECE):
+        piece = slice(start, start + PIECE)
+        yield gather()[piece] if gather else X[rows[piece]]
+
+
+def _points(detector: Any, rows: np.ndarray) -> tuple[list[Point], np.ndarray | None]:
+    """Scores for each point of the path, and the accuracy of each row, where the detector offers them."""
+    if hasattr(detector, "score_path"):
+        return list(detector.score_path(rows)), None
+    if hasattr(detector, "scores_and_accuracy"):
+        scores, accuracy = detector.scores_and_accuracy(rows)
+        return [({}, scores, None)], accuracy
+    return [({}, detector.anomaly_score(rows), None)], None
+
+
+def _join(pieces: Sequence[Point]) -> Point:
+    params, scores, nearest = zip(*pieces, strict=True)
+    return params[0], np.concatenate(scores), None if nearest[0] is None else np.concatenate(nearest)
+
+
+def _accuracy(split: Split, accuracies: Sequence[np.ndarray | None]) -> dict[str, float]:
+    """Mean accuracy on normal and on anomalous test images: the paper explains GEOM's failures by the latter."""
+    found = [accuracy for accuracy in accuracies if accuracy is not None]
+    if not found:
+        return {}
+    accuracy = np.concatenate(found)
+    return {
+        "accuracy_normal": float(accuracy[~split.is_anomaly].mean()),
+        "accuracy_anomaly": float(accuracy[split.is_anomaly].mean()),
+    }
+
+
+@contextmanager
+def _named(experiment: Experiment, split: Split) -> Iterator[None]:
+    """Say on which split a detector failed."""
+    try:
+        yield
+    except (UsageError, MissingDataError, OutsideError):
+        raise
+    except Exception as error:
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise SplitError(f"{called(experiment)}, {split.name}: {kind}{error}") from error
+
+
+def called(experiment: Experiment) -> str:
+    """What progress and errors call it: ``geom rotation on cifar10``."""
+    return f"{' '.join(filter(None, (experiment.detector, experiment.variant)))} on {experiment.dataset}"
