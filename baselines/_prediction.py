@@ -1,0 +1,82 @@
+"""What a trained network says of every view of every image, in little memory and whoever else is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from baselines._device import autocast
+from baselines._transforms import Views
+
+CHUNK_IMAGES = 1024
+"""Images on the device at once; a whole number of batches under any of our sets of transformations."""
+BATCH_CPU = 128
+BATCH_CUDA = 1024
+
+
+def predict_views(
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    X: np.ndarray,
+    sources: torch.Tensor,
+    device: torch.device,
+    precision: torch.dtype,
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Run a network in evaluation mode over the views of images, image by image.
+
+    Batches are always of one size, the last filled up, for another size may choose other kernels: an image's outputs depend
+    neither on the images it is scored with nor on how many they are.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, side, side, c), uint8
+    sources : tensor of shape (t, side * side)
+        The transformations.
+
+    Yields
+    ------
+    numbers : ndarray of shape (b,), int64
+        Views: ``image * t + transformation``.
+    outputs : tensor of shape (b, outputs), float32
+        On the device.
+    """
+    size = BATCH_CUDA if device.type == "cuda" else BATCH_CPU
+    for start in range(0, len(X), CHUNK_IMAGES):
+        views = Views(torch.tensor(X[start : start + CHUNK_IMAGES], device=device), sources)
+        for first in range(0, len(views), size):
+            numbers = torch.arange(first, first + size, device=device)
+            count = min(size, len(views) - first)
+            with torch.inference_mode(), autocast(device, precision):
+                outputs = forward(views.make(numbers.clamp(max=len(views) - 1)))[:count].float()
+            yield (numbers[:count].cpu().numpy() + start * len(sources)), outputs
+
+
+def judge_views(
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    judge: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
+    X: np.ndarray,
+    sources: torch.Tensor,
+    device: torch.device,
+    precision: torch.dtype,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Judge every view of every image on its own.
+
+    Parameters
+    ----------
+    judge : callable
+        From outputs (b, k) float32 and the views' transformations (b,) to how anomalous each is (b,), and how right the
+        network's guess of the transformation, in [0, 1] (b,).
+
+    Returns
+    -------
+    anomalies : ndarray of shape (n, t), float64
+    accuracies : ndarray of shape (n, t), float64
+    """
+    anomalies, accuracies = np.empty((2, len(X), len(sources)))
+    for numbers, outputs in predict_views(forward, X, sources, device, precision):
+        transformations = torch.from_numpy(numbers % len(sources)).to(outputs.device)
+        anomaly, right = judge(outputs, transformations)
+        anomalies.reshape(-1)[numbers] = anomaly.double().cpu().numpy()
+        accuracies.reshape(-1)[numbers] = right.double().cpu().numpy()
+    return anomalies, accuracies

@@ -1,0 +1,219 @@
+"""GEOM: how badly a network that learnt to tell transformations apart tells them apart on this image.
+
+Golan and El-Yaniv, "Deep Anomaly Detection Using Geometric Transformations", NeurIPS 2018 (1805.10917).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from baselines._checkpoint import training_identity
+from baselines._device import autocast, pick_device, pick_precision
+from baselines._dirichlet import fit_dirichlet
+from baselines._images import check_fitted, check_fitted_to, check_images, check_rows, check_varied, draw_subset, pad_digits
+from baselines._networks import WideResNet, build_network
+from baselines._prediction import judge_views, predict_views
+from baselines._training import Monitor, Training, fit_network
+from baselines._transforms import Views, geometric_transformations, rotations
+
+SCORES = ("dirichlet", "simple")
+SMALLEST_PROBABILITY = 1e-7
+"""Mixed into every softmax vector before the logarithm. A confident network gives probabilities that are 0 in float32, and with
+few images there is little else: log 0, the likely cause of the "numerical issues" that are reported for GEOM. 1e-7 is the
+framework's epsilon in the authors' code.
+Deviation: the authors do not clip. The vectors still sum to 1, which the Dirichlet's maximum likelihood needs."""
+
+
+class GEOM:
+    """Deep anomaly detection by geometric transformations.
+
+    A Wide ResNet learns on normal images alone which transformation it is shown. Normality of x is the mean over
+    transformations t of ``sum_i (alpha_t,i - 1) log p_i(T_t x)``, the log-likelihood, up to a constant, under a Dirichlet fitted
+    to the training images' softmax vectors under t (section 4.2); the simple score is the mean ``p_t(T_t x)``.
+
+    Parameters
+    ----------
+    transformations : {72, "rotation"}
+        Flips x shifts x rotations (section 4.1), or the 4 rotations alone, for which 16 epochs are usual.
+    score : {"dirichlet", "simple"}
+    epochs : int
+        Each goes over all images under all transformations; ceil(200 / 72) = 3 (authors' code).
+    batch_size : int
+        Transformed images (section 5.2).
+    learning_rate, weight_decay : float
+        Of Adam (authors' code).
+    depth, width : int
+        Of the Wide ResNet; 10 and 4 (section 5.2), 16 and 8 for 64 px images.
+    dropout : float
+        As a fraction; the paper has none.
+    max_images : int
+        Train and fit the Dirichlets on a seeded subset of so many images; 0 takes all.
+    seed : int
+        Of weights, shuffles and subset.
+    device : str, optional
+        ``cpu``, ``cuda`` or ``cuda:1``; by default CUDA if there is one.
+    precision : {"auto", "float32", "bfloat16"}
+        Of convolutions and products; auto takes bfloat16 where the device is fast at it.
+
+    Attributes
+    ----------
+    network_ : WideResNet
+    alpha_ : ndarray of shape (t, t), float64
+        The Dirichlets, with the Dirichlet score only.
+    """
+
+    def __init__(
+        self,
+        transformations: int | str = 72,
+        score: str = "dirichlet",
+        epochs: int = 3,
+        batch_size: int = 128,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 5e-4,
+        depth: int = 10,
+        width: int = 4,
+        dropout: float = 0.0,
+        max_images: int = 0,
+        seed: int = 0,
+        device: str | None = None,
+        precision: str = "auto",
+    ) -> None:
+        self.transformations = transformations
+        self.score = score
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.depth = depth
+        self.width = width
+        self.dropout = dropout
+        self.max_images = max_images
+        self.seed = seed
+        self.device = device
+        self.precision = precision
+
+    def check_rows(self, n: int) -> None:
+        """Refuse a training set from which neither the network nor the Dirichlets can be learnt.
+
+        Raises
+        ------
+        ValueError
+            If n is under 2.
+        """
+        check_rows(n, 2, "GEOM")
+
+    def fit(self, X: np.ndarray, *, monitor: Monitor | None = None, checkpoint: Path | None = None) -> GEOM:
+        """Train on normal images.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, side, side, c), uint8
+            28 px images are padded to 32 with zeros.
+        monitor : callable, optional
+            Called as ``monitor("loss", epoch, epochs, share, loss)``.
+        checkpoint : Path, optional
+            Continued from, and written as the training goes on.
+
+        Raises
+        ------
+        ValueError
+            If the images or a parameter cannot be used.
+        TrainingDivergedError
+            If the loss is not finite.
+        """
+        check_images(X, "GEOM")
+        self.check_rows(len(X))
+        check_varied(X, "GEOM")
+        if self.score not in SCORES:
+            raise ValueError(f"unknown score {self.score!r} of GEOM; there are {', '.join(SCORES)}")
+        shape, device = X.shape[1:], pick_device(self.device)
+        precision = pick_precision(self.precision, device)
+        start = torch.Generator().manual_seed(self.seed)  # of subset and weights: on the CPU, so alike on every device
+        X = draw_subset(pad_digits(X), self.max_images, start)
+        sources = self._sources(X.shape[1])
+        network = build_network(lambda: WideResNet(X.shape[3], len(sources), self.depth, self.width, self.dropout), device, start)
+        views = Views(torch.tensor(X, device=device), sources)
+
+        def loss_of(numbers: torch.Tensor, _epoch: int) -> torch.Tensor:
+            with autocast(device, precision):
+                logits = network(views.make(numbers))
+            return F.cross_entropy(logits, views.labels(numbers))
+
+        identity = training_identity(self, X, device.type, precision)
+        training = Training("loss", len(views), self.batch_size, self.epochs, lambda _time: self.learning_rate, identity)
+        optimizer = torch.optim.Adam(network.parameters(), self.learning_rate, weight_decay=self.weight_decay)
+        shuffling = torch.Generator(device).manual_seed(self.seed)
+        fit_network(network, loss_of, optimizer, training, shuffling, monitor=monitor, checkpoint=checkpoint)
+        self.network_, self.shape_ = network, shape
+        if self.score == "dirichlet":
+            self.alpha_ = fit_dirichlet(self._mean_log_probabilities(X, sources))
+        return self
+
+    def anomaly_score(self, X: np.ndarray) -> np.ndarray:
+        """Score images: higher is more anomalous.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, side, side, c), uint8
+
+        Returns
+        -------
+        ndarray of shape (n,), float64
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If the images are not of the training images' shape.
+        """
+        return self.scores_and_accuracy(X)[0]
+
+    def scores_and_accuracy(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the anomaly scores, and of each image the share of recognised transformations, in one pass; both (n,)."""
+        check_fitted(self, "GEOM")
+        check_images(X, "GEOM")
+        check_fitted_to(X, self.shape_, "GEOM")
+        X = pad_digits(X)
+        device = next(self.network_.parameters()).device
+        excess = torch.tensor(self.alpha_ - 1, device=device) if self.score == "dirichlet" else None
+
+        def judge(logits: torch.Tensor, transformations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            probabilities = logits.softmax(1)
+            if excess is None:
+                normality = probabilities.gather(1, transformations[:, None])[:, 0]
+            else:
+                normality = (excess[transformations] * log_probabilities(probabilities)).sum(1)
+            # The paper's score is a normality; ours is higher for anomalies.
+            return -normality, logits.argmax(1) == transformations
+
+        precision = pick_precision(self.precision, device)
+        anomalies, accuracies = judge_views(self.network_, judge, X, self._sources(X.shape[1]), device, precision)
+        return anomalies.mean(1), accuracies.mean(1)
+
+    def _sources(self, side: int) -> torch.Tensor:
+        """Return the transformations, shape (t, side * side)."""
+        if self.transformations == 72:
+            return geometric_transformations(side)
+        if self.transformations == "rotation":
+            return rotations(side)
+        raise ValueError(f"unknown transformations {self.transformations!r} of GEOM; there are 72 and 'rotation'")
+
+    def _mean_log_probabilities(self, X: np.ndarray, sources: torch.Tensor) -> np.ndarray:
+        """For each transformation, the mean over images of the logarithm of the softmax vector, shape (t, t), float64."""
+        device = next(self.network_.parameters()).device
+        sums = torch.zeros(len(sources), len(sources), dtype=torch.float64, device=device)
+        for numbers, logits in predict_views(self.network_, X, sources, device, pick_precision(self.precision, device)):
+            transformations = torch.from_numpy(numbers % len(sources)).to(device)
+            sums.index_add_(0, transformations, log_probabilities(logits.softmax(1)))
+        return (sums / len(X)).cpu().numpy()
+
+
+def log_probabilities(probabilities: torch.Tensor) -> torch.Tensor:
+    """Natural logarithm of softmax vectors (b, k), none of which is 0 any more, float64; see `SMALLEST_PROBABILITY`."""
+    k = probabilities.shape[1]
+    return (probabilities.double() * (1 - k * SMALLEST_PROBABILITY) + SMALLEST_PROBABILITY).log()
