@@ -115,4 +115,43 @@ DETECTORS: dict[str, DetectorEntry] = {
         draws=True,
         toy={"k": 2, "centres": 5},
     ),
+    "ocsvm": DetectorEntry(
+        target="baselines.ocsvm:OCSVM",
+        input="pixels",
+        summary="one-class support vector machine, RBF kernel on pixels; the oracle's nu and gamma are the best on the test labels",
+        defaults={"nu": 0.1, "gamma": "scale", "max_images": 6000},
+        variants={"label_free": Variant(), "oracle": Variant({"nu": "grid", "gamma": "grid"}, selection="oracle")},
+        default_variant="label_free",
+    ),
+    "geom": DetectorEntry(
+        target="baselines.geom:GEOM",
+        input="pixels",
+        summary="how badly a network tells apart the transformations of an image",
+        defaults={
+            "transformations": 72,
+            "score": "dirichlet",
+            "epochs": 3,
+            "batch_size": 128,
+            "learning_rate": 1e-3,
+            "weight_decay": 5e-4,
+            "depth": 10,
+            "width": 4,
+            "dropout": 0.0,
+            "max_images": 0,
+            "device": None,
+            "precision": "auto",
+        },
+        variants={
+            "dirichlet": Variant(),
+            "simple": Variant({"score": "simple"}),
+            "rotation": Variant(
+                {"transformations": "rotation", "epochs": 16},
+                presets={"cpu": {"epochs": 3, "max_images": 5000}},  # 60,000 images through the network
+            ),
+        },
+        default_variant="dirichlet",
+        presets={"cpu": {"epochs": 1, "max_images": 833}},  # as many: 833 x 72
+        draws=True,
+        toy={"transformations": "rotation", "epochs": 8, "batch_size": 32, "width": 1},
+    ),
 }
