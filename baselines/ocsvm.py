@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
@@ -20,12 +20,25 @@ BLOCK = 1000
 """Rows are scored so many at a time: their kernel with 6,000 training rows is 48 MB."""
 
 
+class Machines(NamedTuple):
+    """The solutions for one gamma: as it was asked for, its value, and for each nu a column of alphas (n, m) and a rho (m,)."""
+
+    asked: float | str
+    gamma: float
+    nus: tuple[float, ...]
+    alphas: np.ndarray
+    rhos: np.ndarray
+
+
 class OCSVM:
     """Score an image by how far it is outside of the support of the training images, in the space of an RBF kernel.
 
-    ``score(x) = -sum over training rows y of alpha_y * exp(-gamma * |x - y|^2)``: higher is more anomalous. This is scikit-learn's
-    `OneClassSVM.score_samples` with the sign turned. Pixels are scaled to [-1, 1] and keep their native channels: three copies of
-    a grey image would triple every distance against a fixed gamma.
+    ``score(x) = rho - sum over training rows y of alpha_y * exp(-gamma * |x - y|^2)``: higher is more anomalous. This is
+    scikit-learn's `OneClassSVM.decision_function` with the sign turned, and in float64 as there: with a large gamma the sums are
+    so small beside rho that many scores are equal, and a best-of-grid must not find an order where there was none.
+
+    Pixels are scaled to [-1, 1] and keep their native channels: three copies of a grey image would triple every distance against
+    a fixed gamma.
 
     Source: Schölkopf et al., "Estimating the Support of a High-Dimensional Distribution", Neural Computation 13 (2001); as a
     baseline on pixels, RAW-OC-SVM in Golan and El-Yaniv, arXiv 1805.10917, whose numbers the DN2 paper quotes: those take, for
@@ -46,8 +59,8 @@ class OCSVM:
     ----------
     rows_ : ndarray of shape (n, d), float64
         The training images that are used, flattened and scaled.
-    machines_ : list of (gamma as asked for, its value, nus, coefficients)
-        One a gamma: coefficients (n, number of nus) are the alphas.
+    machines_ : list of `Machines`
+        One a gamma.
 
     Examples
     --------
@@ -103,13 +116,13 @@ class OCSVM:
         variance = rows.var()
         if variance == 0:
             raise ValueError(f"all pixels of the {len(X)} training images are {X.flat[0]}: give images that differ.")
-        nus = NUS if self.nu == "grid" else (self.nu,)
+        nus: Any = NUS if self.nu == "grid" else (self.nu,)
         gammas = GAMMAS if self.gamma == "grid" else (self.gamma,)
         distances = _squared_distances(rows, rows)
         self.machines_ = []
         for gamma in gammas:
             value = 1 / (rows.shape[1] * variance) if gamma == "scale" else float(gamma)
-            self.machines_.append((gamma, value, nus, _solve(np.exp(-value * distances), nus)))
+            self.machines_.append(Machines(gamma, value, nus, *_solve(np.exp(-value * distances), nus)))
         self.rows_, self._shape = rows, X.shape[1:]
         return self
 
@@ -123,7 +136,7 @@ class OCSVM:
         Returns
         -------
         scores : ndarray of shape (n,), float64
-            Negative sums of kernel values.
+            Above 0 outside of the training images' support.
 
         Raises
         ------
@@ -153,29 +166,31 @@ class OCSVM:
         _check_images(X)
         if X.shape[1:] != self._shape:
             raise ValueError(f"images must be {self._shape} as in training, got {X.shape[1:]}: resize them.")
-        normality = [np.empty((len(nus), len(X))) for _, _, nus, _ in self.machines_]
+        decisions = [np.empty((len(of_gamma.nus), len(X))) for of_gamma in self.machines_]
         for start in range(0, len(X), BLOCK):
             distances = _squared_distances(_flatten(X[start : start + BLOCK]), self.rows_)
-            for scores, (_, value, _, coefficients) in zip(normality, self.machines_, strict=True):
-                scores[:, start : start + BLOCK] = (np.exp(-value * distances) @ coefficients).T
-        for of_gamma, (gamma, _, nus, _) in zip(normality, self.machines_, strict=True):
-            for scores, nu in zip(of_gamma, nus, strict=True):
-                yield {"nu": nu, "gamma": gamma}, -scores, None  # the sum is the normality
+            for found, of_gamma in zip(decisions, self.machines_, strict=True):
+                sums = np.exp(-of_gamma.gamma * distances) @ of_gamma.alphas
+                found[:, start : start + BLOCK] = (sums - of_gamma.rhos).T
+        for found, of_gamma in zip(decisions, self.machines_, strict=True):
+            for decision, nu in zip(found, of_gamma.nus, strict=True):
+                yield {"nu": nu, "gamma": of_gamma.asked}, -decision, None  # a decision is higher for normal rows
 
 
-def _solve(kernel: np.ndarray, nus: tuple[Any, ...]) -> np.ndarray:
-    """The alphas of each nu, (n, len(nus)). libsvm works without the interpreter's lock, on one core a machine."""
+def _solve(kernel: np.ndarray, nus: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Alphas (n, m) and rhos (m,) of m nus. libsvm works without the interpreter's lock, each machine on one core."""
 
-    def alphas(nu: float) -> np.ndarray:
+    def solve(nu: float) -> tuple[np.ndarray, float]:
         machine = OneClassSVM(kernel="precomputed", nu=nu)
-        machine.random_state = 0  # libsvm is given a seed, which it does not use here, from the global generator otherwise
+        machine.random_state = 0  # otherwise libsvm, which needs none here, is given a seed from the global generator
         machine.fit(kernel)
-        found = np.zeros(len(kernel))
-        found[machine.support_] = machine.dual_coef_[0]
-        return found
+        alphas = np.zeros(len(kernel))
+        alphas[machine.support_] = machine.dual_coef_[0]
+        return alphas, machine.offset_.item()
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) as pool:
-        return np.stack(list(pool.map(alphas, nus)), axis=1)
+        alphas, rhos = zip(*pool.map(solve, nus), strict=True)
+    return np.stack(alphas, axis=1), np.array(rhos)
 
 
 def _squared_distances(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -210,8 +210,8 @@ class Result:
         ``rocauc``, ``rocauc_low``, ``rocauc_high``, ``average_precision``, ``prevalence``; fractions in [0, 1]. Of some detectors
         also ``accuracy_normal`` and ``accuracy_anomaly``, the share of transformations recognised on the test images; of an
         oracle ``chosen_<parameter>``, which is no fraction.
-    scores : ndarray of shape (n_test,), float32
-        Higher is more anomalous.
+    scores : ndarray of shape (n_test,), float32 or float64
+        As the detector gives them: higher is more anomalous.
     rows : ndarray of int64, (n_test,) or (n_test, size)
         The data set's rows that were scored.
     is_anomaly : ndarray of shape (n_test,), bool

@@ -145,7 +145,7 @@ def _result(experiment: Experiment, scored: Scored, provenance: Mapping[str, Any
         x=split.x,
         draw=split.draw,
         metrics={**split_metrics(split.is_anomaly, scores), **scored.metrics, **chosen},
-        scores=np.asarray(scores, dtype=np.float32),
+        scores=np.asarray(scores),
         rows=split.test,
         is_anomaly=split.is_anomaly,
         nearest=None if nearest is None else split.train[nearest[:, :KEPT_NEAREST]],

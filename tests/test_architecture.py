@@ -78,7 +78,13 @@ ALLOWED = {
         "benchmarks.tracking",
         "benchmarks.watch",
     },
-    "benchmarks.report": {"benchmarks.contracts", "benchmarks.tracking", "benchmarks.figures", "benchmarks.metrics"},
+    "benchmarks.report": {
+        "benchmarks.contracts",
+        "benchmarks.detectors",
+        "benchmarks.figures",
+        "benchmarks.metrics",
+        "benchmarks.tracking",
+    },
     "benchmarks.commands": {"benchmarks", "dn2"},
     "benchmarks.__main__": {"benchmarks", "dn2"},
 }

@@ -118,7 +118,7 @@ DETECTORS: dict[str, DetectorEntry] = {
     "ocsvm": DetectorEntry(
         target="baselines.ocsvm:OCSVM",
         input="pixels",
-        summary="one-class support vector machine, RBF kernel on pixels; the oracle's nu and gamma are the best on the test labels",
+        summary="one-class support vector machine, RBF kernel on pixels; oracle: nu and gamma best on the test labels",
         defaults={"nu": 0.1, "gamma": "scale", "max_images": 6000},
         variants={"label_free": Variant(), "oracle": Variant({"nu": "grid", "gamma": "grid"}, selection="oracle")},
         default_variant="label_free",

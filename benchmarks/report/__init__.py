@@ -5,6 +5,8 @@ class_table.py   a row a class, then the mean, the paper's numbers beside
 beside_paper.py  how that table is made from finished cells
 curves.py        a row a value of x: means over classes and draws
 columns.py       how columns are labelled
+seeds.py         cells that differ in the seed alone
+said.py          what must be said of presets, seeds and hindsight
 sweeps.py        experiments that differ in one number
 published.py     the published numbers
 """

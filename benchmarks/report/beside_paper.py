@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks.contracts import Cell, Experiment, Interval, Result
+from benchmarks.detectors import DETECTORS
+from benchmarks.report import said
 from benchmarks.report.class_table import ClassTable, Entry, Row
 from benchmarks.report.columns import make_columns, settings
 from benchmarks.report.published import PAPER, group_of, published, published_rows
+from benchmarks.report.seeds import join_seeds, label_seeds, mean_of_seeds
 from benchmarks.report.table import percent
 
 PAPER_ENCODER = "resnet101"
 """What the paper's DN2 rows were computed with (arXiv 2002.10445, section 4)."""
+
+ENTRY = ("rocauc", "rocauc_low", "rocauc_high", "average_precision", "prevalence")
+"""Metrics of every result, which have their own places."""
 
 SAID = ("dataset", "protocol", "detector", "variant")
 """Parameters that the title says."""
@@ -29,50 +35,95 @@ def class_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> ClassT
         Of one data set, protocol, detector, variant and partition, one result a class.
     definitions : mapping of protocol to text
     """
-    experiments = [cell.experiment for cell in cells]
+    groups = join_seeds(cells)
+    experiments = [group[0].experiment for group in groups]
     first = experiments[0]
-    results = [{result.class_name: result for result in cell.results} for cell in cells]
-    classes = list(dict.fromkeys(name for of_cell in results for name in of_cell))
+    results = [_by_class(group) for group in groups]
+    classes = list(dict.fromkeys(name for of_group in results for name in of_group))
     kind = [first.dataset, first.protocol, first.detector, first.variant]
-    printed = published(*kind) if first.partition == "test" else {}
+    printed = published(kind[0], kind[1], kind[2], _printed_variant(first)) if first.partition == "test" else {}
     rows = tuple(
-        Row(
-            name,
-            tuple(_entry(_interval(of_cell[name]), [of_cell[name]]) if name in of_cell else None for of_cell in results),
-            printed.get(name),
-        )
+        Row(name, tuple(_entry(of_group[name]) if name in of_group else None for of_group in results), printed.get(name))
         for name in classes
     )
     mean = Row(
         "mean",
         tuple(
-            _entry(cell.mean, cell.results) if cell.mean is not None and len(of_cell) == len(classes) else None
-            for cell, of_cell in zip(cells, results, strict=True)
+            _mean_entry(group) if len(of_group) == len(classes) else None for group, of_group in zip(groups, results, strict=True)
         ),
         _published_mean(printed, set(classes), experiments),
     )
-    columns = make_columns(experiments, SAID)
+    unsaid = (*SAID, "seed") if any(len(group) > 1 for group in groups) else SAID
+    columns = label_seeds(make_columns(experiments, unsaid), groups)
     title = f"ROCAUC of {' '.join(filter(None, kind[2:]))} on {kind[0]}, {kind[1]}"
     notes = [f"{name}: {text}." for name, text in definitions.items() if name == first.protocol]
+    notes += [
+        *said.hindsight([group[0] for group in groups]),
+        *said.budgets(experiments),
+        *_notes(groups, experiments, rows, mean),
+    ]
     metric = "rocauc_validation" if first.partition == "validation" else "rocauc"
-    return ClassTable(title, settings(experiments, SAID), columns, (*notes, *_notes(experiments, rows, mean)), rows, mean, metric)
+    return ClassTable(title, settings(experiments, unsaid), columns, tuple(dict.fromkeys(notes)), rows, mean, metric)
+
+
+def _printed_variant(experiment: Experiment) -> str:
+    """Return the variant's name in ``published.csv``: where the paper names none, it means the detector's default one."""
+    printed = published(experiment.dataset, experiment.protocol, experiment.detector, experiment.variant)
+    is_default = experiment.variant == DETECTORS[experiment.detector].default_variant
+    return "" if is_default and not printed else experiment.variant
+
+
+def _by_class(group: Sequence[Cell]) -> dict[str, list[Result]]:
+    """Class -> its result in each cell, one a seed."""
+    found: dict[str, list[Result]] = {}
+    for cell in group:
+        for result in cell.results:
+            found.setdefault(result.class_name, []).append(result)
+    return found
 
 
 def _interval(result: Result) -> Interval:
     return Interval(*(result.metrics[name] for name in ("rocauc", "rocauc_low", "rocauc_high")))
 
 
-def _entry(rocauc: Interval, results: Sequence[Result]) -> Entry:
-    """One result, or the mean of several."""
+def _entry(of_seeds: Sequence[Result]) -> Entry:
+    """One class's results, one a seed."""
+    values = [_interval(result) for result in of_seeds]
+    rocauc = values[0] if len(values) == 1 else mean_of_seeds([one.value for one in values])
+    extra = {name: value for name, value in _means(of_seeds).items() if name not in ENTRY}
+    return _fill(rocauc, of_seeds, len(values), extra)
+
+
+def _mean_entry(group: Sequence[Cell]) -> Entry | None:
+    """The mean over classes of each seed; what an oracle chose for each class has none."""
+    means = [cell.mean for cell in group if cell.mean is not None]
+    if len(means) < len(group):
+        return None
+    rocauc = means[0] if len(means) == 1 else mean_of_seeds([one.value for one in means])
+    results = [result for cell in group for result in cell.results]
+    extra = {name: value for name, value in _means(results).items() if name not in ENTRY and not name.startswith("chosen_")}
+    return _fill(rocauc, results, len(means), extra)
+
+
+def _fill(rocauc: Interval, results: Sequence[Result], n_seeds: int, extra: Mapping[str, float]) -> Entry:
     n_train, n_test = {result.n_train for result in results}, {result.n_test for result in results}
+    means = _means(results)
     return Entry(
         rocauc=rocauc,
-        average_precision=sum(one.metrics["average_precision"] for one in results) / len(results),
-        prevalence=sum(one.metrics["prevalence"] for one in results) / len(results),
+        average_precision=means["average_precision"],
+        prevalence=means["prevalence"],
         n_train=n_train.pop() if len(n_train) == 1 else None,
         n_test=n_test.pop() if len(n_test) == 1 else None,
         seconds=sum(one.fit_seconds + one.score_seconds for one in results) / len(results),
+        n_seeds=n_seeds,
+        extra=extra,
     )
+
+
+def _means(results: Sequence[Result]) -> dict[str, float]:
+    """Mean of each metric that all results have."""
+    names = [name for name in results[0].metrics if all(name in result.metrics for result in results)]
+    return {name: sum(result.metrics[name] for result in results) / len(results) for name in names}
 
 
 def _published_mean(printed: Mapping[str, float], shown: set[str], experiments: list[Experiment]) -> float | None:
@@ -83,10 +134,12 @@ def _published_mean(printed: Mapping[str, float], shown: set[str], experiments: 
     return sum(sorted(printed[name] for name in shown)) / len(shown) if shown <= classes else None
 
 
-def _notes(experiments: list[Experiment], rows: Sequence[Row], mean: Row) -> Iterator[str]:
+def _notes(groups: list[list[Cell]], experiments: list[Experiment], rows: Sequence[Row], mean: Row) -> Iterator[str]:
     """Say what a reader must know to read the numbers."""
     first = experiments[0]
-    yield "Percent, with 95 % intervals: DeLong's for a class; for the mean, a bootstrap over the test images."
+    yield from said.seeds(groups, "in brackets the standard error")
+    if any(len(group) == 1 for group in groups):
+        yield "Percent, with 95 % intervals: DeLong's for a class; for the mean, a bootstrap over the test images."
     shares = [entry.prevalence for row in rows for entry in row.entries if entry is not None]
     low, high = percent(min(shares)), percent(max(shares))
     share = low if low == high else f"{low} to {high}"
@@ -95,7 +148,7 @@ def _notes(experiments: list[Experiment], rows: Sequence[Row], mean: Row) -> Ite
     if mean.paper is None and not any(row.paper is not None for row in rows):
         yield f"paper: {PAPER} prints no number for this."
         return
-    kind = (PAPER, first.dataset, first.protocol, first.detector, first.variant)
+    kind = (PAPER, first.dataset, first.protocol, first.detector, _printed_variant(first))
     printed = [row for row in published_rows() if group_of(row) == kind]
     yield f"paper: {PAPER}, {', '.join(dict.fromkeys(row['where'] for row in printed))}."
     used = {row.name for row in rows if row.paper is not None}

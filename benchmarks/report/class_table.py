@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks import figures
@@ -20,7 +20,8 @@ COLUMNS_THAT_FIT = 3
 class Entry:
     """What one experiment reached in one row, fractions in [0, 1]; of a mean, ``n_train`` and ``n_test`` are None if they differ.
 
-    ``seconds`` is the time to fit and to score, without features.
+    ``seconds`` is the time to fit and to score, without features. Of several seeds, all are means, and the bounds of ``rocauc``
+    are one standard error away. ``extra`` holds what only some detectors have: accuracies, and what an oracle chose.
     """
 
     rocauc: Interval
@@ -29,6 +30,8 @@ class Entry:
     n_train: int | None
     n_test: int | None
     seconds: float
+    n_seeds: int = 1
+    extra: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class ClassTable(Table):
 
     def records(self) -> list[dict[str, Any]]:
         """One flat dict for each experiment and row, the mean last; fractions, not rounded."""
+        extra = dict.fromkeys(self._extra())
         return [
             {
                 "key": column.key,
@@ -66,7 +70,9 @@ class ClassTable(Table):
                 "rocauc": entry.rocauc.value,
                 "rocauc_low": entry.rocauc.low,
                 "rocauc_high": entry.rocauc.high,
-                **{name: value for name, value in asdict(entry).items() if name != "rocauc"},
+                **{name: value for name, value in asdict(entry).items() if name not in ("rocauc", "extra")},
+                **extra,
+                **entry.extra,
                 "paper": row.paper,
                 "difference": row.difference(number),
             }
@@ -119,13 +125,20 @@ class ClassTable(Table):
                 lines.setdefault(sweep.line(column.params), {})[sweep.places[column.params[sweep.name]]] = entry.rocauc
         return lines
 
+    def _extra(self) -> list[str]:
+        """Names of what only some detectors have."""
+        entries = [entry for row in (*self.rows, self.mean) for entry in row.entries if entry is not None]
+        return list(dict.fromkeys(name for entry in entries for name in entry.extra))
+
     def _one(self) -> Lines:
         """Header and lines for one experiment: a row a class, then the mean."""
-        lines = [["class", self.columns[0].label, "paper", "diff", "AP", "n_train", "n_test", "seconds"]]
+        extra = self._extra()
+        titles = [name.removeprefix("chosen_").replace("accuracy_", "acc\n") for name in extra]
+        lines = [["class", stacked(self.columns[0].label), "paper", "diff", *titles, "AP", "n_train", "n_test", "seconds"]]
         for row in (*self.rows, self.mean):
             entry = row.entries[0]
             ours = [_with_interval(entry), percent(row.paper), percent(row.difference(0), sign=True)]
-            lines += [[row.name, *ours, *_details(entry)]]
+            lines += [[row.name, *ours, *(_extra_text(entry, name) for name in extra), *_details(entry)]]
         return [*lines[:-1], [], lines[-1]]
 
     def _side_by_side(self) -> Lines:
@@ -143,6 +156,10 @@ class ClassTable(Table):
             lines.append([row.name, *map(_with_interval, row.entries), percent(row.paper), *differences])
         for name, *values in zip(("mean AP", "n_train", "n_test", "seconds"), *map(_details, self.mean.entries), strict=True):
             lines.append([name, *values, "", *("" for _ in numbers)])
+        for name in self._extra():
+            if any(entry is not None and name in entry.extra for entry in self.mean.entries):
+                values = [_extra_text(entry, name) for entry in self.mean.entries]
+                lines.append([name.replace("_", " "), *values, "", *("" for _ in numbers)])
         return lines
 
     def _means(self) -> Lines:
@@ -163,7 +180,17 @@ def _with_interval(entry: Entry | None) -> str:
     if entry is None:
         return "-"
     value, low, high = map(percent, entry.rocauc)
+    if entry.n_seeds > 1:
+        return f"{value} ({percent(entry.rocauc.high - entry.rocauc.value)})"
     return f"{value} [{low}, {high}]"
+
+
+def _extra_text(entry: Entry | None, name: str) -> str:
+    """An accuracy in percent, or the value of a parameter that was chosen."""
+    value = None if entry is None else entry.extra.get(name)
+    if value is None:
+        return ""
+    return f"{value:.4g}" if name.startswith("chosen_") else percent(value)
 
 
 def _details(entry: Entry | None) -> list[str]:

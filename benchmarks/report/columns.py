@@ -15,6 +15,8 @@ USUAL = {"variant": "none", "preset": "none", "classes": "all", "partition": "te
 def make_columns(experiments: Sequence[Experiment], said: Collection[str]) -> tuple[Column, ...]:
     """Label each experiment by the parameters in which they differ; by its key too if that does not tell them apart.
 
+    A preset is said in any case.
+
     Parameters
     ----------
     experiments : sequence of Experiment
@@ -27,6 +29,10 @@ def make_columns(experiments: Sequence[Experiment], said: Collection[str]) -> tu
     labels = [
         ", ".join(f"{name}={params[name]}" for name in telling if name in params) or experiment.detector
         for params, experiment in zip(each, experiments, strict=True)
+    ]
+    labels = [
+        label if experiment.preset == "none" or "preset=" in label else f"{label}, preset={experiment.preset}"
+        for label, experiment in zip(labels, experiments, strict=True)
     ]
     if len(set(labels)) < len(labels):
         labels = [f"{label} {experiment.key[:6]}" for label, experiment in zip(labels, experiments, strict=True)]

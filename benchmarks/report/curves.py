@@ -10,8 +10,10 @@ import numpy as np
 
 from benchmarks import figures
 from benchmarks.contracts import Cell, Result
+from benchmarks.report import said
 from benchmarks.report.columns import make_columns, settings
 from benchmarks.report.published import PAPER
+from benchmarks.report.seeds import join_seeds, label_seeds, results_of_seeds
 from benchmarks.report.table import Lines, Table, percent, stacked
 from benchmarks.tracking import split_records
 
@@ -136,23 +138,29 @@ def curve_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> CurveT
         Of one data set, protocol and partition.
     definitions : mapping of protocol to text
     """
-    experiments = [cell.experiment for cell in cells]
+    groups = join_seeds(cells)
+    experiments = [group[0].experiment for group in groups]
     protocol = experiments[0].protocol
-    columns = make_columns(experiments, SAID)
+    unsaid = (*SAID, "seed") if any(len(group) > 1 for group in groups) else SAID
+    columns = label_seeds(make_columns(experiments, unsaid), groups)
+    results = tuple(results_of_seeds(group) for group in groups)
     notes = [
         *(f"{name}: {text}." for name, text in definitions.items() if name == protocol),
+        *said.hindsight([group[0] for group in groups]),
+        *said.budgets(experiments),
+        *said.seeds([group for group in groups if len(group) > 1], "each draw of a seed counts as a draw"),
         "Percent: means over classes and draws; in brackets the standard error over draws, a draw's value being its mean "
         "over classes. One draw has none.",
         f"paper: {PAPER} prints no number for this.",
     ]
     return CurveTable(
         title=f"ROCAUC on {experiments[0].dataset}, {protocol}",
-        settings=settings(experiments, SAID),
+        settings=settings(experiments, unsaid),
         columns=columns,
-        notes=tuple(notes),
+        notes=tuple(dict.fromkeys(notes)),
         axis=AXES.get(protocol, Axis("x", "x", "{:g}".format)),
-        results=tuple(cell.results for cell in cells),
-        curves=tuple(mean_curve(cell.results) for cell in cells),
+        results=results,
+        curves=tuple(map(mean_curve, results)),
     )
 
 
