@@ -1,6 +1,8 @@
 """Fixtures that several files of tests share."""
 
 import os
+import shutil
+import sqlite3
 import tempfile
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 from loopback import fashion, programs, site
 
 from benchmarks.fetch import fetch_weights
+from benchmarks.tracking import Tracker
 
 __all__ = ["fashion", "programs", "site"]
 
@@ -21,3 +24,38 @@ def weights_home():
     """A home folder whose ``weights/`` has EfficientNet-Lite0."""
     fetch_weights("efficientnet_lite0", home=SHARED_HOME)
     return SHARED_HOME
+
+
+@pytest.fixture(scope="session")
+def make_store(tmp_path_factory):
+    """Put a tracking store with its schema and experiment, and no run, into a folder; copied, because making it takes seconds."""
+    template = tmp_path_factory.mktemp("template") / "mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(template.parent)
+        patch.delenv("MLFLOW_RUN_ID", raising=False)
+        Tracker(f"sqlite:///{template}").connect()
+
+    def make(folder):
+        shutil.copy(template, folder / "mlflow.db")
+        with sqlite3.connect(folder / "mlflow.db") as database:
+            moved = "UPDATE experiments SET artifact_location = replace(artifact_location, ?, ?)"
+            database.execute(moved, (str(template.parent), str(folder)))
+        return f"sqlite:///{folder}/mlflow.db"
+
+    return make
+
+
+@pytest.fixture
+def store(make_store, tmp_path, monkeypatch):
+    """Stand in a folder with a tracking store, as a user who has set nothing does."""
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "working directory"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return make_store(folder)
+
+
+@pytest.fixture
+def tracker(store):
+    return Tracker(store).connect()

@@ -1,13 +1,19 @@
-"""The command line as a user types it: a small real run end to end, and every bad input with its exit code and its one line."""
+"""The command line as a user types it: a small real run end to end, and every bad input with its exit code and its one line.
+
+The first run, one refusal and the help are processes of their own; the rest calls what they call, which saves them the imports.
+"""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
+
+from benchmarks.__main__ import run_main
 
 ROOT = Path(__file__).parent.parent
 
@@ -20,24 +26,46 @@ def place(tmp_path_factory, weights_home):
     return folder
 
 
-def benchmarks(place, *arguments, **environment):
-    env = {**os.environ, "DN2_HOME": str(place / "home"), "PYTHONPATH": str(ROOT), **environment}
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
-        if name not in environment:
-            env.pop(name, None)
+def in_process(place, *arguments):
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    env |= {"DN2_HOME": str(place / "home"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "benchmarks", *arguments]
     return subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, timeout=240)
 
 
-def run_json(place, *arguments, **environment):
-    done = benchmarks(place, "run", "--dataset", "synthetic", "--json", *arguments, **environment)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)["runs"]
+@pytest.fixture
+def benchmarks(place, monkeypatch, capfd):
+    """``benchmarks(*arguments)`` does what `in_process` does, here."""
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DN2_HOME", str(place / "home"))
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # so that it is put back
+
+    def run(*arguments):
+        capfd.readouterr()
+        code = run_main(list(arguments))
+        out, err = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def run_json(benchmarks):
+    def run(*arguments):
+        done = benchmarks("run", "--dataset", "synthetic", "--json", *arguments)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["runs"]
+
+    return run
 
 
 @pytest.fixture(scope="module")
 def first_runs(place):
-    return run_json(place, "--k", "1,2", "--normalize", "none,l2")
+    done = in_process(place, "run", "--dataset", "synthetic", "--json", "--k", "1,2", "--normalize", "none,l2")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["runs"]
 
 
 def test_a_run_prints_what_the_design_promises(first_runs):
@@ -56,30 +84,30 @@ def test_a_run_prints_what_the_design_promises(first_runs):
     assert cells == {(1, "none"), (2, "none"), (1, "l2"), (2, "l2")}
 
 
-def test_a_second_run_does_nothing_again_and_force_does(place, first_runs):
-    again = run_json(place, "--k", "1,2", "--normalize", "none,l2")
+def test_a_second_run_does_nothing_again_and_force_does(run_json, first_runs):
+    again = run_json("--k", "1,2", "--normalize", "none,l2")
     by_key = {run["key"]: run for run in first_runs}
     for run in again:
         assert run["run_id"] == by_key[run["key"]]["run_id"]
         assert run["splits"] == by_key[run["key"]]["splits"]
-    forced = run_json(place, "--k", "2", "--force")
+    forced = run_json("--k", "2", "--force")
     assert forced[0]["run_id"] not in {run["run_id"] for run in again}
     assert forced[0]["rocauc"] == by_key[forced[0]["key"]]["rocauc"]
 
 
-def test_one_search_for_every_k_equals_a_search_for_each(place, first_runs):
-    alone = run_json(place, "--k", "1", "--force")[0]
+def test_one_search_for_every_k_equals_a_search_for_each(run_json, first_runs):
+    alone = run_json("--k", "1", "--force")[0]
     assert alone["rocauc"] == next(run for run in first_runs if run["key"] == alone["key"])["rocauc"]
 
 
-def test_faiss_agrees(place, first_runs):
-    flat = run_json(place, "--index", "flat")[0]
+def test_faiss_agrees(run_json, first_runs):
+    flat = run_json("--index", "flat")[0]
     exact = next(run for run in first_runs if run["params"]["k"] == 2 and run["params"]["normalize"] == "none")
     assert flat["rocauc"] == pytest.approx(exact["rocauc"], abs=5e-4)
 
 
-def test_the_table_reads_as_text(place, first_runs):
-    done = benchmarks(place, "run", "--dataset", "synthetic", "--k", "2", "--normalize", "none,l2")
+def test_the_table_reads_as_text(benchmarks, first_runs):
+    done = benchmarks("run", "--dataset", "synthetic", "--k", "2", "--normalize", "none,l2")
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
     assert "mean" in done.stdout
@@ -87,15 +115,15 @@ def test_the_table_reads_as_text(place, first_runs):
     assert max(len(line) for line in done.stdout.splitlines() if "http" not in line) <= 130
 
 
-def test_plan_says_what_is_finished(place, first_runs):
-    done = benchmarks(place, "plan", "--dataset", "synthetic", "--k", "2,3", "--json")
+def test_plan_says_what_is_finished(benchmarks, first_runs):
+    done = benchmarks("plan", "--dataset", "synthetic", "--k", "2,3", "--json")
     assert done.returncode == 0, done.stderr
     cells = {cell["params"]["k"]: cell["status"] for cell in json.loads(done.stdout)["cells"]}
     assert cells == {2: "finished", 3: "pending"}
 
 
-def test_ls_lists_every_table(place):
-    tables = json.loads(benchmarks(place, "ls", "--json").stdout)
+def test_ls_lists_every_table(benchmarks):
+    tables = json.loads(benchmarks("ls", "--json").stdout)
     assert set(tables) == {"datasets", "encoders", "detectors", "protocols", "suites"}
     assert all(entry["name"] for table in tables.values() for entry in table)
     assert {"cifar10", "fashion_mnist"} <= {entry["name"] for entry in tables["datasets"]}
@@ -125,9 +153,17 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_line_and_an_exit_code(place, case):
+def test_bad_input_is_one_line_and_an_exit_code(benchmarks, case):
     arguments, code, words = BAD[case]
-    done = benchmarks(place, *arguments)
+    assert_refused(benchmarks(*arguments), code, words)
+
+
+def test_a_refusal_ends_the_process_with_its_code(place):
+    arguments, code, words = BAD["unknown data set"]
+    assert_refused(in_process(place, *arguments), code, words)
+
+
+def assert_refused(done, code, words):
     assert done.returncode == code, done.stderr
     assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
@@ -136,8 +172,9 @@ def test_bad_input_is_one_line_and_an_exit_code(place, case):
 
 def test_help_is_quick_because_it_imports_nothing_heavy():
     heavy = {"torch", "mlflow", "timm", "matplotlib", "pandas", "sklearn", "scipy", "faiss", "openvino", "PIL", "rich"}
-    code = "import sys; from benchmarks.__main__ import run_main; run_main(sys.argv[1:]); print(sorted(sys.modules))"
-    for verb in ("ls", "fetch", "plan", "run", "paper", "ui"):
-        done = subprocess.run([sys.executable, "-c", code, verb, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
-        assert "Usage: python -m benchmarks" in done.stdout
-        assert not heavy & set(eval(done.stdout.splitlines()[-1]))
+    verbs = ("ls", "fetch", "plan", "run", "paper", "ui")
+    code = "import sys; from benchmarks.__main__ import run_main; [run_main([verb, '--help']) for verb in sys.argv[1:]]; "
+    code += "print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code, *verbs], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert all(f"Usage: python -m benchmarks {verb}" in done.stdout for verb in verbs)
+    assert not heavy & set(eval(done.stdout.splitlines()[-1]))

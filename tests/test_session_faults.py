@@ -1,69 +1,105 @@
-"""A session that is killed, doubled, cut off from its disk or its server: nothing finished is lost, nothing is done twice."""
+"""A session that is killed, doubled, cut off from its disk or its server: nothing finished is lost, nothing is done twice.
+
+The sessions run in processes of their own (`forked`), with an encoder that is no network.
+"""
 
 import json
 import os
 import shutil
-import subprocess
+import signal
 import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
+from forked import Process, die, run_benchmarks
+from servers import Server
 
-ROOT = Path(__file__).parent.parent
 RUN = ("run", "--dataset", "synthetic", "--k", "1,2", "--json")
-
-# Sets up a command line in which something happens at the n-th call of a function, then runs it. Shards are small, so that 240
-# images are several.
-DRIVER = """
-import os, signal, sys
-import dn2.store, benchmarks.cells, benchmarks.session
-dn2.store.SHARD_ROWS = 64
-def at_call(number, owner, name, action):
-    original, calls = getattr(owner, name), []
-    def wrapped(*args, **kwargs):
-        result = original(*args, **kwargs)
-        calls.append(name)
-        if len(calls) == number:
-            action()
-        return result
-    setattr(owner, name, wrapped)
-def at_call_each(owner, name, action):
-    original = getattr(owner, name)
-    def wrapped(*args, **kwargs):
-        action()
-        return original(*args, **kwargs)
-    setattr(owner, name, wrapped)
-die = lambda: os.kill(os.getpid(), signal.SIGKILL)
-{setup}
-from benchmarks.__main__ import run_main
-sys.exit(run_main(sys.argv[1:]))
-"""
-
-COUNT_SAVES = """
-save = benchmarks.cells.Cells.save
-def counted(self, result):
-    print("saved", file=sys.stderr)
-    return save(self, result)
-benchmarks.cells.Cells.save = counted
-"""
 
 
 @pytest.fixture
-def place(tmp_path, weights_home):
+def place(tmp_path, weights_home, make_store):
     shutil.copytree(weights_home / "weights", tmp_path / "home" / "weights")
+    make_store(tmp_path)
     return tmp_path
 
 
-def start(place, arguments=RUN, setup="", **environment):
-    env = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    env |= {"DN2_HOME": str(place / "home"), "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true", **environment}
-    command = [sys.executable, "-c", DRIVER.format(setup=setup), *arguments]
-    return subprocess.Popen(command, cwd=place, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(place, prepare=None, arguments=RUN, **environment):
+    return Process(place, run_benchmarks, arguments, prepare, DN2_HOME=str(place / "home"), **environment)
 
 
-def finish(process):
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out, err
+def run(place, prepare=None, arguments=RUN, **environment):
+    """What came of it: the exit code, stdout and stderr."""
+    return start(place, prepare, arguments, **environment).finish()
+
+
+def after_call(owner, name, action, number=None):
+    """Have something happen after each call of a method, or after one of them alone."""
+    original, calls = getattr(owner, name), []
+
+    def wrapped(*args, **kwargs):
+        result = original(*args, **kwargs)
+        calls.append(name)
+        if number in (None, len(calls)):
+            action()
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def die_while_extracting():
+    from dn2.store import FeatureStore
+
+    after_call(FeatureStore, "_fill_shard", die, 2)
+
+
+def die_while_scoring():
+    from benchmarks.cells import Cells
+
+    after_call(Cells, "save", die, 3)
+
+
+def count_saves():
+    from benchmarks.cells import Cells
+
+    after_call(Cells, "save", partial(print, "saved", file=sys.stderr))
+
+
+def count_shards():
+    import dn2.store
+
+    after_call(dn2.store, "write_shard", partial(print, "wrote a shard", file=sys.stderr))
+
+
+def fail_with_faiss():
+    """Each cell is there twice, once with an index that fails."""
+    import benchmarks.experiments
+    from dn2.detector import DN2
+
+    original, make = DN2.score_path, benchmarks.experiments.make_experiments
+
+    def score_path(self, X):
+        if self.index == "flat":
+            raise RuntimeError("broken on purpose")
+        return original(self, X)
+
+    def make_both(**asked):
+        return [*make(**asked), *(cell.with_params(index="flat") for cell in make(**asked))]
+
+    DN2.score_path = score_path
+    benchmarks.experiments.make_experiments = make_both
+
+
+def kill_server_while_scoring(process_group):
+    from benchmarks.cells import Cells
+
+    after_call(Cells, "save", partial(os.killpg, process_group, signal.SIGKILL), 3)
+
+
+def compute_nothing():
+    import benchmarks.session
+
+    benchmarks.session.run = lambda *_, **__: iter(())
 
 
 def all_runs(place):
@@ -81,13 +117,13 @@ def rocaucs(out):
     return {run["key"]: [split["rocauc"] for split in run["splits"]] for run in json.loads(out)["runs"]}
 
 
-def test_killed_during_extraction_and_again_during_scoring_it_continues_in_the_same_runs(place, tmp_path_factory):
-    code, _, _ = finish(start(place, setup="at_call(2, dn2.store.FeatureStore, '_fill_shard', die)"))
+def test_killed_during_extraction_and_again_during_scoring_it_continues_in_the_same_runs(place, tmp_path_factory, make_store):
+    code, _, _ = run(place, die_while_extracting)
     assert code == -9
     shards = {path.name: path.stat().st_mtime_ns for path in place.glob("home/features/*/shard-*.npy")}
     assert len(shards) == 2
 
-    code, _, _ = finish(start(place, setup="at_call(3, benchmarks.cells.Cells, 'save', die)"))
+    code, _, _ = run(place, die_while_scoring)
     assert code == -9
     now = {path.name: path.stat().st_mtime_ns for path in place.glob("home/features/*/shard-*.npy")}
     assert len(now) == 4
@@ -97,7 +133,7 @@ def test_killed_during_extraction_and_again_during_scoring_it_continues_in_the_s
     before = {run.info.run_id for run in cell_runs(place)}
     assert sorted(run.info.status for run in all_runs(place)) == ["KILLED", "RUNNING", "RUNNING", "RUNNING"]
 
-    code, out, err = finish(start(place, setup=COUNT_SAVES))
+    code, out, err = run(place, count_saves)
     assert code == 0, err
     assert err.count("saved") == 8 - 3
     assert {run.info.run_id for run in cell_runs(place)} == before
@@ -107,13 +143,14 @@ def test_killed_during_extraction_and_again_during_scoring_it_continues_in_the_s
 
     whole = tmp_path_factory.mktemp("uninterrupted")
     shutil.copytree(place / "home" / "weights", whole / "home" / "weights")
-    code, undisturbed, err = finish(start(whole))
+    make_store(whole)
+    code, undisturbed, err = run(whole)
     assert code == 0, err
     assert rocaucs(out) == rocaucs(undisturbed)
 
 
 def test_two_at_once_compute_one_store_and_one_run_a_cell(place):
-    both = [finish(process) for process in (start(place, setup=COUNT_SAVES), start(place, setup=COUNT_SAVES))]
+    both = [process.finish() for process in (start(place, count_saves), start(place, count_saves))]
     for code, _, err in both:
         assert code == 0, err
     assert sum(err.count("saved") for _, _, err in both) == 8
@@ -126,9 +163,8 @@ def test_two_at_once_compute_one_store_and_one_run_a_cell(place):
 
 def test_two_cells_at_once_share_one_store(place):
     """Other cells, so no lock of a cell keeps them apart: each shard is computed by one of them."""
-    count = "at_call_each(dn2.store, 'write_shard', lambda: print('wrote a shard', file=sys.stderr))"
     arguments = [("run", "--dataset", "synthetic", "--normalize", how, "--json") for how in ("none", "l2")]
-    both = [finish(process) for process in [start(place, each, setup=count) for each in arguments]]
+    both = [process.finish() for process in [start(place, count_shards, each) for each in arguments]]
     for code, _, err in both:
         assert code == 0, err
     assert sum(err.count("wrote a shard") for _, _, err in both) == 4
@@ -136,13 +172,13 @@ def test_two_cells_at_once_share_one_store(place):
 
 
 def test_an_altered_shard_is_computed_again(place):
-    code, out, err = finish(start(place))
+    code, out, err = run(place)
     assert code == 0, err
     shard = sorted(place.glob("home/features/*/shard-*.npy"))[1]
     good = shard.read_bytes()
     shard.unlink()
     shard.write_bytes(good[:5000] + bytes([good[5000] ^ 1]) + good[5001:])
-    code, again, err = finish(start(place, (*RUN, "--force")))
+    code, again, err = run(place, arguments=(*RUN, "--force"))
     assert code == 0, err
     assert rocaucs(again) == rocaucs(out)
     assert np_rows(shard.read_bytes()) == np_rows(good)
@@ -156,32 +192,19 @@ def np_rows(content):
 @pytest.mark.parametrize(("folder", "runs"), [("features", ["FAILED", "FAILED"]), ("cells", [])])
 def test_a_folder_that_cannot_be_written_is_one_line(place, folder, runs):
     (place / "home" / folder).write_text("a file where a folder should be")
-    code, _, err = finish(start(place))
+    code, _, err = run(place)
     assert code == 1
     assert "DN2_HOME" in err
     assert "Traceback" not in err
     assert [run.info.status for run in cell_runs(place)] == runs
     assert [run.info.status for run in all_runs(place)] == [*runs, "FAILED"]
     (place / "home" / folder).unlink()
-    code, _, err = finish(start(place))
+    code, _, err = run(place)
     assert code == 0, err
 
 
 def test_a_failing_cell_fails_alone(place):
-    broken = """
-from dn2.detector import DN2
-original = DN2.score_path
-def score_path(self, X):
-    if self.index == "flat":
-        raise RuntimeError("broken on purpose")
-    return original(self, X)
-DN2.score_path = score_path
-import benchmarks.experiments
-make = benchmarks.experiments.make_experiments
-both = lambda **asked: [*make(**asked), *(cell.with_params(index="flat") for cell in make(**asked))]
-benchmarks.experiments.make_experiments = both
-"""
-    code, out, err = finish(start(place, setup=broken))
+    code, out, err = run(place, fail_with_faiss)
     assert code == 1
     assert "broken on purpose" in err
     assert "Traceback" not in err
@@ -191,51 +214,23 @@ benchmarks.experiments.make_experiments = both
 
 @pytest.mark.slow
 def test_a_server_that_goes_away_costs_no_result(place):
-    """A real server, ended by the driver after the third split; the next start logs what is on disk without scoring again."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-
-    def serve():
-        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{place / 'mlflow.db'}"]
-        command += ["--artifacts-destination", str(place / "artifacts"), "--host", "127.0.0.1", "--port", str(port)]
-        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        server = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        import time
-        import urllib.request
-
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
-                return server
-            except OSError:
-                time.sleep(0.25)
-        raise AssertionError("the server did not start")
-
-    import signal
-
-    server, uri = serve(), f"http://127.0.0.1:{port}"
-    kill = f"at_call(3, benchmarks.cells.Cells, 'save', lambda: os.killpg({server.pid}, signal.SIGKILL))"
-    code, out, err = finish(start(place, setup=kill, MLFLOW_TRACKING_URI=uri))
-    server.wait()
+    """A real server, killed after the third split is saved; the next start logs what is on disk without scoring again."""
+    (place / "mlflow.db").unlink()
+    server = Server(f"sqlite:///{place}/mlflow.db", place).start()
+    code, out, err = run(place, partial(kill_server_while_scoring, server.process.pid), MLFLOW_TRACKING_URI=server.url)
+    server.process.wait()
     assert code == 1
     assert "run the same command again" in err
     assert "Traceback" not in err
     assert len(json.loads(out)["runs"]) == 2
     assert len(list(place.glob("home/cells/*/*.npz"))) == 8
 
-    server = serve()
+    server.start()
     try:
-        never = "import benchmarks.session; benchmarks.session.run = lambda *a, **k: iter(())"
-        code, again, err = finish(start(place, setup=never, MLFLOW_TRACKING_URI=uri))
+        code, again, err = run(place, compute_nothing, MLFLOW_TRACKING_URI=server.url)
         assert code == 0, err
         assert rocaucs(again) == rocaucs(out)
         assert sorted(run.info.status for run in cell_runs(place)) == ["FINISHED", "FINISHED"]
         assert not list(place.glob("home/cells/*/*.npz"))
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
+        server.kill()
