@@ -4,6 +4,7 @@ table.py         what every table is
 class_table.py   a row a class, then the mean, the paper's numbers beside
 beside_paper.py  how that table is made from finished cells
 curves.py        a row a value of x: means over classes and draws
+methods.py       all methods side by side
 columns.py       how columns are labelled
 seeds.py         cells that differ in the seed alone
 said.py          what must be said of presets, seeds and hindsight
@@ -20,6 +21,7 @@ from benchmarks.contracts import Cell, Experiment, UsageError
 from benchmarks.report.beside_paper import class_table
 from benchmarks.report.class_table import ClassTable, Entry, Row, slug
 from benchmarks.report.curves import CurveTable, Point, curve_table, is_curve
+from benchmarks.report.methods import MethodTable, method_table
 from benchmarks.report.published import PublishedRow, published, published_rows
 from benchmarks.report.table import Column, Table, percent
 
@@ -28,6 +30,7 @@ __all__ = [
     "Column",
     "CurveTable",
     "Entry",
+    "MethodTable",
     "Point",
     "PublishedRow",
     "Row",
@@ -47,11 +50,18 @@ def result_tables(cells: Sequence[Cell], definitions: Mapping[str, str] = NO_DEF
     """Make one `result_table` for each set of comparable cells, named after what they share; a name is fit for a file.
 
     Of curves, that is data set, protocol and partition; else also detector and variant, whose published numbers stand beside.
+    Several detectors or variants then have a table of all methods besides.
     """
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         groups.setdefault("-".join(_said(cell)), []).append(cell)
-    return {slug(name): result_table(group, definitions) for name, group in groups.items()}
+    tables = {slug(name): result_table(group, definitions) for name, group in groups.items()}
+    subjects: dict[str, list[ClassTable]] = {}
+    for table in tables.values():
+        if isinstance(table, ClassTable):
+            subjects.setdefault(f"{table.subject}, {table.metric}", []).append(table)
+    joined = {slug(f"methods, {name}"): method_table(group) for name, group in subjects.items() if len(group) > 1}
+    return {**tables, **joined}
 
 
 def result_table(cells: Sequence[Cell], definitions: Mapping[str, str] = NO_DEFINITIONS) -> Table:

@@ -55,7 +55,7 @@ def class_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> ClassT
     )
     unsaid = (*SAID, "seed") if any(len(group) > 1 for group in groups) else SAID
     columns = label_seeds(make_columns(experiments, unsaid), groups)
-    title = f"ROCAUC of {' '.join(filter(None, kind[2:]))} on {kind[0]}, {kind[1]}"
+    method, subject = " ".join(filter(None, kind[2:])), f"{kind[0]}, {kind[1]}"
     notes = [f"{name}: {text}." for name, text in definitions.items() if name == first.protocol]
     notes += [
         *said.hindsight([group[0] for group in groups]),
@@ -63,7 +63,17 @@ def class_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> ClassT
         *_notes(groups, experiments, rows, mean),
     ]
     metric = "rocauc_validation" if first.partition == "validation" else "rocauc"
-    return ClassTable(title, settings(experiments, unsaid), columns, tuple(dict.fromkeys(notes)), rows, mean, metric)
+    return ClassTable(
+        title=f"ROCAUC of {method} on {subject}",
+        settings=settings(experiments, unsaid),
+        columns=columns,
+        notes=tuple(dict.fromkeys(notes)),
+        method=method,
+        subject=subject,
+        rows=rows,
+        mean=mean,
+        metric=metric,
+    )
 
 
 def _printed_variant(experiment: Experiment) -> str:

@@ -52,9 +52,12 @@ class Row:
 class ClassTable(Table):
     """Experiments side by side: a row a class, then the mean.
 
-    ``metric`` is what the mean is called in MLflow: ``rocauc``, or ``rocauc_validation`` on that partition.
+    ``method`` is the detector with its variant, ``subject`` the data set and the protocol; ``metric`` is what the mean is called
+    in MLflow: ``rocauc``, or ``rocauc_validation`` on that partition.
     """
 
+    method: str
+    subject: str
     rows: tuple[Row, ...]
     mean: Row
     metric: str
