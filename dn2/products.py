@@ -81,7 +81,7 @@ class Product:
 
 def is_fast_in_bfloat16(device: torch.device) -> bool:
     """Whether the coarse product saves time: with AMX it does; elsewhere nobody has measured."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.9 has none
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.9 has none
     return device.type == "cpu" and bool(capabilities.get("amx_bf16"))
 
 
