@@ -10,7 +10,7 @@ MIN_SIDE = 16
 """Pixels: below this a quarter of the side, which shifts move by, and the third stage of a Wide ResNet have nothing left."""
 
 
-def check_images(X: np.ndarray, name: str, *, square: bool = True, min_side: int = MIN_SIDE) -> None:
+def check_images(X: np.ndarray, name: str, min_side: int = MIN_SIDE) -> None:
     """Refuse what is not a block of images.
 
     Parameters
@@ -31,8 +31,8 @@ def check_images(X: np.ndarray, name: str, *, square: bool = True, min_side: int
     if X.ndim != 4 or X.shape[3] not in (1, 3):
         raise ValueError(f"{name} takes images of shape (n, h, w, 1 or 3), got {X.shape}: use the input pixels or pixels:32")
     height, width = X.shape[1:3]
-    if square and height != width:
-        raise ValueError(f"{name} rotates images, so they must be square, got {height} x {width}: use the input pixels:32")
+    if height != width:
+        raise ValueError(f"{name} takes square images, got {height} x {width}: use the input pixels:32")
     if min(height, width) < min_side:
         raise ValueError(f"{name} takes images of at least {min_side} px a side, got {height} x {width}: use larger images")
 

@@ -100,12 +100,14 @@ class WideResNet(nn.Module):
 def build_network(make: Callable[[], nn.Module], device: torch.device, generator: torch.Generator) -> nn.Module:
     """Build a network on a device with float32 weights drawn from the generator, channels last; no global state is used.
 
-    Convolutions start He-normal (1502.01852, by fan-out), linear layers uniform in +-1/sqrt(inputs), biases at 0 and BatchNorm
-    at the identity.
+    Convolutions start He-normal (1502.01852, by fan-out), linear layers uniform in +-1/sqrt(inputs), biases and buffers at 0
+    and BatchNorm at the identity.
     """
     with torch.device("meta"):  # no memory, hence no weights drawn from the global generator
         network = make()
     network = network.float().to_empty(device="cpu")
+    for buffer in network.buffers():
+        buffer.zero_()
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)

@@ -52,8 +52,13 @@ class Training:
 
     @property
     def batches(self) -> int:
-        """How many batches an epoch has; the last may be smaller."""
-        return math.ceil(self.items / self.batch_size)
+        """How many batches an epoch has. The last may be smaller, but a single item joins the batch before it."""
+        whole, rest = divmod(self.items, self.batch_size)
+        return max(1, whole + (rest > 1))  # BatchNorm cannot normalise one vector
+
+    def items_in(self, batch: int) -> int:
+        """Return how many items the first ``batch`` batches hold."""
+        return self.items if batch == self.batches else batch * self.batch_size
 
 
 def fit_network(
@@ -114,11 +119,11 @@ class _Run:
 
     def finish_epoch(self) -> None:
         """Run the batches of an epoch that are left."""
-        size, batches = self.training.batch_size, self.training.batches
+        batches = self.training.batches
         order = self._shuffle()
         total = torch.tensor(self.loss_sum, dtype=torch.float64, device=order.device)
         while self.batch < batches:
-            numbers = order[self.batch * size : (self.batch + 1) * size]
+            numbers = order[self.training.items_in(self.batch) : self.training.items_in(self.batch + 1)]
             loss = self._step(numbers)
             total += loss.double() * len(numbers)
             self.batch += 1
@@ -168,7 +173,7 @@ class _Run:
     def _tell(self) -> None:
         self.told = time.monotonic()
         name, epoch, epochs = self.training.name, self.epoch + 1, self.training.epochs
-        seen = min(self.batch * self.training.batch_size, self.training.items)
+        seen = self.training.items_in(self.batch)
         if not math.isfinite(self.loss_sum):
             raise TrainingDivergedError(
                 f"the {name} became {self.loss_sum} in epoch {epoch} of {epochs}: lower learning_rate, or look at the images"

@@ -55,6 +55,11 @@ def geometric_transformations(side: int) -> torch.Tensor:
     )
 
 
+def identity(side: int) -> torch.Tensor:
+    """Return the one transformation that changes nothing, shape (1, side * side)."""
+    return source_positions(side)[None]
+
+
 def rotations(side: int) -> torch.Tensor:
     """Return the four rotations by 0, 90, 180 and 270 degrees, shape (4, side * side)."""
     return torch.stack([source_positions(side, quarter_turns=turns) for turns in range(4)])
