@@ -113,9 +113,9 @@ class OCSVM:
             # Not the experiment's seed: which rows is a matter of the method's cost, and one data set keeps one score.
             X = X[np.sort(np.random.default_rng(0).choice(len(X), self.max_images, replace=False))]
         rows = _flatten(X)
-        variance = rows.var()
-        if variance == 0:
+        if np.ptp(X) == 0:
             raise ValueError(f"all pixels of the {len(X)} training images are {X.flat[0]}: give images that differ.")
+        variance = rows.var()
         nus: Any = NUS if self.nu == "grid" else (self.nu,)
         gammas = GAMMAS if self.gamma == "grid" else (self.gamma,)
         distances = _squared_distances(rows, rows)

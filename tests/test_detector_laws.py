@@ -1,7 +1,9 @@
 """The detector laws: what holds for every entry of DETECTORS, whatever its method."""
 
 import inspect
+from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -10,25 +12,52 @@ from sklearn.exceptions import NotFittedError
 
 from benchmarks.contracts import Experiment
 from benchmarks.detectors import DETECTORS, detector_params, make_detector
+from benchmarks.metrics import auroc
 
-WIDTH = 16
+WIDTH = SIDE = 16
 EXCEPTIONS: dict[tuple[str, str], str] = {}  # (law, detector) -> reason
 
 
-def build(name, **params):
+def build(name, seed=0, **params):
     entry = DETECTORS[name]
-    experiment = Experiment("synthetic", "one_vs_rest", name, "features:x", detector_params=detector_params(name, "", entry.toy))
+    experiment = Experiment(
+        "synthetic", "one_vs_rest", name, "x", detector_params=detector_params(name, "", entry.toy), seed=seed
+    )
     return make_detector(replace(experiment, detector_params={**experiment.detector_params, **params}))
 
 
+def on_pixels(name):
+    return DETECTORS[name].input != "features"
+
+
+def images(n, seed):
+    """Noise, brighter towards the bottom."""
+    noise = np.random.default_rng(seed).integers(0, 56, (n, SIDE, SIDE, 3))
+    return (noise + np.linspace(0, 199, SIDE)[:, None, None]).astype(np.uint8)
+
+
 def normal_rows(name, n=40, seed=0):
-    """Single rows, or groups of three."""
+    """Single rows, groups of three, or images that have an up and a down."""
+    if on_pixels(name):
+        return images(n, seed)
     shape = (n, 3, WIDTH) if DETECTORS[name].groups else (n, WIDTH)
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def anomalous_rows(name, n=40, seed=1):
-    return normal_rows(name, n, seed) + 4.0
+    """Far away, or upside down."""
+    return images(n, seed)[:, ::-1].copy() if on_pixels(name) else normal_rows(name, n, seed) + 4.0
+
+
+@cache
+def fitted(name):
+    return build(name).fit(normal_rows(name))
+
+
+def assert_equal_scores(name, scores, expected):
+    """Equal to the last bit; what a network or a library's matrix product computes, to 1e-5."""
+    tolerance = 1e-5 * np.abs(expected).max() if on_pixels(name) else 0
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=tolerance)
 
 
 def constructors_only_store(name):
@@ -40,27 +69,32 @@ def constructors_only_store(name):
 
 
 def defaults_in_the_table_are_the_class_defaults(name):
-    defaults = {key: p.default for key, p in inspect.signature(type(build(name))).parameters.items() if key != "seed"}
+    defaults = {key: p.default for key, p in inspect.signature(type(build(name))).parameters.items()}
+    assert ("seed" in defaults) == DETECTORS[name].draws
+    defaults.pop("seed", None)
     assert dict(DETECTORS[name].defaults) == defaults
 
 
 def scores_are_finite_one_a_row_and_many_valued(name):
-    scores = build(name).fit(normal_rows(name)).anomaly_score(normal_rows(name, 30, 2))
+    scores = fitted(name).anomaly_score(normal_rows(name, 30, 2))
     assert scores.shape == (30,)
     assert np.isfinite(scores).all()
     assert len(np.unique(scores)) > 20
 
 
 def easy_anomalies_score_higher(name):
-    detector = build(name).fit(normal_rows(name))
-    assert detector.anomaly_score(anomalous_rows(name)).min() > detector.anomaly_score(normal_rows(name, 40, 2)).max()
+    anomalous, normal = (fitted(name).anomaly_score(rows) for rows in (anomalous_rows(name), normal_rows(name, 40, 2)))
+    if on_pixels(name):  # what a toy can learn
+        assert auroc(np.arange(80) < 40, np.concatenate([anomalous, normal])) > 0.9
+    else:
+        assert anomalous.min() > normal.max()
 
 
 def other_rows_do_not_matter(name):
-    detector, X = build(name).fit(normal_rows(name)), normal_rows(name, 30, 2)
+    detector, X = fitted(name), normal_rows(name, 30, 2)
     scores, order = detector.anomaly_score(X), np.random.default_rng(3).permutation(30)
-    np.testing.assert_array_equal(detector.anomaly_score(X[order]), scores[order])
-    np.testing.assert_array_equal(np.concatenate([detector.anomaly_score(X[i : i + 7]) for i in range(0, 30, 7)]), scores)
+    assert_equal_scores(name, detector.anomaly_score(X[order]), scores[order])
+    assert_equal_scores(name, np.concatenate([detector.anomaly_score(X[i : i + 7]) for i in range(0, 30, 7)]), scores)
 
 
 def same_seed_same_scores_and_no_global_state_touched(name):
@@ -72,9 +106,15 @@ def same_seed_same_scores_and_no_global_state_touched(name):
     assert torch.get_num_threads() == threads
 
 
+def the_seed_matters_to_those_that_draw_and_to_no_other(name):
+    X = normal_rows(name, 30, 2)
+    other = build(name, seed=1).fit(normal_rows(name)).anomaly_score(X)
+    assert np.array_equal(other, fitted(name).anomaly_score(X)) != DETECTORS[name].draws
+
+
 def refitting_forgets(name):
     X = normal_rows(name, 30, 2)
-    fresh = build(name).fit(normal_rows(name)).anomaly_score(X)
+    fresh = fitted(name).anomaly_score(X)
     np.testing.assert_array_equal(build(name).fit(anomalous_rows(name)).fit(normal_rows(name)).anomaly_score(X), fresh)
 
 
@@ -91,17 +131,34 @@ def early_use_raises(name):
 
 
 def bad_input_raises(name):
+    if on_pixels(name):
+        return bad_images_raise(name, normal_rows(name))
     spoilt = normal_rows(name)
     spoilt[3, 2] = np.nan
     with pytest.raises(ValueError, match=r"(?i)nan|finite"):
         build(name).fit(spoilt)
-    detector = build(name).fit(normal_rows(name))
     with pytest.raises(ValueError, match=r"(?i)nan|finite"):
-        detector.anomaly_score(spoilt)
+        fitted(name).anomaly_score(spoilt)
     with pytest.raises(ValueError, match=r"15|16"):
-        detector.anomaly_score(normal_rows(name)[..., :-1])
+        fitted(name).anomaly_score(normal_rows(name)[..., :-1])
     with pytest.raises(ValueError, match=r"got 0|empty"):
         build(name).fit(normal_rows(name)[:0])
+    return None
+
+
+def bad_images_raise(name, good, /):
+    for spoilt in (good.astype(np.float32), good[..., 0], good[..., :2]):
+        with pytest.raises(ValueError, match=r"uint8|shape"):
+            build(name).fit(spoilt)
+        with pytest.raises(ValueError, match=r"uint8|shape"):
+            fitted(name).anomaly_score(spoilt)
+    for other in (good[..., :1], np.repeat(good, 2, axis=1).repeat(2, axis=2)):
+        with pytest.raises(ValueError, match="16, 16, 3"):
+            fitted(name).anomaly_score(other)
+    with pytest.raises(ValueError, match="got 0"):
+        build(name).fit(good[:0])
+    with pytest.raises(ValueError, match=r"constant|all pixels"):
+        build(name).fit(np.full_like(good, 7))
 
 
 def a_path_agrees_with_its_points(name):
@@ -134,14 +191,23 @@ def subsets_agree_with_fits(name):
 def too_few_rows_are_known_before_the_fit(name):
     if not hasattr(build(name), "check_rows"):
         return
-    detector, n = build(name), max(DETECTORS[name].toy.values())
-    detector.check_rows(n)
+    detector, n = build(name), fewest_rows(build(name))
+    assert on_pixels(name) or n == max(DETECTORS[name].toy.values())
     detector.fit(normal_rows(name, n))
     for check in (lambda: detector.check_rows(n - 1), lambda: detector.fit(normal_rows(name, n - 1))):
-        with pytest.raises(ValueError, match=f"needs at least {n} training .*got {n - 1}: lower"):
+        with pytest.raises(ValueError, match=f"needs at least {n} training .*got {n - 1}: (lower|train on more)"):
             check()
 
 
+def fewest_rows(detector):
+    for n in range(40):
+        with suppress(ValueError):
+            detector.check_rows(n)
+            return n
+    raise AssertionError("40 rows are not enough for a toy")
+
+
+TOOLS = [on_pixels]
 LAWS = [
     constructors_only_store,
     defaults_in_the_table_are_the_class_defaults,
@@ -149,6 +215,7 @@ LAWS = [
     easy_anomalies_score_higher,
     other_rows_do_not_matter,
     same_seed_same_scores_and_no_global_state_touched,
+    the_seed_matters_to_those_that_draw_and_to_no_other,
     refitting_forgets,
     inputs_are_not_modified,
     early_use_raises,
@@ -169,6 +236,7 @@ def test_law(law, name):
 def test_no_law_and_no_entry_escapes():
     """Each function here that takes a detector's name is in the list; each exception names a law and an entry that exist."""
     functions = [value for value in globals().values() if inspect.isfunction(value)]
-    laws = {function.__name__ for function in functions if list(inspect.signature(function).parameters) == ["name"]}
+    takes = {function: list(inspect.signature(function).parameters) for function in functions}
+    laws = {function.__name__ for function, names in takes.items() if names == ["name"] and function not in TOOLS}
     assert laws == {law.__name__ for law in LAWS}
     assert all(law in laws and name in DETECTORS for law, name in EXCEPTIONS)
