@@ -7,6 +7,7 @@ pass a quarter; without them bfloat16 gains nothing. Weights, BatchNorm's statis
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import torch
 
@@ -51,3 +52,15 @@ def autocast(device: torch.device, precision: torch.dtype) -> contextlib.Abstrac
     if precision == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, precision)
+
+
+def in_precision(
+    forward: Callable[[torch.Tensor], torch.Tensor], device: torch.device, precision: torch.dtype
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Wrap a network so that it runs in ``precision``."""
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        with autocast(device, precision):
+            return forward(x)
+
+    return run

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Dropout(nn.Module):
@@ -97,7 +100,7 @@ class WideResNet(nn.Module):
             return self.head(features)
 
 
-def build_network(make: Callable[[], nn.Module], device: torch.device, generator: torch.Generator) -> nn.Module:
+def build_network(make: Callable[[], Network], device: torch.device, generator: torch.Generator) -> Network:
     """Build a network on a device with float32 weights drawn from the generator, channels last; no global state is used.
 
     Convolutions start He-normal (1502.01852, by fan-out), linear layers uniform in +-1/sqrt(inputs), biases and buffers at 0

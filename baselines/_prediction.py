@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from baselines._device import autocast
 from baselines._transforms import Views
 
 CHUNK_IMAGES = 1024
@@ -21,7 +20,6 @@ def predict_views(
     X: np.ndarray,
     sources: torch.Tensor,
     device: torch.device,
-    precision: torch.dtype,
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """Run a network in evaluation mode over the views of images, image by image.
 
@@ -30,15 +28,17 @@ def predict_views(
 
     Parameters
     ----------
+    forward : callable
+        From images (b, c, new side, new side), float32 in [-1, 1], to outputs (b, ...), float32.
     X : ndarray of shape (n, side, side, c), uint8
-    sources : tensor of shape (t, side * side)
+    sources : tensor of shape (t, new side * new side)
         The transformations.
 
     Yields
     ------
     numbers : ndarray of shape (b,), int64
         Views: ``image * t + transformation``.
-    outputs : tensor of shape (b, outputs), float32
+    outputs : tensor of shape (b, ...), float32
         On the device.
     """
     size = BATCH_CUDA if device.type == "cuda" else BATCH_CPU
@@ -47,8 +47,8 @@ def predict_views(
         for first in range(0, len(views), size):
             numbers = torch.arange(first, first + size, device=device)
             count = min(size, len(views) - first)
-            with torch.inference_mode(), autocast(device, precision):
-                outputs = forward(views.make(numbers.clamp(max=len(views) - 1)))[:count].float()
+            with torch.inference_mode():
+                outputs = forward(views.make(numbers.clamp(max=len(views) - 1)))[:count]
             yield (numbers[:count].cpu().numpy() + start * len(sources)), outputs
 
 
@@ -58,7 +58,6 @@ def judge_views(
     X: np.ndarray,
     sources: torch.Tensor,
     device: torch.device,
-    precision: torch.dtype,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Judge every view of every image on its own.
 
@@ -74,7 +73,7 @@ def judge_views(
     accuracies : ndarray of shape (n, t), float64
     """
     anomalies, accuracies = np.empty((2, len(X), len(sources)))
-    for numbers, outputs in predict_views(forward, X, sources, device, precision):
+    for numbers, outputs in predict_views(forward, X, sources, device):
         transformations = torch.from_numpy(numbers % len(sources)).to(outputs.device)
         anomaly, right = judge(outputs, transformations)
         anomalies.reshape(-1)[numbers] = anomaly.double().cpu().numpy()

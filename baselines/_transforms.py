@@ -7,6 +7,7 @@ does not grow with the number of transformations.
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import torch
@@ -22,22 +23,33 @@ def reflected_positions(side: int, shift: int) -> torch.Tensor:
     return torch.where(position >= side, 2 * side - 1 - position, position)
 
 
-def source_positions(side: int, *, flip: bool = False, right: int = 0, down: int = 0, quarter_turns: int = 0) -> torch.Tensor:
-    """Flip left-right, shift, then rotate counter-clockwise: the source of each pixel, shape (side * side,), int64.
+def source_positions(
+    side: int, *, crop: int = 0, flip: bool = False, right: int = 0, down: int = 0, quarter_turns: int = 0
+) -> torch.Tensor:
+    """Crop the centre, flip left-right, shift, then rotate counter-clockwise: the source of each pixel, int64.
 
     Parameters
     ----------
     side : int
         Pixels; images are square.
+    crop : int
+        Pixels a side that are kept; 0 keeps all.
     right, down : int
-        Pixels to move by, less than ``side`` either way.
+        Pixels to move by, less than the new side either way.
     quarter_turns : int
         Rotations by 90 degrees.
+
+    Returns
+    -------
+    tensor of shape (new side * new side,)
     """
     source = torch.arange(side * side).reshape(side, side)
+    if crop:
+        start = (side - crop) // 2
+        source = source[start : start + crop, start : start + crop]
     if flip:
         source = source.flip(1)
-    source = source[reflected_positions(side, down)][:, reflected_positions(side, right)]
+    source = source[reflected_positions(len(source), down)][:, reflected_positions(len(source), right)]
     return torch.rot90(source, quarter_turns).reshape(-1)
 
 
@@ -65,6 +77,21 @@ def rotations(side: int) -> torch.Tensor:
     return torch.stack([source_positions(side, quarter_turns=turns) for turns in range(4)])
 
 
+def turns_and_shifts(side: int, crop: int = 0) -> torch.Tensor:
+    """Return the 36 of multi-head rotation and translation: rotation, vertical, horizontal shift, the last fastest.
+
+    They are of the central ``crop`` x ``crop`` pixels (0: of all), by a quarter of that side: 8 px at 32, 56 px at 224.
+    """
+    new_side = crop or side
+    shifts = (0, -(new_side // 4), new_side // 4)
+    return torch.stack(
+        [
+            source_positions(side, crop=crop, right=right, down=down, quarter_turns=turns)
+            for turns, down, right in product(range(4), shifts, shifts)
+        ]
+    )
+
+
 class Views:
     """Images under transformations, as numbers: view ``v`` is transformation ``v % t`` of image ``v // t``.
 
@@ -72,7 +99,7 @@ class Views:
     ----------
     images : tensor of shape (n, side, side, c), uint8
         On the device that makes the views.
-    sources : tensor of shape (t, side * side), int64
+    sources : tensor of shape (t, new side * new side), int64
         The transformations.
     """
 
@@ -80,6 +107,7 @@ class Views:
         self.images = images
         self.sources = sources.to(images.device)
         self._pixels = images.reshape(-1, images.shape[3])
+        self._side = math.isqrt(sources.shape[1])
 
     def __len__(self) -> int:
         return len(self.images) * len(self.sources)
@@ -89,11 +117,11 @@ class Views:
         return numbers % len(self.sources)
 
     def make(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Make views, shape (b, c, side, side), float32 in [-1, 1], channels last in memory."""
+        """Make views, shape (b, c, new side, new side), float32 in [-1, 1], channels last in memory."""
         image = numbers.div(len(self.sources), rounding_mode="floor")
-        rows = self.sources[self.labels(numbers)] + image[:, None] * self.sources.shape[1]
-        pixels = self._pixels.index_select(0, rows.reshape(-1)).reshape(len(numbers), *self.images.shape[1:])
-        return scale_pixels(pixels)
+        rows = self.sources[self.labels(numbers)] + image[:, None] * (self.images.shape[1] * self.images.shape[2])
+        pixels = self._pixels.index_select(0, rows.reshape(-1))
+        return scale_pixels(pixels.reshape(len(numbers), self._side, self._side, -1))
 
 
 def scale_pixels(images: torch.Tensor) -> torch.Tensor:
