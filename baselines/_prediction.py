@@ -11,7 +11,7 @@ from baselines._transforms import Views
 
 CHUNK_IMAGES = 1024
 """Images on the device at once; a whole number of batches under any of our sets of transformations."""
-BATCH_CPU = 128
+BATCH_CPU = 32
 BATCH_CUDA = 1024
 
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 
 from baselines._autoencoder import COLOUR, DIGIT_SIDE, DIGITS, Autoencoder
 from baselines._checkpoint import read_checkpoint, training_identity
-from baselines._device import autocast, pick_device, pick_precision
+from baselines._device import autocast, in_precision, pick_device, pick_precision
 from baselines._hypersphere import Hypersphere, contrast_normalise, push_from_zero
 from baselines._images import check_fitted, check_fitted_to, check_images, check_rows, check_varied, draw_subset
 from baselines._networks import build_network
@@ -134,8 +133,8 @@ class DeepSVDD:
         check_varied(X, "Deep SVDD")
         side, channels = X.shape[2:]
         widths = DIGITS if (side, channels) == (DIGIT_SIDE, 1) else COLOUR
-        autoencoder = cast(Autoencoder, build_network(lambda: Autoencoder(channels, side, widths), device, generator))
-        network = cast(Hypersphere, build_network(lambda: Hypersphere(channels, side, widths), device, generator))
+        autoencoder = build_network(lambda: Autoencoder(channels, side, widths), device, generator)
+        network = build_network(lambda: Hypersphere(channels, side, widths), device, generator)
         views = Views(torch.tensor(X, device=device), identity(side))
         network.scale.copy_(_least_and_greatest(views, self.batch_size))
 
@@ -195,7 +194,8 @@ class DeepSVDD:
         device = self.network_.centre.device
         precision = pick_precision(self.precision, device)
         scores = np.empty(len(X))
-        for numbers, distances in predict_views(self.network_, X, identity(X.shape[1]), device, precision):
+        forward = in_precision(self.network_, device, precision)
+        for numbers, distances in predict_views(forward, X, identity(X.shape[1]), device):
             scores[numbers] = distances.cpu().numpy()
         return scores
 
@@ -220,5 +220,5 @@ def _mean_embedding(network: Hypersphere, X: np.ndarray, device: torch.device, p
     def embed(images: torch.Tensor) -> torch.Tensor:
         return network.encoder(network.normalise(images))
 
-    parts = predict_views(embed, X, identity(X.shape[1]), device, precision)
+    parts = predict_views(in_precision(embed, device, precision), X, identity(X.shape[1]), device)
     return (torch.stack([embeddings.double().sum(0) for _, embeddings in parts]).sum(0) / len(X)).float()
