@@ -63,7 +63,9 @@ def encoder_names(name: str) -> list[str]:
         pixel_size(name)
         return []
     if kind != "features" or not all(encoders.split("+")):
-        raise UsageError(f"input '{name}' is not features:ENCODER[+ENCODER...]: `python -m benchmarks ls` has the encoders.")
+        raise UsageError(
+            f"input '{name}' is not features:ENCODER[+ENCODER...] or pixels[:SIZE]: `python -m benchmarks ls` has encoders."
+        )
     return encoders.split("+")
 
 

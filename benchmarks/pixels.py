@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.contracts import Dataset, UsageError
+from dn2.images import ImageFiles
 
 RESAMPLING = "squares, Pillow's bilinear with antialiasing; 1"
 """Part of the identity of resized pixels: change it whenever the pixels change."""
@@ -36,8 +37,8 @@ class Pixels:
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Gather rows (n,): uint8 of shape (n, height, width, channels)."""
-        first = self.images[:1]
-        if isinstance(first, np.ndarray) and first.shape[1:3] == self.shape[1:3]:
+        equal = _equal_shape(self.images)
+        if equal is not None and equal[:2] == self.shape[1:3]:
             return np.asarray(self.images[rows]).reshape(len(rows), *self.shape[1:])
         gathered = np.empty((len(rows), *self.shape[1:]), np.uint8)
 
@@ -85,11 +86,11 @@ def load_pixels(dataset: Dataset, name: str) -> Pixels:
         If the images have several sizes and the name asks for none.
     """
     size, images = pixel_size(name), dataset.images
-    first: Any = images[:1]
-    if isinstance(first, np.ndarray):
-        shapes = {first.shape[1:]}
+    equal = _equal_shape(images)
+    if equal is not None:
+        shapes = {equal}
     else:
-        shapes = set(images.shapes() if hasattr(images, "shapes") else [image.shape for image in images])
+        shapes = set(images.shapes() if isinstance(images, ImageFiles) else [image.shape for image in images])
     sizes = sorted({shape[:2] for shape in shapes})
     if size is None and len(sizes) > 1:
         smallest, largest = (f"{height} x {width}" for height, width in (sizes[0], sizes[-1]))
@@ -100,3 +101,9 @@ def load_pixels(dataset: Dataset, name: str) -> Pixels:
     height, width = (size, size) if size is not None else sizes[0]
     channels = max(shape[2] if len(shape) == 3 else 1 for shape in shapes)
     return Pixels(images, (len(dataset.labels), height, width, channels))
+
+
+def _equal_shape(images: Any) -> tuple[int, ...] | None:
+    """The shape of all images of an array, or of what slices to one; None of files, of which none is decoded to know."""
+    first = None if isinstance(images, ImageFiles) else images[:1]
+    return first.shape[1:] if isinstance(first, np.ndarray) else None

@@ -32,7 +32,7 @@ ALLOWED = {
     },
     "benchmarks.datasets": {"benchmarks.contracts", "benchmarks.names", "benchmarks.datasets", "dn2.images"},
     "benchmarks.fetch": {"benchmarks.contracts", "benchmarks.names", "benchmarks.datasets", "dn2.encoders"},
-    "benchmarks.pixels": {"benchmarks.contracts"},
+    "benchmarks.pixels": {"benchmarks.contracts", "dn2.images"},
     "benchmarks.inputs": {"benchmarks.contracts", "benchmarks.names", "benchmarks.pixels", "dn2"},
     "benchmarks.detectors": {"benchmarks.contracts", "benchmarks.names"},
     "benchmarks.experiments": {

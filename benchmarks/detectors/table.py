@@ -184,4 +184,53 @@ DETECTORS: dict[str, DetectorEntry] = {
         draws=True,
         toy={"epochs": 2, "pretrain_epochs": 1, "batch_size": 20},
     ),
+    "goad": DetectorEntry(
+        target="baselines.goad:GOAD",
+        input="pixels",
+        summary="how far an image's transformations are from those of normal images, which a network gathers around centres",
+        defaults={
+            "epochs": 16,
+            "batch_size": 4,
+            "learning_rate": 1e-3,
+            "margin": 0.1,
+            "depth": 10,
+            "width": 4,
+            "max_images": 0,
+            "device": None,
+            "precision": "auto",
+        },
+        presets={"cpu": {"epochs": 1, "max_images": 833}},  # 60,000 images through the network: 833 x 72
+        draws=True,
+        toy={"epochs": 2, "width": 1, "learning_rate": 0.01},
+    ),
+    "mhrot": DetectorEntry(
+        target="baselines.mhrot:MHRot",
+        input="pixels",
+        summary="how badly a network with three heads tells rotation and shifts of an image; high resolution takes 256 px",
+        defaults={
+            "resolution": "low",
+            "epochs": 16,
+            "batch_size": 128,
+            "learning_rate": 0.1,
+            "weight_decay": 5e-4,
+            "depth": 16,
+            "width": 4,
+            "dropout": 0.3,
+            "max_images": 0,
+            "device": None,
+            "precision": "auto",
+        },
+        variants={
+            "low": Variant(),
+            "high": Variant(
+                {"resolution": "high", "epochs": 100},  # not the released 5, which its author called wrong
+                presets={"cpu": {"epochs": 10, "max_images": 150}},  # 6,000 images through a ResNet-18 at 224 px
+                input="pixels:256",
+            ),
+        },
+        default_variant="low",
+        presets={"cpu": {"epochs": 1, "max_images": 833}},  # 30,000 through a network of twice the cost: 833 x 36
+        draws=True,
+        toy={"epochs": 3, "batch_size": 32, "depth": 10, "width": 1},
+    ),
 }
