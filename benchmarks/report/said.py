@@ -13,8 +13,8 @@ def budgets(experiments: Sequence[Experiment]) -> Iterator[str]:
     for experiment in experiments:
         if experiment.preset != "none":
             name = " ".join(filter(None, (experiment.detector, experiment.variant)))
-            changed = [f"{key}={ours} (published: {theirs})" for key, (ours, theirs) in beside_paper_settings(experiment).items()]
-            but = f": {', '.join(changed)}" if changed else ""
+            changed = [f"{key}={ours} ({theirs})" for key, (ours, theirs) in beside_paper_settings(experiment).items()]
+            but = f"; not as published: {', '.join(changed)}" if changed else ""
             yield f"preset={experiment.preset}, {name}: {PRESETS[experiment.preset]}{but}."
 
 
