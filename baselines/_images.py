@@ -100,3 +100,8 @@ def check_rows(n: int, smallest: int, name: str) -> None:
     """
     if n < smallest:
         raise ValueError(f"{name} needs at least {smallest} training images, got {n}: train on more images")
+
+
+def to_device(X: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Copy images to a device, whatever their memory layout: turned over, memory-mapped or read-only."""
+    return torch.tensor(np.ascontiguousarray(X), device=device)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
+from baselines._images import to_device
 from baselines._transforms import Views
 
 CHUNK_IMAGES = 1024
@@ -43,7 +44,7 @@ def predict_views(
     """
     size = BATCH_CUDA if device.type == "cuda" else BATCH_CPU
     for start in range(0, len(X), CHUNK_IMAGES):
-        views = Views(torch.tensor(X[start : start + CHUNK_IMAGES], device=device), sources)
+        views = Views(to_device(X[start : start + CHUNK_IMAGES], device), sources)
         for first in range(0, len(views), size):
             numbers = torch.arange(first, first + size, device=device)
             count = min(size, len(views) - first)

@@ -15,7 +15,7 @@ from baselines._autoencoder import COLOUR, DIGIT_SIDE, DIGITS, Autoencoder
 from baselines._checkpoint import read_checkpoint, training_identity
 from baselines._device import autocast, in_precision, pick_device, pick_precision
 from baselines._hypersphere import Hypersphere, contrast_normalise, push_from_zero
-from baselines._images import check_fitted, check_fitted_to, check_images, check_rows, check_varied, draw_subset
+from baselines._images import check_fitted, check_fitted_to, check_images, check_rows, check_varied, draw_subset, to_device
 from baselines._networks import build_network
 from baselines._prediction import predict_views
 from baselines._training import Monitor, Training, fit_network
@@ -135,7 +135,7 @@ class DeepSVDD:
         widths = DIGITS if (side, channels) == (DIGIT_SIDE, 1) else COLOUR
         autoencoder = build_network(lambda: Autoencoder(channels, side, widths), device, generator)
         network = build_network(lambda: Hypersphere(channels, side, widths), device, generator)
-        views = Views(torch.tensor(X, device=device), identity(side))
+        views = Views(to_device(X, device), identity(side))
         network.scale.copy_(_least_and_greatest(views, self.batch_size))
 
         def reconstruction_loss(numbers: torch.Tensor, _epoch: int) -> torch.Tensor:

@@ -15,7 +15,16 @@ from baselines._checkpoint import training_identity
 from baselines._device import autocast, pick_device, pick_precision
 from baselines._dirichlet import fit_dirichlet
 from baselines._folding import FoldedWideResNet
-from baselines._images import check_fitted, check_fitted_to, check_images, check_rows, check_varied, draw_subset, pad_digits
+from baselines._images import (
+    check_fitted,
+    check_fitted_to,
+    check_images,
+    check_rows,
+    check_varied,
+    draw_subset,
+    pad_digits,
+    to_device,
+)
 from baselines._networks import WideResNet, build_network
 from baselines._prediction import judge_views, predict_views
 from baselines._training import Monitor, Training, fit_network
@@ -137,7 +146,7 @@ class GEOM:
         X = draw_subset(pad_digits(X), self.max_images, start)
         sources = self._sources(X.shape[1])
         network = build_network(lambda: WideResNet(X.shape[3], len(sources), self.depth, self.width, self.dropout), device, start)
-        views = Views(torch.tensor(X, device=device), sources)
+        views = Views(to_device(X, device), sources)
 
         def loss_of(numbers: torch.Tensor, _epoch: int) -> torch.Tensor:
             with autocast(device, precision):

@@ -16,7 +16,16 @@ from torch.nn import functional as F
 from baselines._checkpoint import training_identity
 from baselines._device import autocast, pick_device, pick_precision
 from baselines._folding import FoldedWideResNet
-from baselines._images import check_fitted, check_fitted_to, check_images, check_rows, check_varied, draw_subset, pad_digits
+from baselines._images import (
+    check_fitted,
+    check_fitted_to,
+    check_images,
+    check_rows,
+    check_varied,
+    draw_subset,
+    pad_digits,
+    to_device,
+)
 from baselines._networks import WideResNet, build_network
 from baselines._prediction import judge_views, predict_views
 from baselines._training import Monitor, Training, fit_network
@@ -124,7 +133,7 @@ class GOAD:
         check_varied(X, "GOAD")
         sources = geometric_transformations(X.shape[1])
         network = build_network(lambda: WideResNet(X.shape[3], len(sources), self.depth, self.width), device, start)
-        views = Views(torch.tensor(X, device=device), sources)
+        views = Views(to_device(X, device), sources)
         every = torch.arange(len(sources), device=device)
 
         def loss_of(images: torch.Tensor, _epoch: int) -> torch.Tensor:

@@ -18,7 +18,16 @@ from baselines._checkpoint import training_identity
 from baselines._crops import rotated_crops
 from baselines._device import autocast, in_precision, pick_device, pick_precision
 from baselines._folding import FoldedWideResNet
-from baselines._images import check_fitted, check_fitted_to, check_images, check_rows, check_varied, draw_subset, pad_digits
+from baselines._images import (
+    check_fitted,
+    check_fitted_to,
+    check_images,
+    check_rows,
+    check_varied,
+    draw_subset,
+    pad_digits,
+    to_device,
+)
 from baselines._networks import WideResNet, build_network
 from baselines._prediction import judge_views
 from baselines._training import Monitor, Training, fit_network
@@ -132,7 +141,7 @@ class MHRot:
         start = torch.Generator().manual_seed(self.seed)  # of subset and weights: on the CPU, so alike on every device
         X = draw_subset(pad_digits(X), self.max_images, start)
         check_varied(X, "MHRot")
-        images, channels = torch.tensor(X, device=device), X.shape[3]
+        images, channels = to_device(X, device), X.shape[3]
         random = torch.Generator(device).manual_seed(self.seed)
         low = self.resolution == "low"
         network: nn.Module
