@@ -47,6 +47,18 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
+def name_arithmetic(device: str | None, precision: str) -> str:
+    """Say what a detector with these parameters computes in on this machine: ``bfloat16 on cpu``.
+
+    Raises
+    ------
+    ValueError
+        If one of them is unknown, or the device is not there.
+    """
+    chosen = pick_device(device)
+    return f"{str(pick_precision(precision, chosen)).removeprefix('torch.')} on {chosen.type}"
+
+
 def autocast(device: torch.device, precision: torch.dtype) -> contextlib.AbstractContextManager:
     """Run convolutions and matrix products in ``precision`` inside the context."""
     if precision == torch.float32:

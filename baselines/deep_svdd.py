@@ -13,7 +13,7 @@ import torch
 
 from baselines._autoencoder import COLOUR, DIGIT_SIDE, DIGITS, Autoencoder
 from baselines._checkpoint import read_checkpoint, training_identity
-from baselines._device import autocast, in_precision, pick_device, pick_precision
+from baselines._device import autocast, in_precision, name_arithmetic, pick_device, pick_precision
 from baselines._hypersphere import Hypersphere, contrast_normalise, push_from_zero
 from baselines._images import check_fitted, check_fitted_to, check_images, check_rows, check_varied, draw_subset, to_device
 from baselines._networks import build_network
@@ -91,6 +91,10 @@ class DeepSVDD:
         self.seed = seed
         self.device = device
         self.precision = precision
+
+    def arithmetic(self) -> str:
+        """Say what this machine computes in, which the scores depend on; see `baselines._device.name_arithmetic`."""
+        return name_arithmetic(self.device, self.precision)
 
     def check_rows(self, n: int) -> None:
         """Refuse a training set too small for the BatchNorm of embeddings.

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from baselines._checkpoint import training_identity
-from baselines._device import autocast, pick_device, pick_precision
+from baselines._device import autocast, name_arithmetic, pick_device, pick_precision
 from baselines._dirichlet import fit_dirichlet
 from baselines._folding import FoldedWideResNet
 from baselines._images import (
@@ -105,6 +105,10 @@ class GEOM:
         self.seed = seed
         self.device = device
         self.precision = precision
+
+    def arithmetic(self) -> str:
+        """Say what this machine computes in, which the scores depend on; see `baselines._device.name_arithmetic`."""
+        return name_arithmetic(self.device, self.precision)
 
     def check_rows(self, n: int) -> None:
         """Refuse a training set from which neither the network nor the Dirichlets can be learnt.

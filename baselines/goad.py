@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from baselines._checkpoint import training_identity
-from baselines._device import autocast, pick_device, pick_precision
+from baselines._device import autocast, name_arithmetic, pick_device, pick_precision
 from baselines._folding import FoldedWideResNet
 from baselines._images import (
     check_fitted,
@@ -94,6 +94,10 @@ class GOAD:
         self.seed = seed
         self.device = device
         self.precision = precision
+
+    def arithmetic(self) -> str:
+        """Say what this machine computes in, which the scores depend on; see `baselines._device.name_arithmetic`."""
+        return name_arithmetic(self.device, self.precision)
 
     def check_rows(self, n: int) -> None:
         """Refuse a training set whose batches have no mean to be near.

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from baselines._attention import AttentionResNet18
 from baselines._checkpoint import training_identity
 from baselines._crops import rotated_crops
-from baselines._device import autocast, in_precision, pick_device, pick_precision
+from baselines._device import autocast, in_precision, name_arithmetic, pick_device, pick_precision
 from baselines._folding import FoldedWideResNet
 from baselines._images import (
     check_fitted,
@@ -104,6 +104,10 @@ class MHRot:
         self.seed = seed
         self.device = device
         self.precision = precision
+
+    def arithmetic(self) -> str:
+        """Say what this machine computes in, which the scores depend on; see `baselines._device.name_arithmetic`."""
+        return name_arithmetic(self.device, self.precision)
 
     def check_rows(self, n: int) -> None:
         """Refuse an empty training set or a single image.

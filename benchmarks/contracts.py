@@ -128,7 +128,8 @@ class Detector(Protocol):
     ``(params, scores, nearest)`` for a whole grid at once, ``nearest`` being rows of the training array (n, k) or None.
     ``score_subsets(bank, subsets, X)`` gives for each subset of the bank's rows, all at once, the list that
     ``fit(bank[subset]).score_path(X)`` would yield. ``scores_and_accuracy(X)`` gives besides the scores the share of an image's
-    transformations that were recognised, (n,). A constructor's ``seed`` is the experiment's.
+    transformations that were recognised, (n,). ``arithmetic()`` says what this machine computes in, if scores depend on it: it
+    is part of a cell's key. A constructor's ``seed`` is the experiment's.
 
     ``monitor(name, epoch, epochs, share, loss)``: name is ``loss`` or ``pretrain_loss``, epochs count from 1, ``share`` of the
     epoch is done, 1.0 at its end. ``checkpoint`` is one file that `fit` writes and continues from to the same weights.

@@ -35,6 +35,7 @@ def make_experiments(
     classes: Sequence[str] = (),
     seed: int = 0,
     seeds: int = 1,
+    device: str | None = None,
 ) -> list[Experiment]:
     """Make one cell for each combination of the lists.
 
@@ -59,6 +60,8 @@ def make_experiments(
         At least 0.
     seeds : int
         How many cells a detector that draws gets, with seeds from ``seed`` on. One that does not draw has one cell.
+    device : str, optional
+        Where detectors train; by default CUDA where there is one.
 
     Raises
     ------
@@ -87,6 +90,7 @@ def make_experiments(
     cells = []
     for dataset, detector, variant, preset in product(datasets, detectors, variants, presets):
         entry = DETECTORS[detector]
+        placed = {"device": device} if device and "device" in entry.defaults else {}
         for (source, how), values in product(_inputs(detector, variant, encoders, normalize, size), product(*params.values())):
             cell = Experiment(
                 dataset=check_dataset(dataset),
@@ -95,7 +99,7 @@ def make_experiments(
                 input=source,
                 normalize=how,
                 variant=variant or entry.default_variant,
-                detector_params=detector_params(detector, variant, dict(zip(params, values, strict=True)), preset),
+                detector_params=detector_params(detector, variant, {**placed, **dict(zip(params, values, strict=True))}, preset),
                 protocol_params=of_protocol,
                 classes=tuple(classes),
                 seed=seed,
@@ -168,9 +172,11 @@ def check_early(experiments: Sequence[Experiment], workspace: Workspace) -> None
     """
     try:
         for experiment in experiments:
-            check_rows = getattr(make_detector(experiment), "check_rows", None)
-            if check_rows is not None:
-                check_rows(sys.maxsize)  # the data may have as many rows as it needs
+            detector = make_detector(experiment)
+            if hasattr(detector, "check_rows"):
+                detector.check_rows(sys.maxsize)  # the data may have as many rows as it needs
+            if hasattr(detector, "arithmetic"):
+                detector.arithmetic()
         if workspace.engine is not None or workspace.device is not None:
             engine_class(workspace.engine, workspace.device)
         if workspace.weights is not None and workspace.weights.is_file():
@@ -201,7 +207,11 @@ def resolve(experiment: Experiment, dataset: Dataset, identity: Mapping[str, Any
         check_name(name, dataset.class_names, "class")
     classes = tuple(name for name in dataset.class_names if name in experiment.classes)
     versions = {"protocol": PROTOCOLS[experiment.protocol].version, "detector": DETECTORS[experiment.detector].version}
-    return replace(experiment, classes=classes, resolved={"data": dataset.fingerprint, "versions": versions, **identity})
+    arithmetic = getattr(make_detector(experiment), "arithmetic", None)
+    computed_in = {"arithmetic": arithmetic()} if arithmetic else {}
+    return replace(
+        experiment, classes=classes, resolved={"data": dataset.fingerprint, "versions": versions, **identity, **computed_in}
+    )
 
 
 def check(experiment: Experiment, dataset: Dataset) -> None:

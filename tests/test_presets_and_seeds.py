@@ -1,10 +1,14 @@
 """What is asked for becomes cells: inputs, variants, presets, seeds; and what must be refused."""
 
-import pytest
+from pathlib import Path
 
-from benchmarks.contracts import UsageError
+import pytest
+import torch
+
+from benchmarks.contracts import UsageError, Workspace
+from benchmarks.datasets import load_dataset
 from benchmarks.detectors import DETECTORS, beside_paper_settings, detector_params, same_fit
-from benchmarks.experiments import make_experiments
+from benchmarks.experiments import check_early, make_experiments, resolve
 
 TRAINED = [name for name, entry in DETECTORS.items() if entry.presets]
 
@@ -116,3 +120,18 @@ def test_whole_numbers_are_fractions_where_the_default_is_one():
 def test_what_cannot_be_is_refused(detector, asked, complaint):
     with pytest.raises(UsageError, match=complaint):
         cells(detector, **asked)
+
+
+def test_the_arithmetic_of_this_machine_is_part_of_a_trained_cells_key(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": False}, raising=False)
+    dataset, [geom, dn2] = load_dataset("synthetic", home=Path("nowhere")), cells("geom", "dn2", device="cpu")
+    plain = resolve(geom, dataset, {})
+    assert plain.resolved["arithmetic"] == "float32 on cpu"
+    assert "arithmetic" not in resolve(dn2, dataset, {}).resolved
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    assert resolve(geom, dataset, {}).key != plain.key
+
+
+def test_a_device_that_is_not_there_is_refused_before_any_work(tmp_path):
+    with pytest.raises(UsageError, match="unknown device 'cudda'"):
+        check_early(cells("deep_svdd", device="cudda"), Workspace(tmp_path))

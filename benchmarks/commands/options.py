@@ -162,8 +162,10 @@ def pop_workspace(options: dict[str, Any]) -> Workspace:
     return Workspace(home, root, weights, engine, device, options.pop("skip_corrupt"))
 
 
-def pop_experiments(options: dict[str, Any]) -> tuple[str, list[Experiment]]:
+def pop_experiments(options: dict[str, Any], device: str | None) -> tuple[str, list[Experiment]]:
     """Take the experiments' options out of a verb's options: the suite's name, or "", and its cells.
+
+    What is trained, is trained on ``device``.
 
     Raises
     ------
@@ -177,7 +179,7 @@ def pop_experiments(options: dict[str, Any]) -> tuple[str, list[Experiment]]:
     suite, asked = options.pop("suite"), {name: options.pop(name) for name in EXPERIMENT_OPTIONS}
     if suite:
         _refuse_beside_suite(suite)
-        cells = [make_experiments(**part) for part in SUITES[check_name(suite, SUITES, "suite")].parts]
+        cells = [make_experiments(**part, device=device) for part in SUITES[check_name(suite, SUITES, "suite")].parts]
         return suite, [cell for part in cells for cell in part]
     _refuse_encoder_for_pixels(asked)
     params = {name: (asked[name],) if isinstance(asked[name], str) else asked[name] for name in DETECTOR_OPTIONS}
@@ -195,4 +197,5 @@ def pop_experiments(options: dict[str, Any]) -> tuple[str, list[Experiment]]:
         classes=asked["classes"],
         seed=asked["seed"],
         seeds=asked["seeds"],
+        device=device,
     )

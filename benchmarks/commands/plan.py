@@ -28,7 +28,7 @@ def plan(tracking_uri: str, as_json: bool, **options: Any) -> None:
     from benchmarks.tracking import Tracker
 
     workspace = pop_workspace(options)
-    _, experiments = pop_experiments(options)
+    _, experiments = pop_experiments(options, workspace.device)
     cells = plan_cells(experiments, workspace, Tracker(tracking_uri or None))
     if as_json:
         click.echo(json.dumps({"cells": [cell.record() for cell in cells]}, indent=2))

@@ -37,7 +37,7 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
     from benchmarks.tracking import Tracker, cell_record, find_store
 
     workspace = pop_workspace(options)
-    suite, experiments = pop_experiments(options)
+    suite, experiments = pop_experiments(options, workspace.device)
     # What is wrong costs nothing now, and a download if it is found out later.
     find_store(tracking_uri or None)
     check_early(experiments, workspace)
