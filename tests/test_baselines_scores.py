@@ -1,11 +1,13 @@
 """Scores and losses of GEOM, GOAD and MHRot against their formulas, written out in NumPy."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from scipy.special import log_softmax, softmax
 
-from baselines import geom
+from baselines import _prediction, geom
 from baselines._transforms import Views, geometric_transformations, rotations, turns_and_shifts
 from baselines.geom import GEOM
 from baselines.goad import GOAD, centre_triplet_loss
@@ -34,11 +36,12 @@ def rotation_geom():
 
 
 def test_geoms_dirichlet_score_is_the_papers_normality_turned(rotation_geom):
-    X = pictures(5, 1)
-    probabilities = softmax(outputs(rotation_geom.network_, X, rotations(SIDE)), -1)
+    X, detector = pictures(5, 1), copy.copy(rotation_geom)
+    detector.alpha_ = np.random.default_rng(0).uniform(0.2, 3, (4, 4))  # small, so that the 1 that is taken off counts
+    probabilities = softmax(outputs(detector.network_, X, rotations(SIDE)), -1)
     mixed = probabilities * (1 - 4 * geom.SMALLEST_PROBABILITY) + geom.SMALLEST_PROBABILITY
-    normality = ((rotation_geom.alpha_ - 1) * np.log(mixed)).sum(-1).mean(-1)
-    np.testing.assert_allclose(rotation_geom.anomaly_score(X), -normality, rtol=1e-4)
+    normality = ((detector.alpha_ - 1) * np.log(mixed)).sum(-1).mean(-1)
+    np.testing.assert_allclose(detector.anomaly_score(X), -normality, rtol=1e-4)
 
 
 def test_geoms_dirichlets_are_fitted_to_the_training_images_one_a_transformation(rotation_geom):
@@ -86,9 +89,39 @@ def test_goads_triplet_loss_by_hand(margin):
     assert centre_triplet_loss(torch.tensor(features), margin).item() == pytest.approx(np.mean(terms))
 
 
+def test_goads_loss_is_the_weighted_sum_of_three():
+    X, reports = pictures(3), []
+    detector = GOAD(learning_rate=0.0, batch_size=3, margin=3.0, **TINY).fit(X, monitor=lambda *report: reports.append(report[4]))
+    network = detector.network_.train()  # as the training saw its one batch; a rate of 0 has left the weights
+    views = Views(torch.tensor(X), geometric_transformations(SIDE))
+    with torch.no_grad():
+        features = network.features(views.make(torch.arange(216)))
+        classified = -log_softmax(network.head(features).double().numpy(), -1)[np.arange(216), np.arange(216) % 72].mean()
+        triplet = centre_triplet_loss(features.reshape(3, 72, -1), 3.0).item()
+    assert triplet > 1
+    expected = classified + 0.1 * triplet + 10 * features.square().mean().item()
+    np.testing.assert_allclose(reports[-1], expected, rtol=1e-4)
+
+
 def test_goads_triplet_loss_reaches_the_centres_too():
     features = torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda f: centre_triplet_loss(f, 0.1), features)
+
+
+@pytest.mark.parametrize("n", [1, 9, 20])
+def test_a_network_sees_batches_of_one_size_only(n, monkeypatch):
+    """Whatever is scored: another size may choose other kernels, and those round otherwise."""
+    monkeypatch.setattr(_prediction, "CHUNK_IMAGES", 16)
+    sizes, numbers = [], []
+
+    def forward(x):
+        sizes.append(len(x))
+        return x.mean((1, 2, 3))
+
+    for some, _ in _prediction.predict_views(forward, pictures(n), rotations(SIDE), torch.device("cpu")):
+        numbers += some.tolist()
+    assert set(sizes) == {_prediction.BATCH_CPU}
+    assert numbers == list(range(4 * n))
 
 
 def mhrot_reference(said):

@@ -99,15 +99,17 @@ def test_the_reported_loss_is_the_mean_over_items(monkeypatch):
 @pytest.mark.parametrize("call", range(1, 13))
 def test_a_killed_training_continues_to_the_same_weights(monkeypatch, tmp_path, call):
     """Killed in any batch of three epochs: a checkpoint after each batch, then the same weights to the last bit."""
-    expected = train()
     monkeypatch.setattr(loop, "REPORT_SECONDS", 0)
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
+    reports, again = [], []
+    expected = train(lambda *report: reports.append(report))
     path = tmp_path / "training.pt"
     with pytest.raises(Killed):
         train(killer(call), path)
     assert path.exists() == (call > 1)
     record = []
-    np.testing.assert_array_equal(train(None, path, record=record), expected)
+    np.testing.assert_array_equal(train(lambda *report: again.append(report), path, record=record), expected)
+    assert again == reports[call - 1 :]
     assert len(record) == 20 - (call - 1)  # what was done is not done again
 
 
