@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 from loopback import fashion, programs, site
 
 from benchmarks.fetch import fetch_weights
@@ -17,6 +18,13 @@ __all__ = ["fashion", "programs", "site"]
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when mlflow is imported
 # Kept from one run of the tests to the next, so that the weights are fetched once.
 SHARED_HOME = Path(os.environ.get("DN2_HOME") or Path(tempfile.gettempdir()) / f"dn2-tests-{os.getuid()}")
+
+
+def pytest_configure(config):
+    """Give each of several workers one thread: more threads than cores wait for each other longer than they work."""
+    if hasattr(config, "workerinput"):
+        os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
