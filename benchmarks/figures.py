@@ -30,9 +30,13 @@ LONGEST_FLAT_LABEL = 12
 
 
 def class_bars(
-    title: str, names: Sequence[str], series: Mapping[str, Sequence[ValueWithInterval | None]], paper: Sequence[float | None]
+    title: str,
+    names: Sequence[str],
+    series: Mapping[str, Sequence[ValueWithInterval | None]],
+    paper: Sequence[float | None],
+    whiskers: str,
 ) -> Figure:
-    """Draw ROCAUC as bars, one group a class, with intervals as whiskers and the paper's bar at the end of each group.
+    """Draw ROCAUC as bars, one group a class, with bounds as whiskers and the paper's bar at the end of each group.
 
     Parameters
     ----------
@@ -43,6 +47,8 @@ def class_bars(
         Each with its bounds, or None where there is none: one bar a label in every group.
     paper : sequence of n float or None
         The published values. Not drawn, nor in the legend, if all are None.
+    whiskers : str
+        What the bounds are, for the axis label.
     """
     has_paper = any(value is not None for value in paper)
     n_bars = len(series) + has_paper
@@ -74,6 +80,7 @@ def class_bars(
         )
     drawn = [bound for values in series.values() for value in values if value is not None for bound in value]
     _percent_axis(axes, [*drawn, *(value for value in paper if value is not None)])
+    axes.set_ylabel(f"{axes.get_ylabel()}\nwhiskers: {whiskers}")
     axes.set_xticks(range(len(names)), names, rotation=35 if slanted else 0, ha="right" if slanted else "center")
     axes.set_xlim(-0.6, len(names) - 0.4)
     _add_legend(figure)

@@ -36,14 +36,14 @@ def test_bars_show_the_table_and_none_is_cut():
 
 
 def test_whiskers_reach_from_the_lower_to_the_upper_bound():
-    (axes,) = class_bars("t", ["cat"], {"ours": [Interval(0.9, 0.87, 0.91)]}, [None]).axes
+    (axes,) = class_bars("t", ["cat"], {"ours": [Interval(0.9, 0.87, 0.91)]}, [None], "95 % intervals").axes
     (whisker,) = axes.collections[0].get_segments()
     assert whisker[:, 1] == pytest.approx([87, 91])
     assert [text.get_text() for text in axes.figure.legends[0].get_texts()] == ["ours"]
 
 
 def test_a_missing_value_leaves_a_gap():
-    (axes,) = class_bars("t", ["a", "b"], {"ours": [None, (0.9, 0.8, 1.0)]}, [0.7, None]).axes
+    (axes,) = class_bars("t", ["a", "b"], {"ours": [None, (0.9, 0.8, 1.0)]}, [0.7, None], "standard error").axes
     assert heights(axes, "ours") == [90]
     assert heights(axes, "paper") == [70]
     assert axes.patches[0].get_x() > 0.5

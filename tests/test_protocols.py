@@ -195,6 +195,9 @@ def test_of_many_classes_the_first_twenty_in_alphabetical_order():
     splits = list(one_vs_rest(labels, is_train, names))
     assert sorted(split.name for split in splits) == [f"c{number:02d}" for number in range(20)]
     assert all(len(split.test) == 25 for split in splits)
+    without = is_train & (labels == 24 - 3)  # c03 is an anomaly only
+    splits = list(one_vs_rest(labels[~without], is_train[~without], names))
+    assert sorted(split.name for split in splits) == [f"c{number:02d}" for number in range(21) if number != 3]
 
 
 BAD = {

@@ -56,6 +56,19 @@ def test_seeds_are_one_column_with_mean_and_standard_error():
     records = list(csv.DictReader(io.StringIO(table.to_csv())))
     assert {record["n_seeds"] for record in records} == {"3"}
     assert len(records) == len(CIFAR10) + 1
+    assert float(records[0]["standard_error"]) == pytest.approx(ERROR)
+    assert records[0]["rocauc_low"] == records[0]["rocauc_high"] == "", "a standard error must not pass for an interval"
+    assert table.figure().axes[0].get_ylabel().endswith("whiskers: standard error over seeds")
+
+
+def test_one_run_has_an_interval_and_a_figure_of_both_says_so():
+    both = result_tables([class_cell(DN2), *THREE])
+    alone = next(table for name, table in both.items() if "methods" not in name and "dn2" in name)
+    assert alone.records()[0]["standard_error"] is None
+    assert alone.records()[0]["rocauc_low"] == pytest.approx(0.892)
+    assert alone.figure().axes[0].get_ylabel().endswith("whiskers: 95 % intervals")
+    joined = next(table for name, table in both.items() if "methods" in name)
+    assert joined.figure().axes[0].get_ylabel().endswith("whiskers: 95 % intervals, or standard error over seeds")
 
 
 def test_presets_have_a_column_each_and_their_budgets_are_stated():

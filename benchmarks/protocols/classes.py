@@ -49,7 +49,7 @@ def turns(labels: np.ndarray, is_train: np.ndarray, class_names: Sequence[str], 
     made = []
     # Of one's own data the usual layout has training images of the normal class alone: the other classes are anomalies only.
     trained = [name for number, name in enumerate(class_names) if (labels[is_train] == number).any()]
-    for name in chosen_classes(class_names, classes or (trained if len(trained) < len(class_names) else ())):
+    for name in chosen_classes(class_names, classes, trained or class_names):
         number = class_names.index(name)
         is_class = labels == number
         of_test = is_class[test]
@@ -61,8 +61,8 @@ def turns(labels: np.ndarray, is_train: np.ndarray, class_names: Sequence[str], 
     return made
 
 
-def chosen_classes(class_names: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """The classes that take their turn: those asked for, else all, or the first 20 in alphabetical order where there are more.
+def chosen_classes(class_names: Sequence[str], classes: Sequence[str], eligible: Sequence[str]) -> list[str]:
+    """The classes that take their turn: those asked for, else the eligible, or their first 20 by the alphabet if there are more.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def chosen_classes(class_names: Sequence[str], classes: Sequence[str]) -> list[s
         If a class is unknown.
     """
     if not classes:
-        first = set(sorted(class_names)[:MANY_CLASSES])
+        first = set(sorted(eligible)[:MANY_CLASSES])
         return [name for name in class_names if name in first]
     return [check_name(name, class_names, "class") for name in dict.fromkeys(classes)]
 

@@ -61,7 +61,7 @@ def groups(
     need_whole(draws, 1, "draws")
     if not group_sizes:
         raise UsageError("group_sizes needs at least one size, got none.")
-    chosen = set(chosen_classes(class_names, classes) if classes else class_names)
+    chosen = set(chosen_classes(class_names, classes, class_names) if classes else class_names)
     numbers = [number for number, name in enumerate(class_names) if name in chosen]
     for size in dict.fromkeys(group_sizes):
         need_whole(size, 2, "group size")

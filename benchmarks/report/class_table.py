@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -32,6 +32,13 @@ class Entry:
     seconds: float
     n_seeds: int = 1
     extra: Mapping[str, float] = field(default_factory=dict)
+
+    def bounds(self) -> dict[str, float | None]:
+        """Return what is known of the ROCAUC's spread, by name: the 95 % interval, or the standard error over seeds."""
+        value, low, high = self.rocauc
+        if self.n_seeds > 1:
+            return {"rocauc_low": None, "rocauc_high": None, "standard_error": value - low}
+        return {"rocauc_low": low, "rocauc_high": high, "standard_error": None}
 
 
 @dataclass(frozen=True)
@@ -71,8 +78,7 @@ class ClassTable(Table):
                 **column.params,
                 "class_name": row.name,
                 "rocauc": entry.rocauc.value,
-                "rocauc_low": entry.rocauc.low,
-                "rocauc_high": entry.rocauc.high,
+                **entry.bounds(),
                 **{name: value for name, value in asdict(entry).items() if name not in ("rocauc", "extra")},
                 **extra,
                 **entry.extra,
@@ -91,13 +97,17 @@ class ClassTable(Table):
         if sweep is not None:
             series = {label or "mean over classes": values for label, values in self._lines(sweep).items()}
             paper = self.mean.paper
-            return figures.curves(title, sweep.label, sweep.ticks, series, "95 % intervals", paper, names=sweep.is_names)
+            return figures.curves(title, sweep.label, sweep.ticks, series, self._bars(), paper, names=sweep.is_names)
         rows = [*self.rows, self.mean]
         bars_of = {
             column.label: [entry.rocauc if (entry := row.entries[number]) else None for row in rows]
             for number, column in enumerate(self.columns)
         }
-        return figures.class_bars(title, [row.name for row in rows], bars_of, [row.paper for row in rows])
+        return figures.class_bars(title, [row.name for row in rows], bars_of, [row.paper for row in rows], self._bars())
+
+    def _bars(self) -> str:
+        """What the figure's whiskers are."""
+        return spread_of(entry for entry in self.mean.entries if entry is not None)
 
     def points(self) -> list[tuple[str, float, int]]:
         """Return the mean against the number in which the experiments differ, as ``rocauc_by_k`` with k as step.
@@ -172,6 +182,13 @@ class ClassTable(Table):
             ours = [_with_interval(entry), percent(self.mean.paper), percent(self.mean.difference(number), sign=True)]
             lines.append([column.label, *ours, *_details(entry)])
         return lines
+
+
+def spread_of(entries: Iterable[Entry]) -> str:
+    """Say what the bounds of entries are: those of one run are intervals, those of several seeds are not."""
+    several = {entry.n_seeds > 1 for entry in entries}
+    named = {False: "95 % intervals", True: "standard error over seeds"}
+    return ", or ".join(named[kind] for kind in sorted(several)) or named[False]
 
 
 def slug(label: str) -> str:

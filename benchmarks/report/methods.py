@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks import figures
-from benchmarks.report.class_table import ClassTable, Entry, Row
+from benchmarks.report.class_table import ClassTable, Entry, Row, spread_of
 from benchmarks.report.table import Column, Lines, Table, percent, stacked
 
 COLUMNS_THAT_FIT = 5
@@ -33,7 +33,8 @@ class MethodTable(Table):
         """Draw each method's mean as a bar, the published one beside it."""
         measured = [None if entry is None else entry.rocauc for entry in self.mean.entries]
         names = [column.label for column in self.columns]
-        return figures.class_bars(f"{self.title}: means over classes", names, {"measured": measured}, self.paper)
+        spread = spread_of(entry for entry in self.mean.entries if entry is not None)
+        return figures.class_bars(f"{self.title}: means over classes", names, {"measured": measured}, self.paper, spread)
 
     def points(self) -> list[tuple[str, float, int]]:
         """Return nothing: methods are no numbers."""
