@@ -149,6 +149,9 @@ class Experiment:
     ``preset`` names the budget of a trained detector, ``paper`` or ``cpu``; ``none`` where nothing is trained. ``resolved`` holds
     what the names stand for today (digests of data and weights, preprocessing, engine, versions of protocol and detector), so
     that a changed meaning is another cell. It is empty until `benchmarks.experiments.resolve` has filled it.
+
+    ``device`` is where a detector trains, None for CUDA where there is one. It is no part of the cell: what a device computes in
+    is in ``resolved``.
     """
 
     dataset: str
@@ -164,11 +167,13 @@ class Experiment:
     seed: int = 0
     preset: str = "none"
     resolved: Parameters = field(default_factory=dict)
+    device: str | None = field(default=None, compare=False)
 
     @property
     def key(self) -> str:
-        """Hash of everything above: equal keys mean equal results."""
+        """Hash of everything above but the device: equal keys mean equal results."""
         fields = asdict(self)
+        del fields["device"]
         if self.preset == "none":
             del fields["preset"]  # a detector without presets has the key it had before there were any
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
@@ -192,6 +197,11 @@ class Experiment:
             "seed": self.seed,
         }
         return {**flat, **self.protocol_params, **self.detector_params}
+
+    @property
+    def method(self) -> str:
+        """The detector with its variant: ``geom rotation``."""
+        return f"{self.detector} {self.variant}".rstrip()
 
     def with_params(self, **params: Any) -> Experiment:
         """The same cell with other detector parameters."""

@@ -61,7 +61,7 @@ def make_experiments(
     seeds : int
         How many cells a detector that draws gets, with seeds from ``seed`` on. One that does not draw has one cell.
     device : str, optional
-        Where detectors train; by default CUDA where there is one.
+        Where detectors train; by default CUDA where there is one. No part of the cells' keys.
 
     Raises
     ------
@@ -90,8 +90,9 @@ def make_experiments(
     cells = []
     for dataset, detector, variant, preset in product(datasets, detectors, variants, presets):
         entry = DETECTORS[detector]
-        placed = {"device": device} if device and "device" in entry.defaults else {}
-        for (source, how), values in product(_inputs(detector, variant, encoders, normalize, size), product(*params.values())):
+        for (source, how), values in product(
+            _inputs(dataset, detector, variant, encoders, normalize, size), product(*params.values())
+        ):
             cell = Experiment(
                 dataset=check_dataset(dataset),
                 protocol=protocol,
@@ -99,19 +100,22 @@ def make_experiments(
                 input=source,
                 normalize=how,
                 variant=variant or entry.default_variant,
-                detector_params=detector_params(detector, variant, {**placed, **dict(zip(params, values, strict=True))}, preset),
+                detector_params=detector_params(detector, variant, dict(zip(params, values, strict=True)), preset, dataset),
                 protocol_params=of_protocol,
                 classes=tuple(classes),
                 seed=seed,
                 preset=check_preset(detector, preset),
+                device=device,
             )
             cells += [replace(cell, seed=seed + number) for number in range(seeds if entry.draws else 1)]
     return list({cell.key: cell for cell in cells}.values())
 
 
-def _inputs(detector: str, variant: str, encoders: Sequence[str], normalize: Sequence[str], size: int) -> list[tuple[str, str]]:
+def _inputs(
+    dataset: str, detector: str, variant: str, encoders: Sequence[str], normalize: Sequence[str], size: int
+) -> list[tuple[str, str]]:
     """What a detector eats, with each normalisation: features as asked for, or pixels."""
-    source = detector_input(detector, variant)
+    source = detector_input(detector, variant, dataset)
     if source == "features":
         return [(f"features:{encoder}", how) for encoder, how in product(encoders, normalize)]
     return [(f"pixels:{size}" if size else source, "none")]

@@ -127,10 +127,10 @@ def share_rows(splits: Sequence[Split]) -> list[list[Split]]:
 
 
 def _point_of(experiment: Experiment, scored: Scored) -> tuple[Point, dict[str, float]]:
-    """The point of the path that an experiment is about; an oracle's is the first of the best, and says which that is."""
+    """The point of the path that an experiment is about; an oracle's is the first of the best, and says its numbers."""
     if selection_of(experiment) == "oracle":
         best = max(scored.points, key=lambda point: auroc(scored.split.is_anomaly, point[1]))
-        return best, {f"chosen_{name}": float(value) for name, value in best[0].items()}
+        return best, {f"chosen_{name}": float(value) for name, value in best[0].items() if not isinstance(value, str)}
     params = experiment.detector_params
     return next(point for point in scored.points if all(params[name] == value for name, value in point[0].items())), {}
 

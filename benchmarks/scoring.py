@@ -148,4 +148,4 @@ def _named(experiment: Experiment, split: Split) -> Iterator[None]:
 
 def called(experiment: Experiment) -> str:
     """What progress and errors call it: ``geom rotation on cifar10``."""
-    return f"{' '.join(filter(None, (experiment.detector, experiment.variant)))} on {experiment.dataset}"
+    return f"{experiment.method} on {experiment.dataset}"

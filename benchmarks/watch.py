@@ -36,11 +36,10 @@ class TrainingWatch:
 
     def monitor(self, experiment: Experiment, split: Split) -> Callable[[str, int, int, float, float], None]:
         """The monitor of a training on this split, as `benchmarks.contracts.Detector` describes it."""
-        method = " ".join(filter(None, (experiment.detector, experiment.variant)))
 
         def told(name: str, epoch: int, epochs: int, share: float, loss: float) -> None:
             if self.progress:
-                what = f"{STAGES.get(name, name)} {method} on {experiment.dataset}, {split.name}, percent"
+                what = f"{STAGES.get(name, name)} {experiment.method} on {experiment.dataset}, {split.name}, percent"
                 self.progress(what, round(100 * (epoch - 1 + share) / epochs), 100)
             if share >= 1:
                 self.ledger.log_loss(experiment, f"{name}/{split.name}", float(loss), int(epoch))

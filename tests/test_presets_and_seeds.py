@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from benchmarks.contracts import UsageError, Workspace
-from benchmarks.datasets import load_dataset
-from benchmarks.detectors import DETECTORS, beside_paper_settings, detector_params, same_fit
+from benchmarks.datasets import DATASETS, load_dataset
+from benchmarks.detectors import DETECTORS, beside_paper_settings, detector_params, make_detector, same_fit
 from benchmarks.experiments import check_early, make_experiments, resolve
+from benchmarks.report.said import budgets
 
 TRAINED = [name for name, entry in DETECTORS.items() if entry.presets]
 
@@ -32,13 +33,60 @@ def test_every_variant_and_preset_sets_known_parameters(name):
         assert detector_params(name, entry.default_variant, {}) == dict(entry.defaults)
 
 
-@pytest.mark.parametrize("name", ["geom", "goad", "mhrot"])
-def test_the_laptops_budget_is_sixty_thousand_images_through_a_network(name):
-    views = {"geom": 72, "goad": 72, "mhrot": 36}
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_laptops_training_is_at_most_so_many_images_through_a_network(name):
+    views = {"geom": 72, "goad": 72, "mhrot": 36, "deep_svdd": 1}
     for variant in ("", *DETECTORS[name].variants):
-        params = detector_params(name, variant, {}, "cpu")
-        n = 4 if params.get("transformations") == "rotation" or params.get("resolution") == "high" else views[name]
-        assert 0 < params["max_images"] * n * params["epochs"] <= 60_000
+        for dataset in ("", *DETECTORS[name].for_dataset):
+            params = detector_params(name, variant, {}, "cpu", dataset)
+            n = 4 if params.get("transformations") == "rotation" or params.get("resolution") == "high" else views[name]
+            passed = params["max_images"] * n * (params["epochs"] + params.get("pretrain_epochs", 0))
+            assert 0 < passed <= (150_000 if name == "deep_svdd" else 60_000)
+
+
+def test_a_shortened_deep_svdd_still_drops_its_rate_and_learns_a_radius():
+    params = detector_params("deep_svdd", "soft_boundary", {}, "cpu")
+    assert 0 < params["drop_epoch"] < params["epochs"]
+    assert 0 < params["pretrain_drop_epoch"] < params["pretrain_epochs"]
+    assert params["warm_up_epochs"] < params["epochs"] / 2
+
+
+def test_a_data_set_has_the_values_that_its_authors_give_for_it():
+    goad = make_experiments(datasets=["cifar10", "fashion_mnist"], detectors=["goad"], presets=["paper", "cpu"])
+    assert [cell.detector_params["margin"] for cell in goad] == [0.1, 0.1, 1.0, 1.0]
+    assert "margin" not in {name for cell in goad for name in beside_paper_settings(cell)}
+    (asked,) = make_experiments(datasets=["fashion_mnist"], detectors=["goad"], params={"margin": [0.1]})
+    assert beside_paper_settings(asked) == {"margin": (0.1, 1.0)}
+    paper, cpu = make_experiments(datasets=["cats_vs_dogs"], detectors=["geom"], presets=["paper", "cpu"])
+    assert paper.input == cpu.input == "pixels:64"
+    assert (paper.detector_params["depth"], paper.detector_params["width"], beside_paper_settings(paper)) == (16, 8, {})
+    assert beside_paper_settings(cpu) == {"depth": (10, 16), "width": (4, 8), "epochs": (1, 3), "max_images": (833, 0)}
+    (small,) = make_experiments(datasets=["cats_vs_dogs"], detectors=["geom"], size=32)
+    assert small.input == "pixels:32"
+
+
+def test_data_sets_with_own_values_exist_and_set_known_parameters():
+    for name, entry in DETECTORS.items():
+        for dataset, changed in entry.for_dataset.items():
+            assert dataset in DATASETS
+            for preset in ("paper", "cpu"):
+                assert detector_params(name, "", {}, preset, dataset).keys() == entry.defaults.keys()
+            assert detector_params(name, "", {}, "paper", dataset) == {**entry.defaults, **changed.params}
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        (("mhrot", "low"), "the published settings; not as published: all of low resolution, which was never released"),
+        (("mhrot", "high"), "has one step an epoch."),
+        (("geom", "dirichlet"), "the published settings; not as published: probabilities are kept above 0 before the logarithm."),
+        (("geom", "simple"), "geom simple: the published settings."),
+        (("goad", ""), "the published settings; not as published: residual blocks keep the BatchNorm and ReLU "),
+    ],
+)
+def test_what_is_not_as_published_is_said_of_the_published_settings_too(method, said):
+    (cell,) = cells(method[0], variants=[method[1]])
+    assert said in next(budgets([cell]))
 
 
 def test_what_is_asked_for_beats_the_variants_preset_which_beats_the_variant_which_beats_the_preset():
@@ -113,7 +161,10 @@ def test_whole_numbers_are_fractions_where_the_default_is_one():
         ("dn2", {"variants": ["rotation"]}, "detector 'dn2' has no variants, got 'rotation'"),
         ("geom", {"variants": ["rotations"]}, "Did you mean rotation"),
         ("geom", {"params": {"epoch": [1]}}, "has no parameter 'epoch': it has transformations"),
+        ("geom", {"params": {"device": ["cpu"]}}, "has no parameter 'device'"),
         ("geom", {"presets": []}, "preset needs at least one value"),
+        ("ocsvm", {"params": {"nu": ["grid"]}}, "'ocsvm label_free' chooses no point of a grid, got grid: .*--variant oracle"),
+        ("ocsvm", {"params": {"gamma": ["scale", "grid"]}, "variants": ["oracle", "label_free"]}, "'ocsvm label_free' chooses"),
         ("geom", {"protocol": "groups"}, "take one of dn2_group"),
     ],
 )
@@ -130,6 +181,18 @@ def test_the_arithmetic_of_this_machine_is_part_of_a_trained_cells_key(monkeypat
     assert "arithmetic" not in resolve(dn2, dataset, {}).resolved
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
     assert resolve(geom, dataset, {}).key != plain.key
+
+
+def test_a_device_is_given_to_what_trains_and_is_part_of_no_key():
+    dataset = load_dataset("synthetic", home=Path("nowhere"))
+    for auto, on_cpu in zip(cells("geom", "dn2"), cells("geom", "dn2", device="cpu"), strict=True):
+        assert (auto.device, on_cpu.device) == (None, "cpu")
+        assert (on_cpu.key, on_cpu.params, on_cpu) == (auto.key, auto.params, auto)
+        assert not beside_paper_settings(on_cpu)
+        if not torch.cuda.is_available():
+            assert resolve(on_cpu, dataset, {}).key == resolve(auto, dataset, {}).key
+    assert make_detector(cells("geom", device="cpu")[0]).device == "cpu"
+    assert make_detector(cells("geom")[0]).device is None
 
 
 def test_a_device_that_is_not_there_is_refused_before_any_work(tmp_path):

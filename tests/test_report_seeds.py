@@ -78,15 +78,15 @@ def test_presets_have_a_column_each_and_their_budgets_are_stated():
         "preset=paper, epochs=16, max_images=0",
     ]
     notes = " ".join(table.notes)
-    assert "preset=cpu, geom rotation: minutes a class on two cores, at most about 60,000 images" in notes
-    assert "; not as published: epochs=3 (16), max_images=5000 (0)." in notes
-    assert "preset=paper, geom rotation: the published settings." in notes
+    assert "preset=cpu, geom rotation: training shortened for a laptop, scoring not; not as published: epochs=3 (16), " in notes
+    assert "max_images=5000 (0); 4 rotations and 16 epochs are this project's choice;" in notes
+    assert "preset=paper, geom rotation: the published settings; not as published: 4 rotations and 16 epochs are " in notes
     assert "95 % intervals" in notes
 
 
 def test_a_paper_run_with_changed_parameters_says_so():
-    notes = result_table([cell(0.9, preset="paper", epochs=1)]).notes
-    assert "preset=paper, geom rotation: the published settings; not as published: epochs=1 (16)." in notes
+    notes = " ".join(result_table([cell(0.9, preset="paper", epochs=1)]).notes)
+    assert "preset=paper, geom rotation: the published settings; not as published: epochs=1 (16); 4 rotations" in notes
 
 
 def test_what_draws_nothing_has_no_seed_and_says_so():

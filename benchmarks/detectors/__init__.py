@@ -6,6 +6,7 @@ A class is named as text and imported when it is used, so that listing the table
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ __all__ = [
     "check_preset",
     "detector_input",
     "detector_params",
+    "deviations",
     "make_detector",
     "same_fit",
     "selection_of",
@@ -45,9 +47,9 @@ def variant_of(name: str, variant: str) -> Variant:
     return entry.variants[check_name(variant, entry.variants, f"variant of {name}")]
 
 
-def detector_input(name: str, variant: str) -> str:
-    """What a detector eats: ``features``, ``pixels`` or ``pixels:SIZE``."""
-    return variant_of(name, variant).input or DETECTORS[name].input
+def detector_input(name: str, variant: str, dataset: str = "") -> str:
+    """What a detector eats, if it is named on this data set: ``features``, ``pixels`` or ``pixels:SIZE``."""
+    return variant_of(name, variant).input or _on(name, dataset).input or DETECTORS[name].input
 
 
 def check_preset(name: str, preset: str) -> str:
@@ -62,33 +64,53 @@ def check_preset(name: str, preset: str) -> str:
     return preset if DETECTORS[check_name(name, DETECTORS, "detector")].presets else "none"
 
 
-def detector_params(name: str, variant: str, asked: Mapping[str, Any], preset: str = "paper") -> dict[str, Any]:
-    """All parameters of a detector: its defaults, changed by the preset, by the variant, by the variant's preset, as asked for.
+def detector_params(
+    name: str, variant: str, asked: Mapping[str, Any], preset: str = "paper", dataset: str = ""
+) -> dict[str, Any]:
+    """All parameters of a detector: its defaults (those of the data set, where it has others), changed by the preset, by the
+    variant, by the variant's preset, as asked for.
 
     Raises
     ------
     UsageError
-        If the detector, the variant or a parameter is unknown.
+        If the detector, the variant or a parameter is unknown, or a grid is asked for of a variant that chooses no point of it.
     """
-    of_variant = variant_of(name, variant)
+    of_variant, of_dataset = variant_of(name, variant), _on(name, dataset)
     entry = DETECTORS[name]
     for parameter in asked:
         if parameter not in entry.defaults:
             known = ", ".join(entry.defaults) or "none"
             raise UsageError(f"detector '{name}' has no parameter '{parameter}': it has {known}.")
-    presets = entry.presets.get(preset, {}), of_variant.presets.get(preset, {})
-    params = {**entry.defaults, **presets[0], **of_variant.params, **presets[1], **asked}
+    choosing = [label for label, one in entry.variants.items() if one.selection == "oracle"]
+    if choosing and variant not in choosing and "grid" in asked.values():
+        method = f"{name} {variant or entry.default_variant}"
+        raise UsageError(f"'{method}' chooses no point of a grid, got grid: give a value, or take --variant {choosing[0]}.")
+    params = {
+        **entry.defaults,
+        **of_dataset.params,
+        **of_dataset.presets.get(preset, {}),
+        **entry.presets.get(preset, {}),
+        **of_variant.params,
+        **of_variant.presets.get(preset, {}),
+        **asked,
+    }
     return {key: _like(entry.defaults[key], value) for key, value in params.items()}
 
 
 def beside_paper_settings(experiment: Experiment) -> dict[str, tuple[Any, Any]]:
     """Parameters that are not as published: name -> (the experiment's, the published one)."""
-    published = detector_params(experiment.detector, experiment.variant, {})
+    published = detector_params(experiment.detector, experiment.variant, {}, dataset=experiment.dataset)
     return {
         name: (value, published[name])
         for name, value in experiment.detector_params.items()
         if value != published.get(name, value)
     }
+
+
+def deviations(experiment: Experiment) -> list[str]:
+    """What of an experiment's method is not as published, whatever its parameters are."""
+    notes = DETECTORS[experiment.detector].note, variant_of(experiment.detector, experiment.variant).note
+    return [note for note in notes if note]
 
 
 def selection_of(experiment: Experiment) -> str:
@@ -97,11 +119,14 @@ def selection_of(experiment: Experiment) -> str:
 
 
 def make_detector(experiment: Experiment) -> Detector:
-    """The detector of an experiment, not yet fitted; if it draws, with the experiment's seed."""
+    """The detector of an experiment, not yet fitted; if it draws, with the experiment's seed; if it trains, on its device."""
     entry = DETECTORS[experiment.detector]
     module, _, name = entry.target.partition(":")
     make = getattr(importlib.import_module(module), name)
-    detector: Detector = make(**({"seed": experiment.seed} if entry.draws else {}), **experiment.detector_params)
+    given: dict[str, Any] = {"seed": experiment.seed} if entry.draws else {}
+    if "device" in inspect.signature(make).parameters:
+        given["device"] = experiment.device
+    detector: Detector = make(**given, **experiment.detector_params)
     return detector
 
 
@@ -122,6 +147,11 @@ def _path(experiment: Experiment) -> tuple[str, ...]:
     entry = DETECTORS[experiment.detector]
     has_path = all(experiment.detector_params[name] == value for name, value in entry.path_while.items())
     return entry.path if has_path else ()
+
+
+def _on(name: str, dataset: str) -> Variant:
+    """What a detector's authors do otherwise on a data set."""
+    return DETECTORS[check_name(name, DETECTORS, "detector")].for_dataset.get(dataset, Variant())
 
 
 def _like(default: Any, value: Any) -> Any:

@@ -5,27 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from benchmarks.contracts import Cell, Experiment
-from benchmarks.detectors import DETECTORS, PRESETS, beside_paper_settings
+from benchmarks.detectors import DETECTORS, PRESETS, beside_paper_settings, deviations
 
 
 def budgets(experiments: Sequence[Experiment]) -> Iterator[str]:
-    """Say each preset's budget: what it is, and which parameters are not the published ones."""
+    """Say each preset's budget: what it is, what of the method is not the published one, and which parameters."""
     for experiment in experiments:
         if experiment.preset != "none":
-            name = " ".join(filter(None, (experiment.detector, experiment.variant)))
             changed = [f"{key}={ours} ({theirs})" for key, (ours, theirs) in beside_paper_settings(experiment).items()]
-            but = f"; not as published: {', '.join(changed)}" if changed else ""
-            yield f"preset={experiment.preset}, {name}: {PRESETS[experiment.preset]}{but}."
+            but = [text for text in (", ".join(changed), *deviations(experiment)) if text]
+            not_published = f"; not as published: {'; '.join(but)}" if but else ""
+            yield f"preset={experiment.preset}, {experiment.method}: {PRESETS[experiment.preset]}{not_published}."
 
 
 def hindsight(cells: Sequence[Cell]) -> Iterator[str]:
     """Say which experiments were tuned on the test labels."""
     for cell in cells:
         if cell.selection == "oracle":
-            name = " ".join(filter(None, (cell.experiment.detector, cell.experiment.variant)))
             yield (
-                f"selection=oracle: of {name}'s grid, the point with the best ROCAUC on the test labels, for each class: "
-                "hindsight that no user has."
+                f"selection=oracle: of {cell.experiment.method}'s grid, the point with the best ROCAUC on the test labels, "
+                "for each class: hindsight that no user has."
             )
 
 

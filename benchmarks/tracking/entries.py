@@ -59,7 +59,7 @@ def run_name(experiment: Experiment) -> str:
     A trained detector has more parameters than a name can hold: of it, the preset and the seed.
     """
     params = [f"{name}={_text(value)}" for name, value in experiment.detector_params.items()]
-    method = [experiment.detector, experiment.variant]
+    method = [experiment.method]
     if experiment.preset != "none":
         method += [experiment.preset, f"seed={experiment.seed}"]
         params = []
