@@ -69,6 +69,17 @@ def test_weights_follow_the_seed_alone_and_the_global_state_is_not_touched(make)
     assert all(value.isfinite().all() for value in first.values())
 
 
+def test_every_batchnorm_starts_as_the_identity_and_counts_no_batch():
+    for make in (lambda: WideResNet(1, 72, 10, 1), lambda: AttentionResNet18(3, 10), lambda: Autoencoder(3, 32, COLOUR)):
+        norms = [m for m in build_network(make, CPU, generator()).modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        for norm in norms:
+            shape = (2, norm.num_features) if isinstance(norm, nn.BatchNorm1d) else (2, norm.num_features, 3, 3)
+            x = torch.randn(shape, generator=generator())
+            torch.testing.assert_close(norm.eval()(x), x / (1 + norm.eps) ** 0.5)
+            assert norm.num_batches_tracked == 0
+    assert any(isinstance(norm, nn.BatchNorm1d) for norm in norms)
+
+
 def test_convolutions_start_he_normal_by_fan_out():
     weight = build_network(lambda: WideResNet(3, 7, 10, 4), CPU, generator()).blocks[2].conv2.weight
     assert weight.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.01)
