@@ -1,12 +1,14 @@
 """Where networks compute, and in which precision.
 
 On a CPU with matrix units for bfloat16 (AMX) a training step of a Wide ResNet takes a third of float32's time, and a forward
-pass a quarter; without them bfloat16 gains nothing. Weights, BatchNorm's statistics, losses and probabilities are float32 always.
+pass a quarter; without them bfloat16 gains nothing. In training, weights, BatchNorm's statistics and losses are float32; a Wide
+ResNet that scores has its folded weights, biases and residual sums in bfloat16. Logits and probabilities are float32 always.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable
 
 import torch
@@ -24,7 +26,7 @@ def pick_device(device: str | None) -> torch.device:
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device != "cpu" and not device.startswith("cuda"):
+    if not (isinstance(device, str) and re.fullmatch(r"cpu|cuda(:\d+)?", device)):
         raise ValueError(f"unknown device {device!r}; there are cpu, cuda and cuda:<number>")
     if device != "cpu" and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} was asked for, but torch sees no CUDA device here: use device='cpu'")
