@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.exceptions import NotFittedError
 
 MIN_SIDE = 16
 """Pixels: below this a quarter of the side, which shifts move by, and the third stage of a Wide ResNet have nothing left."""
@@ -29,12 +28,13 @@ def check_images(X: np.ndarray, name: str, min_side: int = MIN_SIDE) -> None:
         kind = getattr(X, "dtype", type(X).__name__)
         raise ValueError(f"{name} takes images as uint8 of 0 to 255, got {kind}: use the input pixels")
     if X.ndim != 4 or X.shape[3] not in (1, 3):
-        raise ValueError(f"{name} takes images of shape (n, h, w, 1 or 3), got {X.shape}: use the input pixels or pixels:32")
+        raise ValueError(f"{name} takes images of shape (n, h, w, 1 or 3), got {X.shape}: use the input pixels")
     height, width = X.shape[1:3]
     if height != width:
-        raise ValueError(f"{name} takes square images, got {height} x {width}: use the input pixels:32")
+        raise ValueError(f"{name} takes square images, got {height} x {width}: resize them, as --size 32 does")
     if min(height, width) < min_side:
-        raise ValueError(f"{name} takes images of at least {min_side} px a side, got {height} x {width}: use larger images")
+        remedy = f"resize them, as --size {2 * min_side} does"
+        raise ValueError(f"{name} takes images of at least {min_side} px a side, got {height} x {width}: {remedy}")
 
 
 def check_varied(X: np.ndarray, name: str) -> None:
@@ -48,30 +48,6 @@ def check_varied(X: np.ndarray, name: str) -> None:
     flat = X.reshape(len(X), -1, X.shape[3])
     if not (flat != flat[:, :1]).any():
         raise ValueError(f"{name} cannot learn from constant images, and all {len(X)} training images are: check the data")
-
-
-def check_fitted(detector: object, name: str) -> None:
-    """Refuse to score before a training.
-
-    Raises
-    ------
-    NotFittedError
-        If the detector has no network yet.
-    """
-    if not hasattr(detector, "network_"):
-        raise NotFittedError(f"{name} was not fitted: call fit before anomaly_score")
-
-
-def check_fitted_to(X: np.ndarray, shape: tuple[int, ...], name: str) -> None:
-    """Refuse images of another shape than the training images'.
-
-    Raises
-    ------
-    ValueError
-        If height, width or channels differ.
-    """
-    if X.shape[1:] != shape:
-        raise ValueError(f"{name} was fitted to images of shape {shape}, got {X.shape[1:]}: score images of the same shape")
 
 
 def pad_digits(X: np.ndarray) -> np.ndarray:

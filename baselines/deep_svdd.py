@@ -13,15 +13,16 @@ import torch
 
 from baselines._autoencoder import COLOUR, DIGIT_SIDE, DIGITS, Autoencoder
 from baselines._checkpoint import read_checkpoint, training_identity
-from baselines._device import autocast, in_precision, name_arithmetic, pick_device, pick_precision
+from baselines._device import autocast, in_precision, name_arithmetic, pick_precision
 from baselines._hypersphere import Hypersphere, contrast_normalise, push_from_zero
-from baselines._images import check_fitted, check_fitted_to, check_images, check_rows, check_varied, draw_subset, to_device
+from baselines._images import check_rows, to_device
 from baselines._networks import build_network
+from baselines._parameters import check_parameters
 from baselines._prediction import predict_views
+from baselines._preparation import check_ready, prepare_training
 from baselines._training import Monitor, Training, fit_network
 from baselines._transforms import Views, identity
 
-OBJECTIVES = ("one_class", "soft_boundary")
 RATE_DROP = 0.1
 
 
@@ -102,8 +103,9 @@ class DeepSVDD:
         Raises
         ------
         ValueError
-            If n is under 2.
+            If n is under 2, or a parameter is out of range.
         """
+        check_parameters(self, "Deep SVDD")
         check_rows(n, 2, "Deep SVDD")
 
     def fit(self, X: np.ndarray, *, monitor: Monitor | None = None, checkpoint: Path | None = None) -> DeepSVDD:
@@ -124,17 +126,7 @@ class DeepSVDD:
         TrainingDivergedError
             If a loss is not finite.
         """
-        check_images(X, "Deep SVDD")
-        self.check_rows(len(X))
-        if self.objective not in OBJECTIVES:
-            raise ValueError(f"unknown objective {self.objective!r} of Deep SVDD; there are {', '.join(OBJECTIVES)}")
-        if not 0 < self.nu <= 1:
-            raise ValueError(f"Deep SVDD's nu is a share in (0, 1], got {self.nu}: use 0.1")
-        device = pick_device(self.device)
-        precision = pick_precision(self.precision, device)
-        generator = torch.Generator().manual_seed(self.seed)  # on the CPU, so alike on every device
-        X = draw_subset(X, self.max_images, generator)
-        check_varied(X, "Deep SVDD")
+        X, device, precision, generator = prepare_training(self, X, "Deep SVDD")
         side, channels = X.shape[2:]
         widths = DIGITS if (side, channels) == (DIGIT_SIDE, 1) else COLOUR
         autoencoder = build_network(lambda: Autoencoder(channels, side, widths), device, generator)
@@ -192,9 +184,7 @@ class DeepSVDD:
         ValueError
             If the images are not of the training images' shape.
         """
-        check_fitted(self, "Deep SVDD")
-        check_images(X, "Deep SVDD")
-        check_fitted_to(X, self.shape_, "Deep SVDD")
+        check_ready(self, X, "Deep SVDD")
         device = self.network_.centre.device
         precision = pick_precision(self.precision, device)
         scores = np.empty(len(X))

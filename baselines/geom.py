@@ -12,25 +12,17 @@ import torch
 from torch.nn import functional as F
 
 from baselines._checkpoint import training_identity
-from baselines._device import autocast, name_arithmetic, pick_device, pick_precision
+from baselines._device import autocast, name_arithmetic, pick_precision
 from baselines._dirichlet import fit_dirichlet
 from baselines._folding import FoldedWideResNet
-from baselines._images import (
-    check_fitted,
-    check_fitted_to,
-    check_images,
-    check_rows,
-    check_varied,
-    draw_subset,
-    pad_digits,
-    to_device,
-)
+from baselines._images import check_rows, pad_digits, to_device
 from baselines._networks import WideResNet, build_network
+from baselines._parameters import check_parameters
 from baselines._prediction import judge_views, predict_views
+from baselines._preparation import check_ready, prepare_training
 from baselines._training import Monitor, Training, fit_network
 from baselines._transforms import Views, geometric_transformations, rotations
 
-SCORES = ("dirichlet", "simple")
 SMALLEST_PROBABILITY = 1e-7
 """Mixed into every softmax vector before the logarithm. A confident network gives probabilities that are 0 in float32, and with
 few images there is little else: log 0, the likely cause of the "numerical issues" that are reported for GEOM. 1e-7 is the
@@ -116,8 +108,9 @@ class GEOM:
         Raises
         ------
         ValueError
-            If n is under 2.
+            If n is under 2, or a parameter is out of range.
         """
+        check_parameters(self, "GEOM")
         check_rows(n, 2, "GEOM")
 
     def fit(self, X: np.ndarray, *, monitor: Monitor | None = None, checkpoint: Path | None = None) -> GEOM:
@@ -139,15 +132,9 @@ class GEOM:
         TrainingDivergedError
             If the loss is not finite.
         """
-        check_images(X, "GEOM")
-        self.check_rows(len(X))
-        check_varied(X, "GEOM")
-        if self.score not in SCORES:
-            raise ValueError(f"unknown score {self.score!r} of GEOM; there are {', '.join(SCORES)}")
-        shape, device = X.shape[1:], pick_device(self.device)
-        precision = pick_precision(self.precision, device)
-        start = torch.Generator().manual_seed(self.seed)  # of subset and weights: on the CPU, so alike on every device
-        X = draw_subset(pad_digits(X), self.max_images, start)
+        shape = X.shape[1:]
+        X, device, precision, start = prepare_training(self, X, "GEOM")
+        X = pad_digits(X)
         sources = self._sources(X.shape[1])
         network = build_network(lambda: WideResNet(X.shape[3], len(sources), self.depth, self.width, self.dropout), device, start)
         views = Views(to_device(X, device), sources)
@@ -189,9 +176,7 @@ class GEOM:
 
     def scores_and_accuracy(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the anomaly scores, and of each image the share of recognised transformations, in one pass; both (n,)."""
-        check_fitted(self, "GEOM")
-        check_images(X, "GEOM")
-        check_fitted_to(X, self.shape_, "GEOM")
+        check_ready(self, X, "GEOM")
         X = pad_digits(X)
         device = next(self.network_.parameters()).device
         excess = torch.tensor(self.alpha_ - 1, device=device) if self.score == "dirichlet" else None
@@ -211,11 +196,7 @@ class GEOM:
 
     def _sources(self, side: int) -> torch.Tensor:
         """Return the transformations, shape (t, side * side)."""
-        if self.transformations == 72:
-            return geometric_transformations(side)
-        if self.transformations == "rotation":
-            return rotations(side)
-        raise ValueError(f"unknown transformations {self.transformations!r} of GEOM; there are 72 and 'rotation'")
+        return rotations(side) if self.transformations == "rotation" else geometric_transformations(side)
 
     def _mean_log_probabilities(self, X: np.ndarray, sources: torch.Tensor) -> np.ndarray:
         """For each transformation, the mean over images of the logarithm of the softmax vector, shape (t, t), float64."""

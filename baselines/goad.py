@@ -14,20 +14,13 @@ import torch
 from torch.nn import functional as F
 
 from baselines._checkpoint import training_identity
-from baselines._device import autocast, name_arithmetic, pick_device, pick_precision
+from baselines._device import autocast, name_arithmetic, pick_precision
 from baselines._folding import FoldedWideResNet
-from baselines._images import (
-    check_fitted,
-    check_fitted_to,
-    check_images,
-    check_rows,
-    check_varied,
-    draw_subset,
-    pad_digits,
-    to_device,
-)
+from baselines._images import check_rows, pad_digits, to_device
 from baselines._networks import WideResNet, build_network
+from baselines._parameters import check_parameters
 from baselines._prediction import judge_views, predict_views
+from baselines._preparation import check_ready, prepare_training
 from baselines._training import Monitor, Training, fit_network
 from baselines._transforms import Views, geometric_transformations
 
@@ -105,8 +98,9 @@ class GOAD:
         Raises
         ------
         ValueError
-            If n is under 2.
+            If n is under 2, or a parameter is out of range.
         """
+        check_parameters(self, "GOAD")
         check_rows(n, 2, "GOAD")
 
     def fit(self, X: np.ndarray, *, monitor: Monitor | None = None, checkpoint: Path | None = None) -> GOAD:
@@ -128,13 +122,9 @@ class GOAD:
         TrainingDivergedError
             If the loss is not finite.
         """
-        check_images(X, "GOAD")
-        self.check_rows(len(X))
-        shape, device = X.shape[1:], pick_device(self.device)
-        precision = pick_precision(self.precision, device)
-        start = torch.Generator().manual_seed(self.seed)  # of subset and weights: on the CPU, so alike on every device
-        X = draw_subset(pad_digits(X), self.max_images, start)
-        check_varied(X, "GOAD")
+        shape = X.shape[1:]
+        X, device, precision, start = prepare_training(self, X, "GOAD")
+        X = pad_digits(X)
         sources = geometric_transformations(X.shape[1])
         network = build_network(lambda: WideResNet(X.shape[3], len(sources), self.depth, self.width), device, start)
         views = Views(to_device(X, device), sources)
@@ -185,9 +175,7 @@ class GOAD:
 
     def scores_and_accuracy(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the anomaly scores, and of each image the share of recognised transformations, in one pass; both (n,)."""
-        check_fitted(self, "GOAD")
-        check_images(X, "GOAD")
-        check_fitted_to(X, self.shape_, "GOAD")
+        check_ready(self, X, "GOAD")
         X = pad_digits(X)
         device = next(self.network_.parameters()).device
         folded = FoldedWideResNet(self.network_, pick_precision(self.precision, device))

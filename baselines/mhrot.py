@@ -16,24 +16,16 @@ from torch.nn import functional as F
 from baselines._attention import AttentionResNet18
 from baselines._checkpoint import training_identity
 from baselines._crops import rotated_crops
-from baselines._device import autocast, in_precision, name_arithmetic, pick_device, pick_precision
+from baselines._device import autocast, in_precision, name_arithmetic, pick_precision
 from baselines._folding import FoldedWideResNet
-from baselines._images import (
-    check_fitted,
-    check_fitted_to,
-    check_images,
-    check_rows,
-    check_varied,
-    draw_subset,
-    pad_digits,
-    to_device,
-)
+from baselines._images import MIN_SIDE, check_rows, pad_digits, to_device
 from baselines._networks import WideResNet, build_network
+from baselines._parameters import check_parameters
 from baselines._prediction import judge_views
+from baselines._preparation import check_ready, prepare_training
 from baselines._training import Monitor, Training, fit_network
 from baselines._transforms import Views, turns_and_shifts
 
-RESOLUTIONS = ("low", "high")
 HEADS = (4, 3, 3)  # rotations, vertical shifts, horizontal shifts
 MOMENTUM = 0.9  # Nesterov's (authors' code)
 LAST_RATE = 1e-6  # where the cosine ends (authors' code)
@@ -115,8 +107,9 @@ class MHRot:
         Raises
         ------
         ValueError
-            If n is under 2.
+            If n is under 2, or a parameter is out of range.
         """
+        check_parameters(self, "MHRot")
         check_rows(n, 2, "MHRot")
 
     def fit(self, X: np.ndarray, *, monitor: Monitor | None = None, checkpoint: Path | None = None) -> MHRot:
@@ -138,16 +131,12 @@ class MHRot:
         TrainingDivergedError
             If the loss is not finite.
         """
-        self._check_images(X)
-        self.check_rows(len(X))
-        shape, device = X.shape[1:], pick_device(self.device)
-        precision = pick_precision(self.precision, device)
-        start = torch.Generator().manual_seed(self.seed)  # of subset and weights: on the CPU, so alike on every device
-        X = draw_subset(pad_digits(X), self.max_images, start)
-        check_varied(X, "MHRot")
+        shape, low = X.shape[1:], self.resolution == "low"
+        min_side = MIN_SIDE_HIGH if self.resolution == "high" else MIN_SIDE
+        X, device, precision, start = prepare_training(self, X, "MHRot", min_side)
+        X = pad_digits(X)
         images, channels = to_device(X, device), X.shape[3]
         random = torch.Generator(device).manual_seed(self.seed)
-        low = self.resolution == "low"
         network: nn.Module
         if low:
             network = build_network(lambda: WideResNet(channels, sum(HEADS), self.depth, self.width, self.dropout), device, start)
@@ -203,9 +192,7 @@ class MHRot:
 
     def scores_and_accuracy(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the anomaly scores, and of each image the share of right guesses of the heads, in one pass; both (n,)."""
-        check_fitted(self, "MHRot")
-        self._check_images(X)
-        check_fitted_to(X, self.shape_, "MHRot")
+        check_ready(self, X, "MHRot")
         X = pad_digits(X)
         network = self.network_
         device = next(network.parameters()).device
@@ -215,14 +202,6 @@ class MHRot:
             forward = FoldedWideResNet(network, precision)
         anomalies, accuracies = judge_views(forward, _judge, X, self._sources(X.shape[1]), device)
         return anomalies.sum(1), accuracies.mean(1)
-
-    def _check_images(self, X: np.ndarray) -> None:
-        if self.resolution not in RESOLUTIONS:
-            raise ValueError(f"unknown resolution {self.resolution!r} of MHRot; there are {', '.join(RESOLUTIONS)}")
-        if self.resolution == "high":
-            check_images(X, "MHRot(resolution='high')", MIN_SIDE_HIGH)
-        else:
-            check_images(X, "MHRot")
 
     def _sources(self, side: int) -> torch.Tensor:
         return turns_and_shifts(side, 0 if self.resolution == "low" else _crop(side))

@@ -91,8 +91,10 @@ def test_goads_triplet_loss_by_hand(margin):
 
 def test_goads_loss_is_the_weighted_sum_of_three():
     X, reports = pictures(3), []
-    detector = GOAD(learning_rate=0.0, batch_size=3, margin=3.0, **TINY).fit(X, monitor=lambda *report: reports.append(report[4]))
-    network = detector.network_.train()  # as the training saw its one batch; a rate of 0 has left the weights
+    detector = GOAD(learning_rate=1e-30, batch_size=3, margin=3.0, **TINY).fit(
+        X, monitor=lambda *report: reports.append(report[4])
+    )
+    network = detector.network_.train()  # as the training saw its one batch; 1e-30 moves no float32 weight
     views = Views(torch.tensor(X), geometric_transformations(SIDE))
     with torch.no_grad():
         features = network.features(views.make(torch.arange(216)))
