@@ -71,7 +71,8 @@ def constructors_only_store(name):
 def defaults_in_the_table_are_the_class_defaults(name):
     defaults = {key: p.default for key, p in inspect.signature(type(build(name))).parameters.items()}
     assert ("seed" in defaults) == DETECTORS[name].draws
-    defaults.pop("seed", None)
+    for of_the_experiment in ("seed", "device"):
+        defaults.pop(of_the_experiment, None)
     assert dict(DETECTORS[name].defaults) == defaults
 
 

@@ -1,5 +1,7 @@
 """OC-SVM against scikit-learn's own, its grid, and the oracle that chooses from it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.svm import OneClassSVM
@@ -103,6 +105,14 @@ def test_an_oracle_is_the_best_of_the_grid_on_the_test_labels_and_says_which(toy
         assert min(values) < max(values)
         best = points[int(np.argmax(values))][0]
         assert (result.metrics["chosen_nu"], result.metrics["chosen_gamma"]) == (best["nu"], best["gamma"])
+
+
+def test_an_oracle_of_one_parameter_says_the_number_that_it_chose_and_not_the_word_that_was_given(toy):
+    params = detector_params("ocsvm", "oracle", {"gamma": "scale"})
+    oracle = replace(experiment("oracle"), detector_params=params)
+    for result in run([oracle], toy, load_pixels(toy, "pixels"), provenance={}):
+        assert [name for name in result.metrics if name.startswith("chosen_")] == ["chosen_nu"]
+        assert result.metrics["chosen_nu"] in NUS
 
 
 def test_images_are_scored_piece_by_piece_as_all_at_once(toy, monkeypatch):
