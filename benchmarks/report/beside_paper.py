@@ -55,7 +55,7 @@ def class_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> ClassT
     )
     unsaid = (*SAID, "seed") if any(len(group) > 1 for group in groups) else SAID
     columns = label_seeds(make_columns(experiments, unsaid), groups)
-    method, subject = " ".join(filter(None, kind[2:])), f"{kind[0]}, {kind[1]}"
+    method, subject = first.method, f"{kind[0]}, {kind[1]}"
     notes = [f"{name}: {text}." for name, text in definitions.items() if name == first.protocol]
     notes += [
         *said.hindsight([group[0] for group in groups]),
