@@ -87,11 +87,13 @@ def make_experiments(
     for preset in presets:
         check_name(preset, PRESETS, "preset")
     _check_asked(detectors, variants, normalize, size, presets)
+    known = {name for detector in detectors for name in DETECTORS[detector].defaults}
     cells = []
     for dataset, detector, variant, preset in product(datasets, detectors, variants, presets):
         entry = DETECTORS[detector]
+        own = {name: values for name, values in params.items() if name in entry.defaults or name not in known}
         for (source, how), values in product(
-            _inputs(dataset, detector, variant, encoders, normalize, size), product(*params.values())
+            _inputs(dataset, detector, variant, encoders, normalize, size), product(*own.values())
         ):
             cell = Experiment(
                 dataset=check_dataset(dataset),
@@ -100,7 +102,7 @@ def make_experiments(
                 input=source,
                 normalize=how,
                 variant=variant or entry.default_variant,
-                detector_params=detector_params(detector, variant, dict(zip(params, values, strict=True)), preset, dataset),
+                detector_params=detector_params(detector, variant, dict(zip(own, values, strict=True)), preset, dataset),
                 protocol_params=of_protocol,
                 classes=tuple(classes),
                 seed=seed,
@@ -124,10 +126,10 @@ def _inputs(
 def _check_asked(
     detectors: Sequence[str], variants: Sequence[str], normalize: Sequence[str], size: int, presets: Sequence[str]
 ) -> None:
-    """Refuse what none of the detectors can have, and a normalisation that some cannot."""
+    """Refuse what none of the detectors can have; what some can, they get."""
     sources = {detector: {detector_input(detector, variant) for variant in variants} for detector in detectors}
     on_pixels = [detector for detector, found in sources.items() if "features" not in found]
-    if on_pixels and set(normalize) != {"none"}:
+    if len(on_pixels) == len(detectors) and set(normalize) != {"none"}:
         raise UsageError(
             f"normalize is for features, and {', '.join(on_pixels)} looks at pixels, got {','.join(normalize)}: leave it out."
         )

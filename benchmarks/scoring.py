@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -142,8 +143,11 @@ def _named(experiment: Experiment, split: Split) -> Iterator[None]:
     except (UsageError, MissingDataError, OutsideError):
         raise
     except Exception as error:
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise SplitError(f"{called(experiment)}, {split.name}: {kind}{error}") from error
+        kind, where = "", ""
+        if not isinstance(error, ValueError):
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            kind, where = f"{type(error).__name__}: ", f" ({last.filename}, line {last.lineno})"
+        raise SplitError(f"{called(experiment)}, {split.name}: {kind}{error}{where}") from error
 
 
 def called(experiment: Experiment) -> str:

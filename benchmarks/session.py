@@ -108,6 +108,10 @@ def run_session(
     cells = [resolve(experiment, datasets[experiment.dataset], identities[experiment.input]) for experiment in experiments]
     for cell in cells:
         check(cell, datasets[cell.dataset])
+    for dataset in datasets.values():
+        if dataset.skipped:
+            where = "skipped_images.txt of the summary run lists them"
+            say(f"{dataset.name}: {len(dataset.skipped)} corrupt images are left out, {where}")
     tracker.connect()
     tracker.mark_dead()
     made_with, disk = provenance(), Cells(workspace.home)

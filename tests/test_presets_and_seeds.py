@@ -1,5 +1,6 @@
 """What is asked for becomes cells: inputs, variants, presets, seeds; and what must be refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,28 @@ def test_whole_numbers_are_fractions_where_the_default_is_one():
 def test_what_cannot_be_is_refused(detector, asked, complaint):
     with pytest.raises(UsageError, match=complaint):
         cells(detector, **asked)
+
+
+def test_of_several_methods_each_gets_what_is_for_it():
+    found = cells("dn2", "ocsvm", "geom", normalize=["none", "l2"], params={"k": [1, 2], "nu": [0.1, 0.2], "epochs": [1]})
+    assert [(cell.detector, cell.normalize, cell.params.get("k"), cell.params.get("nu")) for cell in found] == [
+        ("dn2", "none", 1, None),
+        ("dn2", "none", 2, None),
+        ("dn2", "l2", 1, None),
+        ("dn2", "l2", 2, None),
+        ("ocsvm", "none", None, 0.1),
+        ("ocsvm", "none", None, 0.2),
+        ("geom", "none", None, None),
+    ]
+    assert found[-1].detector_params["epochs"] == 1
+    with pytest.raises(UsageError, match="has no parameter 'kk'"):
+        cells("dn2", "ocsvm", params={"kk": [1]})
+
+
+def test_a_wrong_line_in_the_table_is_one_line(monkeypatch):
+    monkeypatch.setitem(DETECTORS, "typo", replace(DETECTORS["dn2"], target="dn2.detector:DN3"))
+    with pytest.raises(UsageError, match=r"DETECTORS\['typo'\] names 'dn2.detector:DN3', which cannot be imported"):
+        make_detector(cells("typo")[0])
 
 
 def test_the_arithmetic_of_this_machine_is_part_of_a_trained_cells_key(monkeypatch):

@@ -122,7 +122,12 @@ def make_detector(experiment: Experiment) -> Detector:
     """The detector of an experiment, not yet fitted; if it draws, with the experiment's seed; if it trains, on its device."""
     entry = DETECTORS[experiment.detector]
     module, _, name = entry.target.partition(":")
-    make = getattr(importlib.import_module(module), name)
+    try:
+        make = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"DETECTORS['{experiment.detector}'] names '{entry.target}', which cannot be imported: {error}."
+        ) from error
     given: dict[str, Any] = {"seed": experiment.seed} if entry.draws else {}
     if "device" in inspect.signature(make).parameters:
         given["device"] = experiment.device

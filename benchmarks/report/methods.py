@@ -49,6 +49,8 @@ class MethodTable(Table):
         lines = [["class", *(stacked(self.columns[number].label) for number in numbers)]]
         lines += [[row.name, *(_value(row.entries[number]) for number in numbers)] for row in self.rows]
         lines += [[], ["mean", *(_value(self.mean.entries[number]) for number in numbers)]]
+        if all(self.paper[number] is None for number in numbers):
+            return lines
         lines.append(["paper's mean", *(percent(self.paper[number]) for number in numbers)])
         differences = [_difference(self.mean.entries[number], self.paper[number]) for number in numbers]
         return [*lines, ["difference", *(percent(value, sign=True) for value in differences)]]

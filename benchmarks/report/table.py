@@ -79,7 +79,7 @@ class Table(ABC):
         """
         console = Console(file=file, width=max(Console(file=file).width, WIDTH))
         console.print(Text(self.title, "bold"))
-        console.print(Text(self.settings), end="\n\n")
+        console.print(Text(self.settings), end="\n\n" if self.settings else "\n")
         for lines in self.grids():
             console.print(_grid(lines))
             console.print()
