@@ -62,7 +62,7 @@ def nearest(
 
 
 class Bank:
-    """Rows made ready to be searched many times: their copy, and what the index makes of it (for ``exact`` once or twice as much).
+    """Rows made ready to be searched many times: their copy, and what the index makes of it (``exact``: once or twice as much).
 
     Parameters and errors are those of `nearest`. Searching gives the same answers whatever was searched before.
 
