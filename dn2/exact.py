@@ -57,8 +57,7 @@ class Exact:
         searches = [Search(self.rows, subset, len(queries), k, exclude_self) for subset in subsets]
         step = min(512, max(16, PRODUCT // len(self.rows)), -(-len(queries) // available_cores()))
         starts = list(range(0, len(queries), step))
-        # A shortlist's product serves many searches, so it pays to have fewer rows in doubt.
-        if is_fast_in_bfloat16(self.device) and len(searches) <= SEVERAL:
+        if is_fast_in_bfloat16(self.device):
             starts = self._search_blocks(searches, queries, starts, step, self.coarse, 2 * k + len(self.rows) / DOUBTFUL)
         if starts:
             self._search_blocks(searches, queries, starts, step, self.fine, np.inf)
