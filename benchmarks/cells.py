@@ -171,6 +171,7 @@ def _about(result: Result) -> str:
             "fit_seconds": result.fit_seconds,
             "score_seconds": result.score_seconds,
             "provenance": dict(result.provenance),
+            "cost": dict(result.cost),
         }
     )
 

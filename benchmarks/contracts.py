@@ -128,8 +128,10 @@ class Detector(Protocol):
     ``(params, scores, nearest)`` for a whole grid at once, ``nearest`` being rows of the training array (n, k) or None.
     ``score_subsets(bank, subsets, X)`` gives for each subset of the bank's rows, all at once, the list that
     ``fit(bank[subset]).score_path(X)`` would yield. ``scores_and_accuracy(X)`` gives besides the scores the share of an image's
-    transformations that were recognised, (n,). ``arithmetic()`` says what this machine computes in, if scores depend on it: it
-    is part of a cell's key. A constructor's ``seed`` is the experiment's.
+    transformations that were recognised, (n,). ``reference()`` gives, of a detector that searches approximately, the same one
+    that searches exactly, not fitted, and else None: it is scored as well, and `Result.metrics` say how far the two differ.
+    ``arithmetic()`` says what this machine computes in, if scores depend on it: it is part of a cell's key. A constructor's
+    ``seed`` is the experiment's.
 
     ``monitor(name, epoch, epochs, share, loss)``: name is ``loss`` or ``pretrain_loss``, epochs count from 1, ``share`` of the
     epoch is done, 1.0 at its end. ``checkpoint`` is one file that `fit` writes and continues from to the same weights.
@@ -220,6 +222,7 @@ class Result:
     metrics : dict
         ``rocauc``, ``rocauc_low``, ``rocauc_high``, ``average_precision``, ``prevalence``; fractions in [0, 1]. Of some detectors
         also ``accuracy_normal`` and ``accuracy_anomaly``, the share of transformations recognised on the test images; of an
+        approximate search ``recall`` of the exact nearest rows, and ``rocauc_change``, its ROCAUC less the exact one's; of an
         oracle ``chosen_<parameter>``, which is no fraction.
     scores : ndarray of shape (n_test,), float32 or float64
         As the detector gives them: higher is more anomalous.
@@ -230,6 +233,9 @@ class Result:
         The data set's rows of the nearest training images, where the detector knows them.
     provenance : dict
         Commit, dirty, versions, device, engine, host.
+    cost : dict
+        What the process that computed it needed, under MLflow's names: ``memory/peak_mb``, the most it has held so far, and
+        ``throughput/images_per_second``, how fast its features were extracted.
     """
 
     experiment: Experiment
@@ -247,6 +253,7 @@ class Result:
     fit_seconds: float
     score_seconds: float
     provenance: Mapping[str, Any]
+    cost: Mapping[str, float] = field(default_factory=dict)
 
 
 class Interval(NamedTuple):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, field
+from functools import partial, wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -20,6 +22,33 @@ from benchmarks.tracking import Tracker, TrackingError
 DEFINITIONS = {name: entry.definition for name, entry in PROTOCOLS.items()}
 
 SECONDS_BETWEEN_LOSSES, SECONDS_AFTER_SILENCE = 1, 30
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _alone(method: Method) -> Method:
+    """One call at a time: of several cells that are computed at once, each in its thread, one is logged after the other."""
+
+    @wraps(method)
+    def call(self: Ledger, *args: Any, **named: Any) -> Any:
+        with self._lock:
+            return method(self, *args, **named)
+
+    return cast(Method, call)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the summary run gets besides the tables: files of text and figures by name, points of curves, tags."""
+
+    texts: Mapping[str, str] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    points: Sequence[tuple[str, float, int]] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+NOTHING = Summary()
 
 
 class Ledger:
@@ -62,28 +91,43 @@ class Ledger:
         self.provenance = provenance
         self.say = say
         self.error: TrackingError | None = None
+        self._lock = threading.RLock()
         self._summary = tracker.start_summary(suite, provenance)
         self.run_ids: dict[str, str] = {}
+        self._tags: dict[str, Mapping[str, str]] = {}
         self._open: dict[str, str] = {}  # key -> run id of cells that are not finished
         self._pending: dict[str, tuple[Cell, Dataset, Mapping[str, float]]] = {}
         self._losses: dict[str, list[tuple[str, float, int]]] = {}  # key -> what is not logged yet
         self._next_losses = 0.0
 
+    @_alone
+    def tag(self, cell: Experiment, tags: Mapping[str, str]) -> None:
+        """Have further tags on a cell's run, whether it is opened yet or looked up."""
+        self._tags[cell.key] = tags
+
+    @_alone
     def find(self, cell: Experiment) -> Cell | None:
         """Look a finished cell up. One that cannot be read counts as not there: it is computed again, in a new run."""
         if self.fresh or self.error:
             return None
         try:
             run_id = self.tracker.find_finished(cell.key)
-            return None if run_id is None else self.tracker.read_cell(cell, run_id)
+            if run_id is None:
+                return None
+            found = self.tracker.read_cell(cell, run_id)
+            if cell.key in self._tags:
+                self.tracker.tag(run_id, self._tags[cell.key])
+            return found
         except TrackingError as error:
             self.say(f"computed again: {error}")
             return None
 
+    @_alone
     def start(self, cell: Experiment, dataset: Dataset) -> None:
         """Open a cell's run."""
         self._try(partial(self._start, cell, dataset))
 
+    @_alone
     def log_loss(self, cell: Experiment, name: str, loss: float, epoch: int) -> None:
         """Log the loss of an epoch while the training goes on: once a second, and once in 30 s to a store that did not answer."""
         if math.isfinite(loss):
@@ -91,6 +135,7 @@ class Ledger:
         if time.monotonic() >= self._next_losses:
             self._log_losses(cell.key)
 
+    @_alone
     def finish(self, finished: Cell, dataset: Dataset, metrics: Mapping[str, float]) -> None:
         """Log a cell of which every split is there; its files on disk are then removed.
 
@@ -104,6 +149,7 @@ class Ledger:
         self._pending[finished.experiment.key] = (finished, dataset, metrics)
         self.log_pending()
 
+    @_alone
     def log_pending(self) -> None:
         """Log what is finished and not yet logged; the store may have come back."""
         for key, (finished, dataset, metrics) in list(self._pending.items()):
@@ -113,6 +159,7 @@ class Ledger:
             self.disk.discard(finished.experiment)
         self.error = None
 
+    @_alone
     def fail(self, cell: Experiment, reason: str) -> None:
         """End a cell's run as FAILED."""
         self._pending.pop(cell.key, None)
@@ -120,6 +167,7 @@ class Ledger:
         if cell.key in self._open:
             self._try(partial(self.tracker.end, self._open.pop(cell.key), "FAILED", reason))
 
+    @_alone
     def break_off(self, status: str, reason: str) -> None:
         """End every run that is open, and the summary."""
         for key in self._open:
@@ -127,14 +175,17 @@ class Ledger:
         for run_id in (*self._open.values(), self._summary):
             self._try(partial(self.tracker.end, run_id, status, reason))
 
-    def close(self, tables: Mapping[str, Table], skipped: Sequence[str], failed: bool) -> str:
+    @_alone
+    def close(self, tables: Mapping[str, Table], skipped: Sequence[str], failed: bool, more: Summary = NOTHING) -> str:
         """Log tables, figures and curves of this invocation and the images left out; return the summary's run id."""
         self.log_pending()
-        texts = {f"{name}.csv": table.to_csv() for name, table in tables.items()}
+        texts = {f"{name}.csv": table.to_csv() for name, table in tables.items()} | dict(more.texts)
         if skipped:
             texts["skipped_images.txt"] = "".join(f"{line}\n" for line in skipped)
-        figures = {f"{name}.png": table.figure() for name, table in tables.items()}
-        points, status = summary_points(tables), "FAILED" if failed else "FINISHED"
+        figures = {f"{name}.png": table.figure() for name, table in tables.items()} | dict(more.figures)
+        points, status = [*summary_points(tables), *more.points], "FAILED" if failed else "FINISHED"
+        if more.tags:
+            self._try(partial(self.tracker.tag, self._summary, more.tags))
         end = partial(self.tracker.finish_summary, texts=texts, figures=figures, points=points, status=status)
         self._try(partial(end, self._summary))
         return self._summary
@@ -147,6 +198,7 @@ class Ledger:
             provenance=self.provenance,
             selection=selection_of(cell),
             fresh=self.fresh,
+            tags=self._tags.get(cell.key),
         )
 
     def _log(self, finished: Cell, dataset: Dataset, metrics: Mapping[str, float]) -> None:
@@ -162,7 +214,7 @@ class Ledger:
             selection=finished.selection,
             metrics=metrics,
             curve_step=PROTOCOLS[cell.protocol].step,
-            figures={"rocauc.png": result_table([finished], DEFINITIONS).figure()},
+            figures=_figures(finished),
         )
         self.run_ids[cell.key] = self._open.pop(cell.key)
         self._losses.pop(cell.key, None)
@@ -186,3 +238,10 @@ class Ledger:
             self.error = error
             return False
         return True
+
+
+def _figures(finished: Cell) -> dict[str, Any]:
+    """A cell's figure; of a sweep's trials, hundreds of which nobody looks at one by one, there is the study's summary."""
+    if finished.experiment.partition == "validation":
+        return {}
+    return {"rocauc.png": result_table([finished], DEFINITIONS).figure()}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import resource
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 
@@ -23,18 +24,18 @@ from benchmarks.contracts import (
     UsageError,
     Workspace,
 )
-from benchmarks.datasets import load_dataset
 from benchmarks.detectors import same_fit, selection_of
+from benchmarks.executors import Executor, Job, Serial
 from benchmarks.experiments import check, resolve
-from benchmarks.inputs import Input, input_identity, load_input
-from benchmarks.ledger import DEFINITIONS, Ledger
+from benchmarks.inputs import input_identity
+from benchmarks.ledger import DEFINITIONS, NOTHING, Ledger, Summary
 from benchmarks.metrics import mean_rocauc
 from benchmarks.protocols import make_splits
 from benchmarks.provenance import provenance
 from benchmarks.report import Table, result_tables
-from benchmarks.run import run
 from benchmarks.tracking import Tracker, TrackingError
 from benchmarks.watch import TrainingWatch
+from benchmarks.work import Worker
 
 Say = Callable[[str], None]
 KNOWN = (UsageError, MissingDataError, OutsideError, SplitError)
@@ -67,108 +68,137 @@ class Outcome:
     tracking_error: TrackingError | None
 
 
-def run_session(
-    experiments: Sequence[Experiment],
-    workspace: Workspace,
-    tracker: Tracker,
-    *,
-    suite: str = "",
-    force: bool = False,
-    progress: Progress | None = None,
-    say: Say = lambda _: None,
-) -> Outcome:
-    """Run cells and log them.
-
-    Everything that can be checked is checked before anything is computed or logged. Cells that share data set and input are run
-    together, and the features are computed at most once.
+class Session:
+    """One invocation: cells in, logged results out. A context: leaving it ends the runs that are open.
 
     Parameters
     ----------
-    experiments : sequence of Experiment
-        As `make_experiments` gives them.
     workspace : Workspace
     tracker : Tracker
     suite : str
         A name that ties the runs together.
     force : bool
         Compute again, in new runs, what is finished.
+    executor : Executor, optional
+        Where cells are computed; by default in this process. It stays open.
     progress : callable, optional
     say : callable
         Told in a line what a reader of a log wants to know: that another process is waited for, that a cell failed.
 
-    Raises
-    ------
-    UsageError, MissingDataError, MissingWeightsError
-        Before any work.
-    TrackingError
-        If the store cannot be reached at the start.
+    Attributes
+    ----------
+    finished : dict
+        Key -> `Cell` without arrays.
+    failures : dict
+        What a cell is called -> why it failed.
     """
-    datasets = {name: open_dataset(name, workspace, progress) for name in dict.fromkeys(e.dataset for e in experiments)}
-    identities = {name: input_identity(name, workspace) for name in dict.fromkeys(e.input for e in experiments)}
-    cells = [resolve(experiment, datasets[experiment.dataset], identities[experiment.input]) for experiment in experiments]
-    for cell in cells:
-        check(cell, datasets[cell.dataset])
-    for dataset in datasets.values():
-        if dataset.skipped:
-            where = "skipped_images.txt of the summary run lists them"
-            say(f"{dataset.name}: {len(dataset.skipped)} corrupt images are left out, {where}")
-    tracker.connect()
-    tracker.mark_dead()
-    made_with, disk = provenance(), Cells(workspace.home)
-    ledger = Ledger(tracker, disk, suite, force, made_with, say)
-    session = _Session(workspace, ledger, disk, force, progress, say, made_with)
-    try:
-        for group in _share_input(cells):
-            session.run_group(group, datasets[group[0].dataset])
-        finished = [session.finished[cell.key] for cell in cells if cell.key in session.finished]
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        tracker: Tracker,
+        *,
+        suite: str = "",
+        force: bool = False,
+        executor: Executor | None = None,
+        progress: Progress | None = None,
+        say: Say = lambda _: None,
+    ) -> None:
+        self.workspace, self.tracker, self.suite, self.force, self.say = workspace, tracker, suite, force, say
+        self.executor = executor or Serial(workspace)
+        self._driver = self.executor.worker if isinstance(self.executor, Serial) else Worker(workspace)
+        self.progress = _one_at_a_time(progress)
+        self.disk = Cells(workspace.home)
+        self.finished: dict[str, Cell] = {}
+        self.failures: dict[str, Exception] = {}
+        self._provenance = provenance()
+        self._stopping = False
+
+    def prepare(self, experiments: Sequence[Experiment]) -> list[Experiment]:
+        """Resolve cells and check all that can be checked, before anything is computed or logged.
+
+        Raises
+        ------
+        UsageError, MissingDataError, MissingWeightsError
+        """
+        opened = {name: self.dataset(name) for name in dict.fromkeys(e.dataset for e in experiments)}
+        identities = {name: input_identity(name, self.workspace) for name in dict.fromkeys(e.input for e in experiments)}
+        cells = [resolve(experiment, opened[experiment.dataset], identities[experiment.input]) for experiment in experiments]
+        for cell in cells:
+            check(cell, opened[cell.dataset])
+        return cells
+
+    def dataset(self, name: str) -> Dataset:
+        """Open a data set, once."""
+        return self._driver.dataset(name, self.progress)
+
+    def __enter__(self) -> Session:
+        """Reach the tracking store.
+
+        Raises
+        ------
+        TrackingError
+        """
+        self.tracker.connect()
+        self.tracker.mark_dead()
+        self.ledger = Ledger(self.tracker, self.disk, self.suite, self.force, self._provenance, self.say)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None:
+            self.ledger.break_off("FAILED" if isinstance(error, Exception) else "KILLED", str(error))
+
+    def run(self, cells: Sequence[Experiment], beside: Sequence[Experiment] = ()) -> None:
+        """Run cells as `prepare` gives them: those that one fit serves together, and as many fits at once as there are workers.
+
+        Parameters
+        ----------
+        cells : sequence of Experiment
+        beside : sequence of Experiment
+            Cells that cost nothing if they are computed with those: their results are kept on disk, for when they are asked for.
+        """
+        # Cells that share an input one after the other: a worker keeps the last.
+        paths = same_fit(sorted(cells, key=lambda cell: (cell.dataset, cell.input, cell.normalize)))
+        if self.executor.workers == 1:
+            for path in paths:
+                self._run_path(path, beside)
+            return
+        with ThreadPoolExecutor(self.executor.workers) as pool:
+            tasks = [pool.submit(self._run_path, path, beside) for path in paths]
+            try:
+                for task in tasks:
+                    task.result()
+            except BaseException:  # an interruption: what is finished is kept, and what is not is no failure
+                self._stopping = True
+                self.executor.close()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def close(self, cells: Sequence[Experiment], more: Summary = NOTHING) -> Outcome:
+        """Log the tables of these cells, and what else belongs into the summary; say what came of them."""
+        finished = [self.finished[cell.key] for cell in cells if cell.key in self.finished]
         tables = result_tables(finished, DEFINITIONS)
-        skipped = [line for dataset in datasets.values() for line in dataset.skipped]
-        summary_run_id = ledger.close(tables, skipped, bool(session.failures))
-    except BaseException as error:
-        ledger.break_off("FAILED" if isinstance(error, Exception) else "KILLED", str(error))
-        raise
-    logged = [replace(cell, run_id=ledger.run_ids.get(cell.experiment.key, cell.run_id)) for cell in finished]
-    return Outcome(logged, tables, session.failures, summary_run_id, tracker.experiment_id, ledger.error)
+        skipped = [line for name in dict.fromkeys(cell.dataset for cell in cells) for line in self.dataset(name).skipped]
+        summary_run_id = self.ledger.close(tables, skipped, bool(self.failures), more)
+        logged = [replace(cell, run_id=self.ledger.run_ids.get(cell.experiment.key, cell.run_id)) for cell in finished]
+        return Outcome(logged, tables, self.failures, summary_run_id, self.tracker.experiment_id, self.ledger.error)
 
+    def _run_path(self, path: list[Experiment], beside: Sequence[Experiment]) -> None:
+        """Run the cells of one fit; one that another process is at is waited for and then looked up."""
+        todo = [cell for cell in path if not self._look_up(cell)]
+        same = next(group for group in same_fit([*path, *beside]) if path[0] in group)
+        free = [cell for cell in same if cell not in path and cell.key not in self.finished]
+        try:
+            with self.disk.lock([*todo, *(free if todo else [])], self._wait):
+                todo = [cell for cell in todo if not self._look_up(cell)]
+                if todo:
+                    self._compute(todo, free)
+        except Exception as error:
+            if not self._stopping:
+                self._fail(todo, error)
 
-def open_dataset(name: str, workspace: Workspace, progress: Progress | None = None) -> Dataset:
-    """Open a data set where and how the workspace says."""
-    return load_dataset(name, home=workspace.home, root=workspace.root, skip_corrupt=workspace.skip_corrupt, progress=progress)
-
-
-def _share_input(cells: Sequence[Experiment]) -> list[list[Experiment]]:
-    """Group cells by data set, input and normalisation, in order of first appearance."""
-    groups: dict[tuple[str, str, str], list[Experiment]] = {}
-    for cell in cells:
-        groups.setdefault((cell.dataset, cell.input, cell.normalize), []).append(cell)
-    return list(groups.values())
-
-
-@dataclass
-class _Session:
-    """One invocation: what every step needs, and what has come out so far."""
-
-    workspace: Workspace
-    ledger: Ledger
-    disk: Cells
-    force: bool
-    progress: Progress | None
-    say: Say
-    provenance: Mapping[str, Any]
-    finished: dict[str, Cell] = field(default_factory=dict)
-    failures: dict[str, Exception] = field(default_factory=dict)
-
-    def run_group(self, cells: Sequence[Experiment], dataset: Dataset) -> None:
-        """Run cells that share an input; one that another process is at is waited for and then looked up."""
-        todo = [cell for cell in cells if not self._look_up(cell)]
-        with self.disk.lock(todo, lambda folder: self.say(f"waiting for another process that runs the cell {folder.name}")):
-            todo = [cell for cell in todo if not self._look_up(cell)]
-            X: Input | None = None
-            for path in same_fit(todo):
-                try:
-                    X = self._run_path(path, dataset, X)
-                except Exception as error:
-                    self._fail(path, error)
+    def _wait(self, folder: Path) -> None:
+        self.say(f"waiting for another process that runs the cell {folder.name}")
 
     def _look_up(self, cell: Experiment) -> bool:
         """Take a finished cell from the tracking store, if it is there."""
@@ -177,38 +207,41 @@ class _Session:
             self.finished[cell.key] = found
         return found is not None
 
-    def _run_path(self, path: list[Experiment], dataset: Dataset, X: Input | None) -> Input | None:
-        """Run the cells that one fit serves, each result of which is on disk the moment it is there; return the input."""
-        names = [split.name for split in make_splits(path[-1], dataset)]
+    def _compute(self, cells: list[Experiment], free: list[Experiment]) -> None:
+        """Compute cells that one fit serves, each result of which is on disk the moment it is there."""
+        dataset = self.dataset(cells[0].dataset)
+        names = [split.name for split in make_splits(cells[-1], dataset)]
         results: dict[str, dict[str, Result]] = {}
-        for cell in path:
+        for cell in cells:
             if self.force:
                 self.disk.discard(cell)
             results[cell.key] = self.disk.load(cell)
             self.ledger.start(cell, dataset)
-        done = {(key, name) for key, of_cell in results.items() for name in of_cell}
-        if not done.issuperset((cell.key, name) for cell in path for name in names):
-            if X is None:
-                X = load_input(dataset, path[0].input, path[0].normalize, self.workspace, self.progress)
-            watch = TrainingWatch(self.disk, self.ledger, self.progress)
-            for result in run(path, dataset, X, provenance=self.provenance, done=done, progress=self.progress, watch=watch):
-                self.disk.save(result)
-                results[result.experiment.key][result.split] = result
-        for cell in path:
+        if not all(of_cell.keys() >= set(names) for of_cell in results.values()):
+            results |= {cell.key: self.disk.load(cell) for cell in free}
+            self._do([*cells, *free], results)
+        for cell in cells:
             of_cell = results.pop(cell.key)
-            self._finish(cell, tuple(of_cell[name] for name in names), dataset, X)
-        return X
+            self._finish(cell, tuple(of_cell[name] for name in names), dataset)
 
-    def _finish(self, cell: Experiment, results: tuple[Result, ...], dataset: Dataset, X: Input | None) -> None:
+    def _do(self, cells: list[Experiment], results: dict[str, dict[str, Result]]) -> None:
+        """Have the splits computed of which there is no result yet."""
+        done = frozenset((key, name) for key, of_cell in results.items() for name in of_cell)
+        watch = TrainingWatch(self.disk, self.ledger, self.progress)
+        for result in self.executor.work(Job(tuple(cells), self._provenance, done), watch, self.progress):
+            self.disk.save(result)
+            results[result.experiment.key][result.split] = result
+
+    def _finish(self, cell: Experiment, results: tuple[Result, ...], dataset: Dataset) -> None:
         """Have a cell logged of which every split is there, and keep what tables need of it: all scores are in MLflow."""
         mean = None
         if len({result.x for result in results}) == 1:
             mean = mean_rocauc([(result.rows, result.is_anomaly, result.scores) for result in results])
         finished = Cell(cell, "", selection_of(cell), results, mean)
-        metrics = {"memory/peak_mb": _peak_megabytes(), "skipped_images": float(len(dataset.skipped))}
-        if X is not None and X.images_per_second:
-            metrics["throughput/images_per_second"] = X.images_per_second
-        self.ledger.finish(finished, dataset, metrics)
+        cost: dict[str, float] = {}
+        for name, value in (item for result in results for item in result.cost.items()):
+            cost[name] = max(value, cost.get(name, 0.0))
+        self.ledger.finish(finished, dataset, {**cost, "skipped_images": float(len(dataset.skipped))})
         self.finished[cell.key] = replace(finished, results=tuple(map(without_scores, results)))
 
     def _fail(self, path: Iterable[Experiment], error: Exception) -> None:
@@ -216,19 +249,61 @@ class _Session:
         reason = str(error) if isinstance(error, KNOWN) else f"{type(error).__name__}: {error}"
         for cell in path:
             if cell.key not in self.finished:
-                name = " ".join(f"{key}={value}" for key, value in cell.params.items())
+                name = cell_name(cell)
                 self.failures[name] = error
                 self.say(f"failed: {name}: {reason}")
                 self.ledger.fail(cell, reason)
+
+
+def run_session(
+    experiments: Sequence[Experiment],
+    workspace: Workspace,
+    tracker: Tracker,
+    *,
+    suite: str = "",
+    force: bool = False,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+    say: Say = lambda _: None,
+) -> Outcome:
+    """Run cells and log them, and a summary: see `Session`.
+
+    Raises
+    ------
+    UsageError, MissingDataError, MissingWeightsError
+        Before any work.
+    TrackingError
+        If the store cannot be reached at the start.
+    """
+    session = Session(workspace, tracker, suite=suite, force=force, executor=executor, progress=progress, say=say)
+    cells = session.prepare(experiments)
+    for name in dict.fromkeys(cell.dataset for cell in cells):
+        if skipped := session.dataset(name).skipped:
+            say(f"{name}: {len(skipped)} corrupt images are left out, skipped_images.txt of the summary run lists them")
+    with session:
+        session.run(cells)
+        return session.close(cells)
+
+
+def _one_at_a_time(progress: Progress | None) -> Progress | None:
+    """Progress that several threads may report."""
+    if progress is None:
+        return None
+    lock = threading.Lock()
+
+    def report(what: str, done: int, total: int) -> None:
+        with lock:
+            progress(what, done, total)
+
+    return report
+
+
+def cell_name(cell: Experiment) -> str:
+    """What a cell is called where it failed: all its parameters."""
+    return " ".join(f"{key}={value}" for key, value in cell.params.items())
 
 
 def without_scores(result: Result) -> Result:
     """A result without its arrays, which a suite of many cells need not hold."""
     nothing = np.empty(0)
     return replace(result, scores=nothing, rows=nothing, is_anomaly=nothing, nearest=None)
-
-
-def _peak_megabytes() -> float:
-    """The most memory this process has held, in MB; macOS counts in bytes, Linux in kB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3

@@ -32,8 +32,13 @@ CUDA_BATCH = 64
 
 
 def available_cores() -> int:
-    """Count the cores this process may run on, which is often fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Count the cores this process may use: those it may run on, often fewer than the machine has; of them OMP_NUM_THREADS.
+
+    A worker among several on one machine is told its share by that variable, which every library here knows.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(cores, int(asked))) if asked.isdigit() else cores
 
 
 def engine_name(name: str | None = None, device: str | None = None) -> str:

@@ -59,14 +59,9 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run_benchmarks(arguments, prepare=None):
-    """``python -m benchmarks`` with these arguments, once ``prepare`` has been called.
-
-    Features are some of the pixels, so that no network is built. Shards are small, so that 240 images are several.
-    """
+def toy_extractor(name, *_):
+    """Features are some of the pixels, so that no network is built."""
     import dn2.features
-    import dn2.store
-    from benchmarks.__main__ import run_main
 
     class Toy(dn2.features.Extractor):
         def engine_for(self, shape):
@@ -74,7 +69,34 @@ def run_benchmarks(arguments, prepare=None):
                 batch.reshape(len(batch), -1)[:, : self.encoder.width].astype(np.float32) for batch in batches
             )
 
-    dn2.features.load_extractor = lambda name, *_: Toy(dn2.features.get_encoder(name), None)
+    return Toy(dn2.features.get_encoder(name), None)
+
+
+def stored_features(home, weights_home):
+    """A workspace in ``home`` that holds such features of the synthetic data set: those who read them need no network."""
+    import dn2.features
+    from benchmarks.contracts import Workspace
+    from benchmarks.datasets import load_dataset
+    from benchmarks.inputs import load_input
+
+    (home / "weights").symlink_to(weights_home / "weights")
+    workspace = Workspace(home)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dn2.features, "load_extractor", toy_extractor)
+        load_input(load_dataset("synthetic", home=home), "features:efficientnet_lite0", "none", workspace)
+    return workspace
+
+
+def run_benchmarks(arguments, prepare=None):
+    """``python -m benchmarks`` with these arguments, once ``prepare`` has been called; features as `toy_extractor` makes them.
+
+    Shards are small, so that 240 images are several.
+    """
+    import dn2.features
+    import dn2.store
+    from benchmarks.__main__ import run_main
+
+    dn2.features.load_extractor = toy_extractor
     dn2.store.SHARD_ROWS = 64
     if prepare is not None:
         prepare()

@@ -8,8 +8,10 @@ from typing import Any
 import click
 
 from benchmarks.commands.options import (
+    executor_options,
     experiment_options,
     json_option,
+    pop_executor,
     pop_experiments,
     pop_workspace,
     tracking_option,
@@ -21,6 +23,7 @@ from benchmarks.contracts import MissingDataError, UsageError
 @click.command()
 @experiment_options
 @workspace_options
+@executor_options
 @tracking_option
 @click.option("--force", is_flag=True, help="Compute again what is finished.")
 @json_option
@@ -42,7 +45,7 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
     find_store(tracking_uri or None)
     check_early(experiments, workspace)
     tracker = Tracker(tracking_uri or None)
-    with show_progress() as progress:
+    with pop_executor(options, workspace) as executor, show_progress() as progress:
         skipped = make_ready(experiments, workspace, progress)
         outcome = run_session(
             [experiment for experiment in experiments if experiment.key not in skipped],
@@ -50,6 +53,7 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
             tracker,
             suite=suite,
             force=force,
+            executor=executor,
             progress=progress,
             say=lambda line: click.echo(line, err=True),
         )

@@ -1,0 +1,94 @@
+"""EXECUTORS: where cells are computed: in this process, in several, on a Ray cluster. A job in, its results out.
+
+An executor is called from as many threads as it has workers. It never writes to MLflow, nor do its workers: they hand results,
+losses and progress to the thread that called, which is the driver's. A worker that is lost takes no result with it, and its job
+goes on elsewhere.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from benchmarks.contracts import Progress, Result, UsageError, Workspace
+from benchmarks.executors.serial import Serial
+from benchmarks.names import check_name
+from benchmarks.scoring import Watch
+from benchmarks.work import Job
+
+__all__ = ["EXECUTORS", "Executor", "Job", "Serial", "make_executor"]
+
+
+class Executor(Protocol):
+    """Does jobs.
+
+    Attributes
+    ----------
+    workers : int
+        So many jobs are done at once.
+    """
+
+    workers: int
+
+    def work(self, job: Job, watch: Watch, progress: Progress | None) -> Iterator[Result]:
+        """Do one job; yield each split's result the moment it is there. May be called from ``workers`` threads at once.
+
+        Raises
+        ------
+        WorkerLostError
+            If several workers died of the job.
+        Exception
+            What the job itself raises, as in this process.
+        """
+
+    def close(self) -> None:
+        """End the workers."""
+
+
+@dataclass(frozen=True)
+class ExecutorEntry:
+    """What the table knows of an executor: ``module:Class``, a line for ``--help``."""
+
+    target: str
+    summary: str
+
+
+EXECUTORS = {
+    "serial": ExecutorEntry("benchmarks.executors.serial:Serial", "in this process"),
+    "processes": ExecutorEntry("benchmarks.executors.processes:Processes", "in several processes of this machine"),
+    "ray": ExecutorEntry("benchmarks.executors.on_ray:OnRay", "on a Ray cluster"),
+}
+
+
+def make_executor(name: str, workspace: Workspace, workers: int = 0, ray_address: str = "") -> Executor:
+    """Make an executor by name.
+
+    Parameters
+    ----------
+    name : {"serial", "processes", "ray"}
+    workspace : Workspace
+    workers : int
+        0 means one a core.
+    ray_address : str
+        Of a cluster to join; empty starts one on this machine.
+
+    Raises
+    ------
+    UsageError
+        If the name is unknown, an option is given to an executor that has no use for it, or Ray is not there.
+    """
+    entry = EXECUTORS[check_name(name, EXECUTORS, "executor")]
+    if workers < 0:
+        raise UsageError(f"--workers must be at least 1, or 0 for one a core, got {workers}.")
+    if name == "serial" and workers > 1:
+        raise UsageError(f"--executor serial has one worker, got {workers}: take --executor processes or ray.")
+    if name != "ray" and ray_address:
+        raise UsageError(f"--ray-address is for --executor ray, got --executor {name}: give one or the other.")
+    options: dict[str, Any] = {} if name == "serial" else {"workers": workers}
+    if name == "ray":
+        options["address"] = ray_address
+    module, _, made = entry.target.partition(":")
+    executor: Executor = getattr(importlib.import_module(module), made)(workspace, **options)
+    return executor

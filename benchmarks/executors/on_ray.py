@@ -1,0 +1,91 @@
+"""Cells on a Ray cluster: one started on this machine, or one that is there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from benchmarks.contracts import OutsideError, Progress, Result, UsageError, Workspace
+from benchmarks.executors.messages import Message, WorkerLostError, messages, until_done
+from benchmarks.scoring import Watch
+from benchmarks.work import Job, Worker
+from dn2.engines import available_cores
+
+
+class OnRay:
+    """One Ray task a job, each with its share of the cluster's cores.
+
+    Every node needs this package, and ``DN2_HOME`` at the same path: a folder that they share.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    workers : int
+        0 means one a core of the cluster.
+    address : str
+        Of the cluster to join; empty starts one on this machine.
+
+    Raises
+    ------
+    UsageError
+        If Ray is not installed.
+    OutsideError
+        If the cluster cannot be reached.
+    """
+
+    def __init__(self, workspace: Workspace, workers: int = 0, address: str = "") -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise UsageError("--executor ray needs Ray, which is not installed: pip install '.[ray]'.") from error
+        self._ray, self._workspace, self._closed = ray, workspace, False
+        self._ours = not ray.is_initialized()
+        if self._ours:
+            where = {"address": address} if address else {"num_cpus": available_cores(), "include_dashboard": False}
+            try:
+                ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                reason = str(error).strip().splitlines()[0]
+                where_to = address or "this machine"
+                raise OutsideError(
+                    f"the Ray cluster at {where_to} cannot be reached ({reason}): start one with `ray start --head`"
+                ) from error
+        cores = int(ray.cluster_resources().get("CPU", 1))
+        self.workers = workers or cores
+        # Ray tells a task's process its share of the cores by OMP_NUM_THREADS.
+        self._task = ray.remote(num_cpus=max(1, cores // self.workers), max_retries=0)(_messages)
+
+    def work(self, job: Job, watch: Watch, progress: Progress | None) -> Iterator[Result]:
+        """Do one job: see `benchmarks.executors.Executor`."""
+        return until_done(job, self._once, watch, progress)
+
+    def close(self) -> None:
+        """Leave the cluster, which ends one that was started here."""
+        self._closed = True
+        if self._ours:
+            self._ray.shutdown()
+
+    def _once(self, job: Job) -> Iterator[Message]:
+        if self._closed:  # Ray would start a cluster of its own accord
+            raise WorkerLostError("the workers have been ended; what is finished is kept")
+        try:
+            for reference in self._task.options(num_returns="streaming").remote(self._workspace, job):
+                yield self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[0]
+            first = job.experiments[0]
+            raise WorkerLostError(
+                f"Ray lost the worker of {first.method} on {first.dataset} ({reason}); what is finished is kept"
+            ) from error
+
+
+def _messages(workspace: Workspace, job: Job) -> Iterator[Any]:
+    yield from messages(_worker(workspace), job)
+
+
+@lru_cache(maxsize=1)
+def _worker(workspace: Workspace) -> Worker:
+    """Ray uses a process for one task after the other."""
+    return Worker(workspace)
