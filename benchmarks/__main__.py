@@ -12,6 +12,7 @@ from benchmarks.commands.ls import ls
 from benchmarks.commands.paper import paper
 from benchmarks.commands.plan import plan
 from benchmarks.commands.run import run
+from benchmarks.commands.sweep import sweep
 from benchmarks.commands.ui import ui
 from benchmarks.contracts import MissingDataError, OutsideError, UsageError
 
@@ -26,7 +27,7 @@ def main() -> None:
     """
 
 
-for verb in (ls, fetch, plan, run, paper, ui):
+for verb in (ls, fetch, plan, run, sweep, paper, ui):
     main.add_command(verb)
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -153,6 +154,47 @@ def curves(
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(x_label)
     _add_legend(figure)
+    return figure
+
+
+def front(title: str, x_label: str, dots: Sequence[tuple[float, float]], best: Sequence[tuple[float, float, str]]) -> Figure:
+    """Draw ROCAUC against what it costs, on a logarithmic axis: a dot a trial, and those that no other beats joined, with names.
+
+    Parameters
+    ----------
+    title, x_label : str
+    dots : sequence of (cost above 0, ROCAUC)
+    best : sequence of (cost, ROCAUC, name)
+        The Pareto front.
+    """
+    figure, axes = _new_figure(title, width_inches=8.0)
+    axes.plot([x for x, _ in dots], [100 * y for _, y in dots], "o", color=PAPER_COLOUR, markersize=4, label="trials")
+    ordered = sorted(best)
+    axes.plot([x for x, _, _ in ordered], [100 * y for _, y, _ in ordered], "o-", color=COLOURS[0], label="Pareto front")
+    for x, y, name in ordered:
+        axes.annotate(name, (x, 100 * y), xytext=(4, 6), textcoords="offset points", fontsize=8)
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    ticks = sorted({x for x, _ in dots})
+    axes.set_xticks(ticks, [f"{x:,.0f}" for x in ticks])
+    axes.set_xlabel(x_label)
+    axes.set_ylabel("mean ROCAUC (%)")
+    axes.margins(x=0.15, y=0.1)
+    _add_legend(figure)
+    return figure
+
+
+def drawn_by_pyplot(plot: Callable[[], Axes]) -> Figure:
+    """Return the figure of a plot that another library draws through pyplot, which then forgets it, and its style."""
+    import matplotlib
+    from matplotlib import pyplot
+
+    pyplot.switch_backend("agg")
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        figure = plot().figure
+        pyplot.close("all")
+    assert isinstance(figure, Figure)
     return figure
 
 

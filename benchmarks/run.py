@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from benchmarks.detectors import make_detector, same_fit, selection_of
 from benchmarks.inputs import Input
 from benchmarks.metrics import auroc, split_metrics
 from benchmarks.protocols import make_splits
-from benchmarks.scoring import Point, Scored, Tests, Watch, called, score_split
+from benchmarks.scoring import Point, Scored, Tests, Watch, called, exact_twin, score_split
 
 KEPT_NEAREST = 10
 """So many nearest training rows are kept a scored row: enough to look at, and 50 would be most of a result's bytes."""
@@ -95,8 +96,10 @@ def _score(
             subsets = [np.searchsorted(rows, split.train) for split in together]
             found = detector.score_subsets(X[rows], subsets, tests[together[0].test])
             seconds = (time.perf_counter() - started) / len(together)
-            for split, points in zip(together, found, strict=True):
-                yield Scored(split, points, 0.0, seconds)
+            twin = exact_twin(detector)
+            exact = twin.score_subsets(X[rows], subsets, tests[together[0].test]) if twin else repeat(())
+            for split, points, beside in zip(together, found, exact, strict=False):
+                yield Scored(split, points, 0.0, seconds, exact=beside)
         else:
             for split in together:
                 yield score_split(experiment, split, X, tests, watch, progress)
@@ -135,16 +138,39 @@ def _point_of(experiment: Experiment, scored: Scored) -> tuple[Point, dict[str, 
     return next(point for point in scored.points if all(params[name] == value for name, value in point[0].items())), {}
 
 
+def _beside_exact(scored: Scored, point: Point) -> dict[str, float]:
+    """What an approximate search missed: ``recall``, the share of the exact nearest rows that it found, averaged over the test
+    rows; ``rocauc_change``, its ROCAUC less the exact one's. Nothing of an exact search.
+    """
+    if not scored.exact:
+        return {}
+    params, scores, nearest = point
+    _, expected, rows = next(exact for exact in scored.exact if exact[0] == params)
+    is_anomaly = scored.split.is_anomaly
+    found = {} if nearest is None or rows is None else {"recall": recall(nearest, rows)}
+    return {**found, "rocauc_change": auroc(is_anomaly, scores) - auroc(is_anomaly, expected)}
+
+
+def recall(found: np.ndarray, expected: np.ndarray) -> float:
+    """Share of the expected numbers (n, k) that are among the found (n, k), each row's numbers being distinct."""
+    both = np.sort(np.concatenate([found, expected], axis=1), axis=1)
+    return float((both[:, 1:] == both[:, :-1]).sum() / expected.size)
+
+
 def _result(experiment: Experiment, scored: Scored, provenance: Mapping[str, Any]) -> Result:
     split = scored.split
-    (_, scores, nearest), chosen = _point_of(experiment, scored)
+    point, chosen = _point_of(experiment, scored)
+    metrics = {**split_metrics(split.is_anomaly, point[1]), **scored.metrics, **_beside_exact(scored, point), **chosen}
+    _, scores, nearest = point
+    if experiment.partition == "validation":
+        nearest = None  # nobody looks at them, and those of a sweep would fill the disk
     return Result(
         experiment=experiment,
         split=split.name,
         class_name=split.class_name,
         x=split.x,
         draw=split.draw,
-        metrics={**split_metrics(split.is_anomaly, scores), **scored.metrics, **chosen},
+        metrics=metrics,
         scores=np.asarray(scores),
         rows=split.test,
         is_anomaly=split.is_anomaly,

@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.contracts import Detector, Experiment, UsageError
-from benchmarks.detectors.table import DETECTORS, PRESETS, DetectorEntry, Variant
+from benchmarks.detectors.table import DETECTORS, PRESETS, DetectorEntry, Range, Values, Variant
 from benchmarks.names import check_name
 
 __all__ = [
     "DETECTORS",
     "PRESETS",
     "DetectorEntry",
+    "Range",
+    "Values",
     "Variant",
     "beside_paper_settings",
     "check_preset",

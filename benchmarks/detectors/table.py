@@ -19,6 +19,19 @@ Changes = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Range:
+    """The numbers from ``low`` to ``high``, both included, on a logarithmic scale or not: what a sweep may choose from."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+Values = tuple[Any, ...] | Range
+"""What a parameter is chosen from."""
+
+
+@dataclass(frozen=True)
 class Variant:
     """A named way to use a detector.
 
@@ -71,6 +84,8 @@ class DetectorEntry:
         Parameters that ``score_path`` covers: experiments that differ in these alone are fitted once, at the largest value.
     path_while : dict
         The path is there only while these parameters have these values.
+    space : dict
+        Parameter -> what a sweep tries for it: several values, or a `Range`.
     toy : dict
         Parameters small enough for the laws, which run on 40 rows.
     selection : str
@@ -93,11 +108,15 @@ class DetectorEntry:
     groups: bool = False
     path: tuple[str, ...] = ()
     path_while: Changes = field(default_factory=dict)
+    space: Mapping[str, Values] = field(default_factory=dict)
     toy: Changes = field(default_factory=dict)
     selection: str = "none"
     note: str = ""
     version: int = 1
 
+
+NEIGHBOURS = (1, 2, 3, 5, 10, 20, 50)
+"""Values of k that sweeps try; arXiv 2002.10445, Fig. 3, goes from 1 up too."""
 
 DETECTORS: dict[str, DetectorEntry] = {
     "dn2": DetectorEntry(
@@ -107,6 +126,7 @@ DETECTORS: dict[str, DetectorEntry] = {
         defaults={"k": 2, "index": "exact", "clean": 0.0},
         path=("k",),
         path_while={"clean": 0},  # what is dropped depends on k
+        space={"k": NEIGHBOURS, "clean": (0.0,)},
         toy={"k": 2},
     ),
     "dn2_group": DetectorEntry(
@@ -117,6 +137,7 @@ DETECTORS: dict[str, DetectorEntry] = {
         defaults={"k": 2, "pool": "mean"},
         variants={pool: Variant({"pool": pool}) for pool in ("mean", "max", "concat")},
         path=("k",),
+        space={"k": NEIGHBOURS},
         toy={"k": 2},
     ),
     "dn2_kmeans": DetectorEntry(
@@ -125,6 +146,7 @@ DETECTORS: dict[str, DetectorEntry] = {
         summary="DN2 with k-means centres in the place of the training images",
         defaults={"k": 2, "centres": 10},
         draws=True,
+        space={"k": (1, 2, 3), "centres": (1, 3, 5, 10, 30, 100)},
         toy={"k": 2, "centres": 5},
     ),
     "ocsvm": DetectorEntry(
@@ -134,6 +156,10 @@ DETECTORS: dict[str, DetectorEntry] = {
         defaults={"nu": 0.1, "gamma": "scale", "max_images": 6000},
         variants={"label_free": Variant(), "oracle": Variant({"nu": "grid", "gamma": "grid"}, selection="oracle")},
         default_variant="label_free",
+        space={  # the grid of GEOM's authors
+            "nu": tuple(tenth / 10 for tenth in range(1, 10)),
+            "gamma": tuple(2.0**power for power in range(-7, 3)),
+        },
     ),
     "geom": DetectorEntry(
         target="baselines.geom:GEOM",
@@ -171,6 +197,7 @@ DETECTORS: dict[str, DetectorEntry] = {
         default_variant="dirichlet",
         presets={"cpu": {"epochs": 1, "max_images": 833}},  # as many: 833 x 72
         draws=True,
+        space={"learning_rate": Range(1e-4, 1e-2, log=True), "weight_decay": Range(1e-5, 1e-2, log=True)},
         toy={"transformations": "rotation", "epochs": 8, "batch_size": 32, "width": 1},
     ),
     "deep_svdd": DetectorEntry(
@@ -210,6 +237,7 @@ DETECTORS: dict[str, DetectorEntry] = {
         },
         note="the autoencoder's last upsampling goes straight to the image's sides",
         draws=True,
+        space={"learning_rate": Range(1e-5, 1e-3, log=True), "weight_decay": Range(1e-7, 1e-4, log=True)},
         toy={"epochs": 2, "pretrain_epochs": 1, "batch_size": 20},
     ),
     "goad": DetectorEntry(
@@ -230,6 +258,7 @@ DETECTORS: dict[str, DetectorEntry] = {
         presets={"cpu": {"epochs": 1, "max_images": 833}},  # 60,000 images through the network: 833 x 72
         note="residual blocks keep the BatchNorm and ReLU that the released ones drop; centres are taken after the training",
         draws=True,
+        space={"margin": Range(0.03, 3.0, log=True), "learning_rate": Range(1e-4, 1e-2, log=True)},
         toy={"epochs": 2, "width": 1, "learning_rate": 0.01},
     ),
     "mhrot": DetectorEntry(
@@ -263,6 +292,7 @@ DETECTORS: dict[str, DetectorEntry] = {
         default_variant="low",
         presets={"cpu": {"epochs": 1, "max_images": 833}},  # 30,000 through a network of twice the cost: 833 x 36
         draws=True,
+        space={"learning_rate": Range(1e-2, 1.0, log=True), "dropout": Range(0.0, 0.5)},
         toy={"epochs": 3, "batch_size": 32, "depth": 10, "width": 1},
     ),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from benchmarks.contracts import Dataset, Experiment, Split, UsageError
@@ -17,6 +18,7 @@ from benchmarks.protocols.contamination import RATIOS, contamination
 from benchmarks.protocols.groups import GROUP_SIZES, groups
 from benchmarks.protocols.one_class import leave_one_class_out, one_vs_rest
 from benchmarks.protocols.small_train import N_TRAIN, small_train
+from benchmarks.protocols.validation import validation_splits
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,13 @@ def protocol_params(name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_splits(experiment: Experiment, dataset: Dataset) -> list[Split]:
-    """The splits of an experiment, in order."""
+    """The splits of an experiment, in order; those of partition ``validation`` are made inside the training partition."""
     entry = PROTOCOLS[experiment.protocol]
+    function = entry.function
+    if experiment.partition == "validation":
+        function = partial(validation_splits, function, groups=entry.groups)
     return list(
-        entry.function(
+        function(
             dataset.labels,
             dataset.is_train,
             dataset.class_names,

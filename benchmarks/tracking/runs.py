@@ -89,9 +89,8 @@ class Tracker:
         """Return the id of the experiment with the newest summary run: the one to look at; without any, the tracker's own."""
         with self._asking("look for the newest runs") as client:
             experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-            found = client.search_runs(
-                experiments, "tags.kind = 'summary'", max_results=1, order_by=["attributes.start_time DESC"]
-            )
+            newest = {"max_results": 1, "order_by": ["attributes.start_time DESC"]}
+            found = client.search_runs(experiments, "tags.kind = 'summary'", **newest)
             return found[0].info.experiment_id if found else self._experiment_id
 
     def find_finished(self, key: str) -> str | None:
@@ -121,6 +120,7 @@ class Tracker:
         provenance: Mapping[str, Any],
         selection: str = "none",
         fresh: bool = False,
+        tags: Mapping[str, str] | None = None,
     ) -> str:
         """Open the cell's run, the one that was killed if there is one, and log what it is; return its id.
 
@@ -135,9 +135,10 @@ class Tracker:
         selection : {'none', 'oracle', 'validation'}
         fresh : bool, default=False
             Open a new run in any case (``--force``).
+        tags : mapping, optional; further ones, or others in their place
         """
         with self._asking(f"open a run for cell {experiment.key}") as client:
-            tags = {"key": experiment.key, "selection": selection, **measured_tags("cell", suite, provenance)}
+            tags = {"key": experiment.key, "selection": selection, **measured_tags("cell", suite, provenance), **(tags or {})}
             run_id = None if fresh else self._find_unfinished(client, experiment.key)
             if run_id is None:
                 run_id = client.create_run(self._experiment_id, tags=tags, run_name=run_name(experiment)).info.run_id
@@ -146,6 +147,11 @@ class Tracker:
             log(client, run_id, tags=tags, params=experiment.params)
             client.log_inputs(run_id, datasets=[dataset_input(experiment, fingerprint)])
             return run_id
+
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Put tags on a run."""
+        with self._asking(f"tag run {run_id}") as client:
+            log(client, run_id, tags=tags)
 
     def log_points(self, run_id: str, points: Sequence[Point]) -> None:
         """Log metrics of a run that goes on, such as the loss of each epoch, as (name, value, step)."""

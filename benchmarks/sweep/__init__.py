@@ -1,0 +1,31 @@
+"""Sweeps: Optuna over a detector's parameters and its input; the only package that imports optuna.
+
+question.py   what a study asks: the space, and what is maximised
+studies.py    where studies are kept; trials that have to be run again
+samplers.py   which point is next
+search.py     the trials: each a cell of the benchmark; the winner on the test partition
+found.py      what came of it: a table
+drawings.py   the study's figures
+"""
+
+from benchmarks.sweep.found import Found, SweepTable, Trial, best_record
+from benchmarks.sweep.question import OBJECTIVES, Question, make_space
+from benchmarks.sweep.samplers import SAMPLERS, choose_sampler
+from benchmarks.sweep.search import Plan, sweep
+from benchmarks.sweep.studies import check_storage, check_study_name
+
+__all__ = [
+    "OBJECTIVES",
+    "SAMPLERS",
+    "Found",
+    "Plan",
+    "Question",
+    "SweepTable",
+    "Trial",
+    "best_record",
+    "check_storage",
+    "check_study_name",
+    "choose_sampler",
+    "make_space",
+    "sweep",
+]
