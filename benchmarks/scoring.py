@@ -29,13 +29,17 @@ Point = tuple[Mapping[str, Any], np.ndarray, np.ndarray | None]
 
 
 class Scored(NamedTuple):
-    """A split, its scores for each point of the detector's path, the time they took, and metrics besides those of the scores."""
+    """A split, its scores for each point of the detector's path, the time they took, and metrics besides those of the scores.
+
+    ``exact`` are the points of the detector's exact twin, whose time counts nowhere; none if it has no twin.
+    """
 
     split: Split
     points: list[Point]
     fit_seconds: float
     score_seconds: float
     metrics: Mapping[str, float] = {}
+    exact: Sequence[Point] = ()
 
 
 class Watch(Protocol):
@@ -84,6 +88,24 @@ def _score(
     started = time.perf_counter()
     detector.fit(X[split.train], **watched)
     fitted = time.perf_counter()
+    points, accuracies = _score_pieces(detector, split, X, tests, f"scoring {called(experiment)}, {split.name}, images", progress)
+    seconds = time.perf_counter() - fitted
+    exact: Sequence[Point] = ()
+    if (twin := exact_twin(detector)) is not None:
+        what = f"exact search beside {called(experiment)}, {split.name}, images"
+        exact, _ = _score_pieces(twin.fit(X[split.train]), split, X, tests, what, progress)
+    return Scored(split, points, fitted - started, seconds, _accuracy(split, accuracies), exact)
+
+
+def exact_twin(detector: Any) -> Any:
+    """The detector, not fitted, of which this one is an approximation; None if it is none."""
+    return detector.reference() if hasattr(detector, "reference") else None
+
+
+def _score_pieces(
+    detector: Any, split: Split, X: Input, tests: Tests, what: str, progress: Progress | None
+) -> tuple[list[Point], list[np.ndarray | None]]:
+    """Score a split's test rows piece by piece."""
     pieces, accuracies, done = [], [], 0
     for rows in _pieces(X, tests, split.test):
         points, accuracy = _points(detector, rows)
@@ -91,10 +113,8 @@ def _score(
         accuracies.append(accuracy)
         done += len(rows)
         if progress and len(rows) < len(split.test):
-            progress(f"scoring {called(experiment)}, {split.name}, images", done, len(split.test))
-    seconds = time.perf_counter() - fitted
-    joined = [_join(same_point) for same_point in zip(*pieces, strict=True)]
-    return Scored(split, joined, fitted - started, seconds, _accuracy(split, accuracies))
+            progress(what, done, len(split.test))
+    return [_join(same_point) for same_point in zip(*pieces, strict=True)], accuracies
 
 
 def _pieces(X: Input, tests: Tests, rows: np.ndarray) -> Iterator[np.ndarray]:

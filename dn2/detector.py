@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
-from dn2.neighbors import Bank, check_index, check_k
-
-NAMED = 10  # nearest training rows that `DN2.score_path` names
+from dn2.neighbors import APPROXIMATE, Bank, check_index, check_k
 
 Point = tuple[dict[str, Any], np.ndarray, np.ndarray]
 """Parameters, scores, and the nearest training rows."""
@@ -30,15 +28,16 @@ class DN2:
     ----------
     k : int, default 2
         How many neighbours, at least 1 and at most the number of training rows that are kept. Checked by `fit`.
-    index : {"exact", "flat"}, default "exact"
-        How they are found: see `dn2.neighbors.nearest`.
+    index : {"exact", "flat", "hnsw", "ivf", "pq"}, default "exact"
+        How they are found: see `dn2.neighbors.nearest`. The last three are approximate.
     clean : float, default 0
         The share of training rows, in [0, 1), to drop because they may be anomalies: see `normal_rows`. The paper drops 0.5.
 
     Attributes
     ----------
-    bank_ : ndarray of shape (n_kept, d), float32
-        The training rows that are kept, copied: changing the array that was given to `fit` changes no score.
+    bank_ : ndarray of shape (n_kept, d), float32; or None
+        The training rows that are kept, copied: changing the array that was given to `fit` changes no score. None where codes
+        alone are kept, by the index ``pq`` of 1,000 rows or more.
     kept_ : ndarray of shape (n_kept,), int64
         Which of the rows given to `fit` they are, ascending.
 
@@ -91,10 +90,14 @@ class DN2:
         n = len(rows) if rows.ndim else 0
         self.check_rows(n)
         bank = Bank(rows, index=self.index)
-        (self.kept_,) = self._keep(bank, [np.arange(n)])
-        self._neighbours = bank if len(self.kept_) == n else Bank(bank.rows[self.kept_], index=self.index)
+        (self.kept_,) = self._keep(bank, rows, [np.arange(n)])
+        self._neighbours = bank if len(self.kept_) == n else Bank(rows[self.kept_], index=self.index)
         self.bank_ = self._neighbours.rows
         return self
+
+    def reference(self) -> DN2 | None:
+        """The same detector with the exact index, not fitted; None if the index is none of the approximate ones."""
+        return DN2(self.k, "exact", self.clean) if self.index in APPROXIMATE else None
 
     def anomaly_score(self, X: np.ndarray) -> np.ndarray:
         """Score rows: higher is more anomalous.
@@ -106,7 +109,7 @@ class DN2:
         Returns
         -------
         scores : ndarray of shape (n,), float32
-            Squared distances, at least 0. With the exact index no row's score depends on the others, to the last bit.
+            Squared distances, at least 0. With all indexes but ``flat`` no row's score depends on the others, to the last bit.
 
         Raises
         ------
@@ -129,7 +132,7 @@ class DN2:
             ``{"k": j}``.
         scores : ndarray of shape (n,), float32
             With the exact index equal to ``DN2(k=j)``'s, to the last bit.
-        nearest : ndarray of shape (n, min(j, 10)), int64
+        nearest : ndarray of shape (n, j), int64
             Which training rows are nearest, the nearest first.
         """
         distances, rows = self._search(X)
@@ -160,17 +163,21 @@ class DN2:
         """
         for subset in subsets:
             self.check_rows(len(subset))
-        neighbours = Bank(as_float32(bank), index=self.index)
-        kept = self._keep(neighbours, subsets)
+        if self.index in APPROXIMATE:  # which has to be built for each subset anyway
+            paths = [list(DN2(self.k, self.index, self.clean).fit(bank[subset]).score_path(X)) for subset in subsets]
+            return iter(paths)
+        rows = as_float32(bank)
+        neighbours = Bank(rows, index=self.index)
+        kept = self._keep(neighbours, rows, subsets)
         found = neighbours.nearest_in([subset[k] for subset, k in zip(subsets, kept, strict=True)], as_float32(X), self.k)
         return (list(self._points(distances, k[rows])) for k, (distances, rows) in zip(kept, found, strict=True))
 
-    def _keep(self, bank: Bank, subsets: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Which places of each subset are kept."""
+    def _keep(self, bank: Bank, rows: np.ndarray, subsets: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Which places of each subset of the bank's rows are kept."""
         kept = [np.arange(len(subset)) for subset in subsets]
         cleaned = [i for i, subset in enumerate(subsets) if n_dropped(len(subset), self.clean)]
         if cleaned:
-            found = bank.nearest_in([subsets[i] for i in cleaned], bank.rows, self.k, exclude_self=True)
+            found = bank.nearest_in([subsets[i] for i in cleaned], rows, self.k, exclude_self=True)
             for i, (distances, _) in zip(cleaned, found, strict=True):
                 kept[i] = normal_rows(_mean_path(distances)[:, -1], self.clean)
         return kept
@@ -183,7 +190,7 @@ class DN2:
     def _points(self, distances: np.ndarray, rows: np.ndarray) -> Iterator[Point]:
         scores = _mean_path(distances)
         for j in range(self.k if self.clean else 1, self.k + 1):
-            yield {"k": j}, scores[:, j - 1], rows[:, : min(j, NAMED)].copy()
+            yield {"k": j}, scores[:, j - 1], rows[:, :j].copy()
 
 
 def normal_rows(distances: np.ndarray, clean: float) -> np.ndarray:

@@ -1,14 +1,15 @@
-"""The nearest rows of a bank: one entrance, two ways to search."""
+"""The nearest rows of a bank: one entrance, several ways to search."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
-from dn2.engines import available_cores
 from dn2.exact import Exact, precision
+from dn2.indexes import HNSW, IVF, PQ, Approximate, Flat
 
 PIECE = 2**21  # numbers in one check for NaN
 
@@ -35,8 +36,10 @@ def nearest(
         At least 1, at most m (m - 1 with ``exclude_self``).
     exclude_self : bool, default False
         ``queries`` is the bank itself: no row is its own neighbour, its duplicates are.
-    index : {"exact", "flat"}, default "exact"
+    index : {"exact", "flat", "hnsw", "ivf", "pq"}, default "exact"
         ``exact`` is exact to a relative 1e-6. ``flat`` asks faiss's IndexFlatL2, in float32 and on the CPU, as a second opinion.
+        The others may miss some of the nearest rows, for banks too large for an exact search: a graph, lists, and lists of codes,
+        whose distances are approximate too. See `dn2.indexes`.
     device : str, optional
         Where torch computes, ``cpu`` or ``cuda``; by default CUDA where there is one.
 
@@ -45,7 +48,7 @@ def nearest(
     distances : ndarray of shape (n, k), float32
         Squared, ascending, never negative.
     rows : ndarray of shape (n, k), int64
-        Rows of the bank; of equally distant rows the lowest come first.
+        Rows of the bank; of equally distant rows (that were found) the lowest come first.
 
     Raises
     ------
@@ -68,15 +71,21 @@ class Bank:
 
     Attributes
     ----------
-    rows : ndarray of shape (m, d), float32 or float64
-        The bank's own copy: changing the array that was given changes nothing.
+    rows : ndarray of shape (m, d), float32 or float64; or None
+        The bank's own copy: changing the array that was given changes nothing. None where codes alone are kept, by
+        ``pq`` of 1,000 rows or more; a memory map of rows is then read a piece at a time.
     """
 
     def __init__(self, rows: np.ndarray, *, index: str = "exact", device: str | None = None) -> None:
         check_index(index)
         checked = check_matrix(rows, "bank")
-        self.rows = np.array(checked, dtype=precision(checked), order="C", subok=False)
-        self._index = INDEXES[index](self.rows, device)
+        make = INDEXES[index]
+        if make is not PQ:
+            checked = np.array(checked, dtype=precision(checked), order="C", subok=False)
+        self._shape = checked.shape
+        self._index = make(checked, device)
+        self.rows = self._index.rows
+        self._checksum = checksum(checked) if self.rows is None else 0
 
     def nearest(self, queries: np.ndarray, k: int, *, exclude_self: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Find each query's k nearest rows: see `nearest`."""
@@ -99,7 +108,8 @@ class Bank:
         Returns
         -------
         list of (distances, rows)
-            For each subset what ``Bank(bank.rows[subset])`` answers, to the last bit: ``rows`` are places in the subset.
+            For each subset what ``Bank(bank.rows[subset])`` answers, to the last bit: ``rows`` are places in the subset. (``pq``
+            has no rows to make another bank of, and answers from the codes it has.)
 
         Raises
         ------
@@ -107,16 +117,16 @@ class Bank:
             As for `nearest`, or if a subset's row numbers do not ascend within the bank.
         """
         for subset in subsets:
-            if len(subset) and not (subset[0] >= 0 and subset[-1] < len(self.rows) and (np.diff(subset) > 0).all()):
-                raise ValueError(f"a subset's row numbers must ascend from 0 to {len(self.rows) - 1}: sort them, each once")
+            if len(subset) and not (subset[0] >= 0 and subset[-1] < self._shape[0] and (np.diff(subset) > 0).all()):
+                raise ValueError(f"a subset's row numbers must ascend from 0 to {self._shape[0] - 1}: sort them, each once")
         return self._search(subsets, queries, k, exclude_self)
 
     def _search(
         self, subsets: Sequence[np.ndarray | None], queries: np.ndarray, k: int, exclude_self: bool
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        width = self.rows.shape[1]
+        m, width = self._shape
         check_k(k)
-        n = min((len(self.rows) if subset is None else len(subset) for subset in subsets), default=len(self.rows))
+        n = min((m if subset is None else len(subset) for subset in subsets), default=m)
         if k > n - exclude_self:
             needed = k + exclude_self
             own = ", the query's own included" if exclude_self else ""
@@ -124,12 +134,18 @@ class Bank:
         queries = check_matrix(queries, "queries")
         if queries.shape[1] != width:
             raise ValueError(f"queries must be as wide as the bank's {width} columns, got {queries.shape[1]}: encode both alike")
-        if exclude_self and not np.array_equal(queries, self.rows):
+        if exclude_self and not self._holds(queries):
             raise ValueError("exclude_self=True needs the bank itself as queries, got other rows: pass the bank twice")
         answers = self._index.search(queries, int(k), exclude_self, subsets)
         if not all(np.isfinite(distances).all() for distances, _ in answers):
             raise ValueError("squared distances must fit in float32, got one above 3.4e38: divide all rows by a constant")
         return answers
+
+    def _holds(self, queries: np.ndarray) -> bool:
+        """Whether these are the bank's rows."""
+        if self.rows is None:
+            return queries.shape == self._shape and checksum(queries) == self._checksum
+        return np.array_equal(queries, self.rows)
 
 
 def check_index(index: str) -> None:
@@ -139,40 +155,24 @@ def check_index(index: str) -> None:
         raise ValueError(f"index {index!r} is unknown: did you mean {near[0]!r}? there are {', '.join(INDEXES)}")
 
 
-class _Flat:
-    """faiss's IndexFlatL2: float32, its cancellation noise only clamped at 0."""
+INDEXES: dict[str, type[Exact] | type[Flat] | type[Approximate]] = {
+    "exact": Exact,
+    "flat": Flat,
+    "hnsw": HNSW,
+    "ivf": IVF,
+    "pq": PQ,
+}
 
-    def __init__(self, rows: np.ndarray, device: str | None) -> None:  # noqa: ARG002 - the wheel's faiss knows only the CPU
-        import faiss
-
-        self._faiss, self.rows = faiss, rows
-        self.index = faiss.IndexFlatL2(rows.shape[1])
-        self.index.add(rows.astype(np.float32, copy=False))
-
-    def search(
-        self, queries: np.ndarray, k: int, exclude_self: bool, subsets: Sequence[np.ndarray | None]
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        parts = [self if subset is None else _Flat(self.rows[subset], None) for subset in subsets]
-        return [
-            part._search_all(queries if subset is None or not exclude_self else queries[subset], k, exclude_self)
-            for part, subset in zip(parts, subsets, strict=True)
-        ]
-
-    def _search_all(self, queries: np.ndarray, k: int, exclude_self: bool) -> tuple[np.ndarray, np.ndarray]:
-        before = self._faiss.omp_get_max_threads()
-        self._faiss.omp_set_num_threads(available_cores())
-        try:
-            distances, rows = self.index.search(np.ascontiguousarray(queries, np.float32), k + exclude_self)
-        finally:
-            self._faiss.omp_set_num_threads(before)
-        distances = np.maximum(distances, 0)
-        if exclude_self:
-            distances[rows == np.arange(len(rows))[:, None]] = np.inf
-        order = np.lexsort((rows, distances))[:, :k]
-        return np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1)
+APPROXIMATE = tuple(name for name, index in INDEXES.items() if issubclass(index, Approximate))
+"""Those that may miss a nearest row."""
 
 
-INDEXES: dict[str, Callable[[np.ndarray, str | None], Exact | _Flat]] = {"exact": Exact, "flat": _Flat}
+def checksum(rows: np.ndarray) -> int:
+    """CRC-32 of the rows as float64, read a piece at a time: equal numbers have equal ones, whatever their type and order."""
+    value, step = 0, max(1, PIECE // rows.shape[1])
+    for start in range(0, len(rows), step):
+        value = zlib.crc32((rows[start : start + step].astype(np.float64, order="C") + 0.0).data, value)  # -0 becomes 0
+    return value
 
 
 def check_k(k: int) -> None:
