@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from dn2.copies import Copies, digest_rows
 from dn2.engines import available_cores
 from dn2.exact import Exact, precision
 from dn2.frames import directions, frame, pieces, some
@@ -52,7 +53,8 @@ class Flat:
     def _search_all(self, queries: np.ndarray, k: int, exclude_self: bool) -> Found:
         with faiss_threads(available_cores()):
             distances, rows = self.index.search(np.ascontiguousarray(queries, np.float32), k + exclude_self)
-        return _best(np.maximum(distances, 0), rows, k, np.arange(len(rows)) if exclude_self else None)
+        distances = np.where(rows < 0, np.inf, np.maximum(distances, 0))  # faiss pads with 3.4e38 what it cannot hold
+        return _best(distances, rows, k, np.arange(len(rows)) if exclude_self else None)
 
 
 class Approximate(ABC):
@@ -82,8 +84,8 @@ class Approximate(ABC):
         """Make ``index`` of the rows."""
 
     @abstractmethod
-    def find(self, queries: np.ndarray, k: int) -> Found:
-        """Ask faiss, whose distances are those of framed rows; -1 where it found no more."""
+    def find(self, queries: np.ndarray, k: int) -> np.ndarray:
+        """Ask faiss for near rows of framed queries, (n, k); -1 where it found no more."""
 
     @cached_property
     def exact(self) -> Exact:
@@ -109,7 +111,7 @@ class Approximate(ABC):
         distances, found = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
         for part in pieces(queries, self.width):
             block = np.array(queries[part], dtype=precision(queries), order="C", subok=False)
-            rows = np.full((len(block), needed), -1) if needed * 10 > self.n else self.find(self.framed(block), needed)[1]
+            rows = np.full((len(block), needed), -1) if needed * 10 > self.n else self.find(self.framed(block), needed)
             short = (rows < 0).any(axis=1)
             if short.any():
                 rows[short] = self.exact.search(block[short], needed, False, [None])[0][1]
@@ -130,7 +132,8 @@ class HNSW(Approximate):
     """A graph of near rows, walked from afar to near: 32 links a row, 64 on the lowest level.
 
     Kept: the rows twice, once as faiss has them, and 4 bytes a link. While it is built, 64 rows are considered for a row's links;
-    a search follows the best 8 log2(m), and at least 2k.
+    a search follows the best 8 log2(m), and at least 2k. Equal rows are one node: more of them than links would be an
+    island, from which no search returns.
 
     Source: Malkov and Yashunin, arXiv 1603.09320.
     """
@@ -139,18 +142,22 @@ class HNSW(Approximate):
         """One row after the other."""
         import faiss
 
+        digests = [digest_rows(self.framed(rows[part])) for part in pieces(rows, self.width)]
+        self.copies = Copies(np.concatenate(digests))
         self.index = faiss.IndexHNSWFlat(self.width, 32)
         self.index.hnsw.efConstruction = 64
-        for part in pieces(rows, self.width):
-            self.index.add(self.framed(rows[part]))
+        for part in pieces(self.copies.first, self.width):
+            self.index.add(self.framed(rows[self.copies.first[part]]))
 
-    def find(self, queries: np.ndarray, k: int) -> Found:
+    def find(self, queries: np.ndarray, k: int) -> np.ndarray:
         """Walk."""
         import faiss
 
-        settings = faiss.SearchParametersHNSW(efSearch=max(8 * int(np.log2(self.n)), 2 * k))  # type: ignore[attr-defined]
+        width = max(8 * int(np.log2(self.n)), 2 * k)
+        settings = faiss.SearchParametersHNSW(efSearch=width)  # type: ignore[attr-defined]
         with faiss_threads(available_cores()):
-            return self.index.search(queries, k, params=settings)
+            _, nodes = self.index.search(queries, k, params=settings)
+        return self.copies.unfold(nodes)
 
 
 class IVF(Approximate):
@@ -184,12 +191,12 @@ class IVF(Approximate):
             ((_, nearest),) = self.coarse.search(block, 1, False, [None])
             self.index.add_core(len(block), faiss.swig_ptr(block), None, faiss.swig_ptr(nearest))
 
-    def find(self, queries: np.ndarray, k: int) -> Found:
+    def find(self, queries: np.ndarray, k: int) -> np.ndarray:
         """Look through the lists of the nearest centres."""
-        return self.probe(queries, k, 2 * round(self.index.nlist**0.5))
+        return self.probe(queries, k, 2 * round(self.index.nlist**0.5))[1]
 
     def probe(self, queries: np.ndarray, k: int, lists: int, **settings: Any) -> Found:
-        """Look through so many lists of each query."""
+        """Look through so many lists of each query; distances are those of framed rows."""
         import faiss
 
         ((gaps, nearest),) = self.coarse.search(queries, lists, False, [None])

@@ -38,6 +38,7 @@ def test_uses_the_process_cores_and_leaves_settings_alone(index, coarse, monkeyp
     monkeypatch.setattr(exact, "is_fast_in_bfloat16", lambda device: coarse)
     monkeypatch.setattr(torch, "mm", spy_mm)
     monkeypatch.setattr(faiss.IndexFlatL2, "search", spy_search)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
     before = torch.get_num_threads(), faiss.omp_get_max_threads()
     torch.set_num_threads(2)
