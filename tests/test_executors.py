@@ -112,7 +112,7 @@ def test_losses_and_progress_are_heard_and_every_job_of_a_worker_starts_afresh(e
 
 
 def test_an_error_of_the_job_arrives_as_it_is_and_the_worker_lives_on(executor, workspace):
-    with pytest.raises(SplitError, match="deep_svdd one_class on synthetic, disc: TrainingDivergedError: .* epoch"):
+    with pytest.raises(SplitError, match=r"deep_svdd one_class on synthetic, disc: TrainingDivergedError: .* epoch"):
         do(executor, training(workspace, learning_rate=[1e30]), workspace)
     assert len(do(executor, job_of(workspace), workspace)[0]) == 4
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -12,6 +13,8 @@ from benchmarks.executors.messages import Message, WorkerLostError, messages, un
 from benchmarks.scoring import Watch
 from benchmarks.work import Job, Worker
 from dn2.engines import available_cores
+
+SECONDS_TO_ANSWER = 10
 
 
 class OnRay:
@@ -45,12 +48,13 @@ class OnRay:
         if self._ours:
             where = {"address": address} if address else {"num_cpus": available_cores(), "include_dashboard": False}
             try:
+                _knock(address)  # Ray itself would try for minutes
                 ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
-            except (ConnectionError, RuntimeError, ValueError) as error:
+            except (OSError, RuntimeError, ValueError) as error:
                 reason = str(error).strip().splitlines()[0]
-                where_to = address or "this machine"
                 raise OutsideError(
-                    f"the Ray cluster at {where_to} cannot be reached ({reason}): start one with `ray start --head`"
+                    f"the Ray cluster at {address or 'this machine'} cannot be reached ({reason}): start one with "
+                    f"`ray start --head`, and give the address that it prints"
                 ) from error
         cores = int(ray.cluster_resources().get("CPU", 1))
         self.workers = workers or cores
@@ -71,7 +75,8 @@ class OnRay:
         if self._closed:  # Ray would start a cluster of its own accord
             raise WorkerLostError("the workers have been ended; what is finished is kept")
         try:
-            for reference in self._task.options(num_returns="streaming").remote(self._workspace, job):
+            told: Any = self._task.options(num_returns="streaming").remote(self._workspace, job)
+            for reference in told:
                 yield self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[0]
@@ -79,6 +84,13 @@ class OnRay:
             raise WorkerLostError(
                 f"Ray lost the worker of {first.method} on {first.dataset} ({reason}); what is finished is kept"
             ) from error
+
+
+def _knock(address: str) -> None:
+    """Raise OSError or ValueError unless somebody answers at HOST:PORT, with or without ``ray://``."""
+    host, colon, port = address.rpartition("://")[2].partition(":")
+    if colon:
+        socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
 
 
 def _messages(workspace: Workspace, job: Job) -> Iterator[Any]:
