@@ -12,8 +12,10 @@ import warnings
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from benchmarks.__main__ import run_main
+from dn2 import indexes
 
 ROOT = Path(__file__).parent.parent
 
@@ -104,6 +106,20 @@ def test_faiss_agrees(run_json, first_runs):
     flat = run_json("--index", "flat")[0]
     exact = next(run for run in first_runs if run["params"]["k"] == 2 and run["params"]["normalize"] == "none")
     assert flat["rocauc"] == pytest.approx(exact["rocauc"], abs=5e-4)
+
+
+def test_an_approximate_index_says_what_it_costs(run_json, first_runs, monkeypatch):
+    monkeypatch.setattr(indexes, "SMALLEST", 16)  # the synthetic classes are small
+    (run,) = run_json("--index", "ivf")
+    exact = next(run for run in first_runs if run["params"]["k"] == 2 and run["params"]["normalize"] == "none")
+    for split, expected in zip(run["splits"], exact["splits"], strict=True):
+        assert 0 < split["recall"] <= 1
+        assert split["rocauc_change"] == pytest.approx(split["rocauc"] - expected["rocauc"])
+    logged = MlflowClient("sqlite:///mlflow.db").get_run(run["run_id"]).data.metrics
+    for name in ("recall", "rocauc_change"):
+        assert logged[name] == pytest.approx(sum(split[name] for split in run["splits"]) / len(run["splits"]))
+        assert all(logged[f"{name}/{split['class_name']}"] == split[name] for split in run["splits"])
+    assert not {"recall", "rocauc_change"} & exact["splits"][0].keys()
 
 
 def test_the_table_reads_as_text(benchmarks, first_runs):
