@@ -29,7 +29,10 @@ class Product:
 
     def __init__(self, rows: np.ndarray, device: torch.device, *, coarse: bool) -> None:
         self.coarse, self.device = coarse, device
-        raw = torch.from_numpy(rows).to(device)
+        with self.settings():
+            self._make_ready(torch.from_numpy(rows).to(device))
+
+    def _make_ready(self, raw: torch.Tensor) -> None:
         self.mean = raw.mean(0)  # subtracted, as an offset costs digits
         centred = (raw - self.mean).float()
         lengths = lengths_of(centred)
@@ -38,7 +41,7 @@ class Product:
         self.widest_gap = gaps.max()
         # |y|^2 is met by ones in the query: |y|^2 - 2xy is then a plain product, the fastest there is
         squares = lengths.square().float()[:, None]
-        self.lifted = torch.cat([factors, *(_in_bfloat16(squares) if coarse else [squares])], dim=1)
+        self.lifted = torch.cat([factors, *(_in_bfloat16(squares) if self.coarse else [squares])], dim=1)
 
     def multiply(self, block: np.ndarray, out: torch.Tensor) -> torch.Tensor:
         """Write |y|^2 - 2xy into ``out``; |x|^2 is left out, the same for all rows. Return each query's largest error.
@@ -86,7 +89,10 @@ def is_fast_in_bfloat16(device: torch.device) -> bool:
 
 
 def lengths_of(rows: torch.Tensor) -> torch.Tensor:
-    """Euclidean lengths in float64, some rows at a time: torch makes a float64 copy of what it measures."""
+    """Euclidean lengths in float64, some rows at a time: torch makes a float64 copy of what it measures.
+
+    To be called with one thread: several would wait for each other at every step, on a busy machine a hundred times longer.
+    """
     return torch.cat([torch.linalg.vector_norm(part, dim=1, dtype=torch.float64) for part in rows.split(64)])
 
 
