@@ -235,7 +235,7 @@ class Session:
     def _finish(self, cell: Experiment, results: tuple[Result, ...], dataset: Dataset) -> None:
         """Have a cell logged of which every split is there, and keep what tables need of it: all scores are in MLflow."""
         mean = None
-        if len({result.x for result in results}) == 1:
+        if cell.partition == "test" and len({result.x for result in results}) == 1:  # what is only compared needs no interval
             mean = mean_rocauc([(result.rows, result.is_anomaly, result.scores) for result in results])
         finished = Cell(cell, "", selection_of(cell), results, mean)
         cost: dict[str, float] = {}

@@ -131,7 +131,7 @@ def _question(options: dict[str, Any], workspace: Workspace) -> Question:
         **{name: options.pop(name) for name in ("preset", "classes", "seed", "objective")},
     )
     question.check()
-    check_early([question.cell(question.first)], workspace)
+    check_early(question.probes(), workspace)
     return question
 
 

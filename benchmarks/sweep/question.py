@@ -55,14 +55,17 @@ class Question:
         UsageError
         """
         check_name(self.objective, OBJECTIVES, "objective")
-        for name, values in self.space.items():
-            for value in _some(values):
-                cell = self.cell({**self.first, name: value})
+        cell = self.probes()[0]
         if self.objective == "validation" and selection_of(cell) == "oracle":
             raise UsageError(
                 f"'{cell.method}' chooses on the test labels itself, whatever validation says: "
                 "take another --variant, or --objective oracle."
             )
+
+    def probes(self) -> list[Experiment]:
+        """Cells in which each value of the space comes up."""
+        points = [{**self.first, name: value} for name, values in self.space.items() for value in _some(values)]
+        return [self.cell(params) for params in points or [self.first]]
 
     def cell(self, params: Mapping[str, Any]) -> Experiment:
         """The cell of one point of the space, not yet resolved."""

@@ -65,7 +65,8 @@ def run_name(experiment: Experiment) -> str:
         params = []
     normalize = "" if experiment.normalize == "none" else experiment.normalize
     source = experiment.input.removeprefix("features:")
-    return " ".join(filter(None, [*method, normalize, *params, experiment.dataset, source]))
+    partition = "" if experiment.partition == "test" else experiment.partition
+    return " ".join(filter(None, [*method, normalize, *params, partition, experiment.dataset, source]))
 
 
 def dataset_input(experiment: Experiment, fingerprint: str) -> Any:
