@@ -211,3 +211,60 @@ def test_dn2_scores_with_it(name, clean):
         for point, want in zip(points, DN2(3, name, clean).fit(ROWS[subset]).score_path(QUERIES), strict=True):
             np.testing.assert_array_equal(point[1], want[1])
             np.testing.assert_array_equal(point[2], want[2])
+
+
+@pytest.mark.parametrize("name", ["hnsw", "ivf"])
+def test_where_too_few_are_found_the_search_is_exact(name, monkeypatch):
+    made = Bank(ROWS, index=name)
+    find = made._index.find
+
+    def short(queries, k):
+        rows = find(queries, k)
+        rows[::2, -1] = -1
+        rows[4] = -1
+        return rows
+
+    monkeypatch.setattr(made._index, "find", short)
+    distances, rows = made.nearest(QUERIES, 3)
+    for found, expected in zip((distances, rows), nearest(QUERIES, ROWS, 3), strict=True):
+        np.testing.assert_array_equal(found[::2], expected[::2])
+    assert_well_formed(distances, rows, len(QUERIES), 3, len(ROWS))
+
+
+def test_where_too_few_codes_are_found_all_lists_are_searched(monkeypatch):
+    made = Bank(ROWS, index="pq")
+    probe, asked = made._index.probe, []
+
+    def short(queries, k, lists, **settings):
+        distances, rows = probe(queries, k, lists, **settings)
+        asked.append((len(queries), lists))
+        if lists < made._index.index.nlist:
+            distances[::2, -1], rows[::2, -1] = 3.4e38, -1
+        return distances, rows
+
+    monkeypatch.setattr(made._index, "probe", short)
+    assert_well_formed(*made.nearest(QUERIES, 3), len(QUERIES), 3, len(ROWS))
+    assert [n for n, lists in asked if lists == made._index.index.nlist] == [len(QUERIES) // 2]
+    for few in ([3, 900], [0, 1, 2]):  # of a small subset the usual lists hold hardly any
+        ((distances, rows),) = made.nearest_in([np.array(few)], QUERIES, 2)
+        assert_well_formed(distances, rows, len(QUERIES), 2, len(few))
+
+
+def test_codes_keep_no_rows():
+    made = Bank(ROWS, index="pq")
+    assert made.rows is None
+    assert DN2(index="pq").fit(ROWS).bank_ is None
+    with pytest.raises(ValueError, match="needs the bank itself"):
+        made.nearest(ROWS + np.eye(1500, 8, dtype=np.float32), 2, exclude_self=True)
+    made.nearest(ROWS.astype(np.float64), 2, exclude_self=True)
+
+
+def test_a_memory_map_is_read_a_piece_at_a_time(tmp_path, monkeypatch):
+    np.save(tmp_path / "rows.npy", ROWS)
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    monkeypatch.setattr(frames, "PIECE", 8 * 100)
+    for name in INDEXES:
+        for found, expected in zip(
+            Bank(mapped, index=name).nearest(QUERIES, 2), nearest(QUERIES, ROWS, 2, index=name), strict=True
+        ):
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
