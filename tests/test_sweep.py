@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -64,7 +65,7 @@ def runs_of(tracker, **tags):
 
 def artifact(tracker, run_id, name):
     with tracker._asking("look") as client:
-        return open(client.download_artifacts(run_id, name)).read()  # noqa: SIM115, PTH123
+        return Path(client.download_artifacts(run_id, name)).read_text()
 
 
 def test_a_grid_is_visited_once_and_all_k_cost_one_search(workspace, tracker, monkeypatch):

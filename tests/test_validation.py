@@ -1,4 +1,4 @@
-"""Validation splits: inside the training partition, whatever the protocol; and what a study maximises cannot see the test rows."""
+"""Validation splits: inside the training partition, whatever the protocol, and blind to what the test rows are."""
 
 from dataclasses import replace
 
@@ -81,7 +81,7 @@ def test_every_training_row_is_tested_at_most_once_a_class_and_every_normal_one_
         tested = np.concatenate([split.test for split in of_class])
         assert len(np.unique(tested)) == len(tested)
         normal = np.concatenate([split.test[~split.is_anomaly] for split in of_class])
-        is_class = LABELS == CLASSES.index(name)
+        is_class = CLASSES.index(name) == LABELS
         expected = IS_TRAIN & (is_class if protocol == "one_vs_rest" else ~is_class)
         assert np.array_equal(np.sort(normal), np.flatnonzero(expected))
 
@@ -124,14 +124,14 @@ def test_the_test_partition_s_splits_are_what_they_were():
 def test_too_few_training_images_of_a_class_is_said():
     labels = np.where((LABELS == 3) & IS_TRAIN, 0, LABELS)
     labels[np.flatnonzero(IS_TRAIN)[:3]] = 3
-    with pytest.raises(UsageError, match="class 'tree' has 3 training images.*--classes.*oracle"):
+    with pytest.raises(UsageError, match=r"class 'tree' has 3 training images.*--classes.*oracle"):
         splits_of("one_vs_rest", labels=labels)
     assert splits_of("one_vs_rest", labels=labels, classes=("cat", "dog"))
 
 
 def test_training_images_of_one_class_alone_cannot_validate():
     labels = np.where(IS_TRAIN, 0, LABELS)
-    with pytest.raises(UsageError, match="all training images are of one class.*oracle"):
+    with pytest.raises(UsageError, match=r"all training images are of one class.*oracle"):
         list(validation_splits(one_vs_rest, labels, IS_TRAIN, CLASSES))
 
 
