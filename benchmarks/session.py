@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -34,7 +33,7 @@ from benchmarks.protocols import make_splits
 from benchmarks.provenance import provenance
 from benchmarks.report import Table, result_tables
 from benchmarks.tracking import Tracker, TrackingError
-from benchmarks.watch import TrainingWatch
+from benchmarks.watch import TrainingWatch, one_at_a_time
 from benchmarks.work import Worker
 
 Say = Callable[[str], None]
@@ -107,7 +106,7 @@ class Session:
         self.workspace, self.tracker, self.suite, self.force, self.say = workspace, tracker, suite, force, say
         self.executor = executor or Serial(workspace)
         self._driver = self.executor.worker if isinstance(self.executor, Serial) else Worker(workspace)
-        self.progress = _one_at_a_time(progress)
+        self.progress = one_at_a_time(progress)
         self.disk = Cells(workspace.home)
         self.finished: dict[str, Cell] = {}
         self.failures: dict[str, Exception] = {}
@@ -283,19 +282,6 @@ def run_session(
     with session:
         session.run(cells)
         return session.close(cells)
-
-
-def _one_at_a_time(progress: Progress | None) -> Progress | None:
-    """Progress that several threads may report."""
-    if progress is None:
-        return None
-    lock = threading.Lock()
-
-    def report(what: str, done: int, total: int) -> None:
-        with lock:
-            progress(what, done, total)
-
-    return report
 
 
 def cell_name(cell: Experiment) -> str:

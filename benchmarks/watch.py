@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,3 +46,16 @@ class TrainingWatch:
                 self.ledger.log_loss(experiment, f"{name}/{split.name}", float(loss), int(epoch))
 
         return told
+
+
+def one_at_a_time(progress: Progress | None) -> Progress | None:
+    """Progress that several threads may report."""
+    if progress is None:
+        return None
+    lock = threading.Lock()
+
+    def report(what: str, done: int, total: int) -> None:
+        with lock:
+            progress(what, done, total)
+
+    return report
