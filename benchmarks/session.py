@@ -24,7 +24,7 @@ from benchmarks.contracts import (
     Workspace,
 )
 from benchmarks.detectors import same_fit, selection_of
-from benchmarks.executors import Executor, Job, Serial
+from benchmarks.executors import Executor, Job, Serial, Together
 from benchmarks.experiments import check, resolve
 from benchmarks.inputs import input_identity
 from benchmarks.ledger import DEFINITIONS, NOTHING, Ledger, Summary
@@ -111,6 +111,7 @@ class Session:
         self.finished: dict[str, Cell] = {}
         self.failures: dict[str, Exception] = {}
         self._provenance = provenance()
+        self._together = Together(self.executor)
         self._stopping = False
 
     def prepare(self, experiments: Sequence[Experiment]) -> list[Experiment]:
@@ -218,16 +219,18 @@ class Session:
             self.ledger.start(cell, dataset)
         if not all(of_cell.keys() >= set(names) for of_cell in results.values()):
             results |= {cell.key: self.disk.load(cell) for cell in free}
-            self._do([*cells, *free], results)
+            self._do([*cells, *free], results, names)
         for cell in cells:
             of_cell = results.pop(cell.key)
             self._finish(cell, tuple(of_cell[name] for name in names), dataset)
 
-    def _do(self, cells: list[Experiment], results: dict[str, dict[str, Result]]) -> None:
+    def _do(self, cells: list[Experiment], results: dict[str, dict[str, Result]], names: Sequence[str]) -> None:
         """Have the splits computed of which there is no result yet."""
         done = frozenset((key, name) for key, of_cell in results.items() for name in of_cell)
         watch = TrainingWatch(self.disk, self.ledger, self.progress)
-        for result in self.executor.work(Job(tuple(cells), self._provenance, done), watch, self.progress):
+        job = Job(tuple(cells), self._provenance, done)
+        self._together.encode(job, names, watch, self.progress)
+        for result in self.executor.work(job, watch, self.progress):
             self.disk.save(result)
             results[result.experiment.key][result.split] = result
 

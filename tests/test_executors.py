@@ -9,7 +9,7 @@ from forked import stored_features
 
 from benchmarks.cells import Cells
 from benchmarks.contracts import SplitError, UsageError, Workspace
-from benchmarks.executors import EXECUTORS, Job, Serial, make_executor, messages, processes
+from benchmarks.executors import EXECUTORS, Job, Serial, Together, make_executor, messages, processes
 from benchmarks.executors.messages import WorkerLostError
 from benchmarks.experiments import make_experiments, resolve
 from benchmarks.inputs import input_identity
@@ -199,3 +199,28 @@ def test_the_cores_are_those_of_the_environment(monkeypatch):
     for text, cores in {"1": 1, "1000000": here, "0": 1, "many": here, "": here}.items():
         monkeypatch.setenv("OMP_NUM_THREADS", text)
         assert available_cores() == cores
+
+
+class Three(Serial):
+    """Three workers by name, that keep what they are given."""
+
+    workers = 3
+
+    def __init__(self, workspace):
+        super().__init__(workspace)
+        self.jobs = []
+
+    def work(self, job, watch, progress):
+        self.jobs.append(job)
+        return iter(())
+
+
+def test_all_workers_encode_an_input_together_and_once(workspace):
+    executor, job = Three(workspace), job_of(workspace, params={"k": [1, 2]})
+    together, names = Together(executor), Worker(workspace).dataset("synthetic").class_names
+    for _ in range(2):
+        together.encode(job, names, None, None)
+    assert len(executor.jobs) == 3
+    assert do(Serial(workspace), executor.jobs[0], workspace)[0] == [], "nothing is left to do but to open the input"
+    together.encode(training(workspace), ["disc", "cross"], None, None)
+    assert len(executor.jobs) == 3, "pixels are not encoded"

@@ -14,11 +14,12 @@ from typing import Any, Protocol
 
 from benchmarks.contracts import Progress, Result, UsageError, Workspace
 from benchmarks.executors.serial import Serial
+from benchmarks.executors.together import Together
 from benchmarks.names import check_name
 from benchmarks.scoring import Watch
 from benchmarks.work import Job
 
-__all__ = ["EXECUTORS", "Executor", "Job", "Serial", "make_executor"]
+__all__ = ["EXECUTORS", "Executor", "Job", "Serial", "Together", "make_executor"]
 
 
 class Executor(Protocol):
