@@ -2,7 +2,7 @@
 
 On a CPU with matrix units for bfloat16 (AMX) a training step of a Wide ResNet takes a third of float32's time, and a forward
 pass a quarter; without them bfloat16 gains nothing. In training, weights, BatchNorm's statistics and losses are float32; a Wide
-ResNet that scores has its folded weights, biases and residual sums in bfloat16. Logits and probabilities are float32 always.
+ResNet that scores has weights, biases and residual sums in bfloat16. Logits and probabilities are float32 always.
 """
 
 from __future__ import annotations

@@ -86,12 +86,16 @@ class WideResNet(nn.Module):
         self.norm = nn.BatchNorm2d(widths[-1])
         self.head = nn.Linear(widths[-1], outputs)
 
-    def features(self, x: torch.Tensor) -> torch.Tensor:
-        """Pooled features, shape (b, 64 * width), float32."""
+    def maps(self, x: torch.Tensor) -> torch.Tensor:
+        """Activations before pooling, shape (b, 64 * width, side / 4, side / 4)."""
         x = self.stem(x)
         for block in self.blocks:
             x = block(x)
-        return F.relu(self.norm(x)).float().mean((2, 3))
+        return F.relu(self.norm(x))
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Pooled features, shape (b, 64 * width), float32."""
+        return self.maps(x).float().mean((2, 3))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits, shape (b, outputs), float32: in bfloat16's 8 bits many images would have equal scores."""

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from baselines._checkpoint import training_identity
 from baselines._device import autocast, name_arithmetic, pick_precision
 from baselines._dirichlet import fit_dirichlet
-from baselines._folding import FoldedWideResNet
 from baselines._images import check_rows, pad_digits, to_device
+from baselines._inference import CompiledWideResNet
 from baselines._networks import WideResNet, build_network
 from baselines._parameters import check_parameters
 from baselines._prediction import judge_views, predict_views
@@ -190,8 +190,8 @@ class GEOM:
             # The paper's score is a normality; ours is higher for anomalies.
             return -normality, logits.argmax(1) == transformations
 
-        folded = FoldedWideResNet(self.network_, pick_precision(self.precision, device))
-        anomalies, accuracies = judge_views(folded, judge, X, self._sources(X.shape[1]), device)
+        compiled = CompiledWideResNet(self.network_, pick_precision(self.precision, device))
+        anomalies, accuracies = judge_views(compiled, judge, X, self._sources(X.shape[1]), device)
         return anomalies.mean(1), accuracies.mean(1)
 
     def _sources(self, side: int) -> torch.Tensor:
@@ -202,8 +202,8 @@ class GEOM:
         """For each transformation, the mean over images of the logarithm of the softmax vector, shape (t, t), float64."""
         device = next(self.network_.parameters()).device
         sums = torch.zeros(len(sources), len(sources), dtype=torch.float64, device=device)
-        folded = FoldedWideResNet(self.network_, pick_precision(self.precision, device))
-        for numbers, logits in predict_views(folded, X, sources, device):
+        compiled = CompiledWideResNet(self.network_, pick_precision(self.precision, device))
+        for numbers, logits in predict_views(compiled, X, sources, device):
             transformations = torch.from_numpy(numbers % len(sources)).to(device)
             sums.index_add_(0, transformations, log_probabilities(logits.softmax(1)))
         return (sums / len(X)).cpu().numpy()

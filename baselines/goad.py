@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from baselines._checkpoint import training_identity
 from baselines._device import autocast, name_arithmetic, pick_precision
-from baselines._folding import FoldedWideResNet
 from baselines._images import check_rows, pad_digits, to_device
+from baselines._inference import CompiledWideResNet
 from baselines._networks import WideResNet, build_network
 from baselines._parameters import check_parameters
 from baselines._prediction import judge_views, predict_views
@@ -150,7 +150,7 @@ class GOAD:
         shuffling = torch.Generator(device).manual_seed(self.seed)
         fit_network(network, loss_of, optimizer, training, shuffling, monitor=monitor, checkpoint=checkpoint)
         self.network_, self.shape_ = network, shape
-        self.centres_ = _mean_features(FoldedWideResNet(network, precision), X, sources, device)
+        self.centres_ = _mean_features(CompiledWideResNet(network, precision), X, sources, device)
         return self
 
     def anomaly_score(self, X: np.ndarray) -> np.ndarray:
@@ -178,14 +178,14 @@ class GOAD:
         check_ready(self, X, "GOAD")
         X = pad_digits(X)
         device = next(self.network_.parameters()).device
-        folded = FoldedWideResNet(self.network_, pick_precision(self.precision, device))
+        compiled = CompiledWideResNet(self.network_, pick_precision(self.precision, device))
         centres = torch.tensor(self.centres_, device=device)
 
         def judge(features: torch.Tensor, transformations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             distances = (features[:, None] - centres).square().sum(2)
             return F.cross_entropy(-distances, transformations, reduction="none"), distances.argmin(1) == transformations
 
-        anomalies, accuracies = judge_views(folded.features, judge, X, geometric_transformations(X.shape[1]), device)
+        anomalies, accuracies = judge_views(compiled.features, judge, X, geometric_transformations(X.shape[1]), device)
         return anomalies.sum(1), accuracies.mean(1)
 
 
@@ -207,7 +207,7 @@ def centre_triplet_loss(features: torch.Tensor, margin: float) -> torch.Tensor:
     return (own + margin - nearest_other).clamp(min=0).mean()
 
 
-def _mean_features(network: FoldedWideResNet, X: np.ndarray, sources: torch.Tensor, device: torch.device) -> np.ndarray:
+def _mean_features(network: CompiledWideResNet, X: np.ndarray, sources: torch.Tensor, device: torch.device) -> np.ndarray:
     """Mean features of the images under each transformation, shape (t, d), float32.
 
     Deviation: in evaluation mode, by one more pass. The released code averages what the network gave while it was training.

@@ -17,8 +17,8 @@ from baselines._attention import AttentionResNet18
 from baselines._checkpoint import training_identity
 from baselines._crops import rotated_crops
 from baselines._device import autocast, in_precision, name_arithmetic, pick_precision
-from baselines._folding import FoldedWideResNet
 from baselines._images import MIN_SIDE, check_rows, pad_digits, to_device
+from baselines._inference import CompiledWideResNet
 from baselines._networks import WideResNet, build_network
 from baselines._parameters import check_parameters
 from baselines._prediction import judge_views
@@ -199,7 +199,7 @@ class MHRot:
         precision = pick_precision(self.precision, device)
         forward = in_precision(network, device, precision)
         if isinstance(network, WideResNet):
-            forward = FoldedWideResNet(network, precision)
+            forward = CompiledWideResNet(network, precision)
         anomalies, accuracies = judge_views(forward, _judge, X, self._sources(X.shape[1]), device)
         return anomalies.sum(1), accuracies.mean(1)
 

@@ -5,7 +5,7 @@
 GEOM's Wide ResNet 10-4 on 32 px images, batches of 128 views. *Bare* is forward, backward and step on batches that are ready in
 memory; *loop* is the training loop as the detectors run it: shuffle, views, schedule, reports. They take turns, round by round,
 so that a busy machine is busy for both. Printed: medians, images a second, the ratio (to be under 1.3), and scoring through the
-plain network and the folded one that the detectors score with.
+plain network and the compiled one that the detectors score with.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from baselines._device import autocast, in_precision, pick_device, pick_precision
-from baselines._folding import FoldedWideResNet
+from baselines._inference import CompiledWideResNet
 from baselines._networks import WideResNet, build_network
 from baselines._prediction import predict_views
 from baselines._training import Training, fit_network
@@ -81,10 +81,15 @@ def main() -> None:
     def plain_scoring() -> None:
         score(in_precision(network.eval(), device, precision))
 
-    def folded_scoring() -> None:
-        score(FoldedWideResNet(network, precision))
+    def compiled_scoring() -> None:
+        score(CompiledWideResNet(network, precision))
 
-    ways = {"training, bare": bare, "training, loop": loop, "scoring, plain": plain_scoring, "scoring, folded": folded_scoring}
+    ways = {
+        "training, bare": bare,
+        "training, loop": loop,
+        "scoring, plain": plain_scoring,
+        "scoring, compiled": compiled_scoring,
+    }
     counts = dict(zip(ways, (items, items, len(views), len(views)), strict=True))
     for run in ways.values():
         run()

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from baselines._attention import AttentionResNet18
 from baselines._autoencoder import COLOUR, DIGITS, Autoencoder, Encoder
 from baselines._device import autocast, pick_device, pick_precision
-from baselines._folding import FoldedWideResNet
+from baselines._inference import CompiledWideResNet
 from baselines._networks import Dropout, WideResNet, build_network, use_generator
 
 CPU = torch.device("cpu")
@@ -122,15 +122,16 @@ def trained_like(depth):
 
 
 @pytest.mark.parametrize("depth", [10, 16, 22])
-def test_folding_changes_no_output_and_leaves_the_network_alone(depth):
+def test_compiling_changes_no_output_and_leaves_the_network_alone(depth):
     network = trained_like(depth)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     x = torch.randn(9, 3, 32, 32, generator=generator())
     with torch.inference_mode():
         expected = network(x)
-        torch.testing.assert_close(FoldedWideResNet(network, torch.float32)(x), expected, atol=1e-5, rtol=1e-5)
-        half = FoldedWideResNet(network, torch.bfloat16)(x)
+        torch.testing.assert_close(CompiledWideResNet(network, torch.float32)(x), expected, atol=1e-5, rtol=1e-5)
+        half = CompiledWideResNet(network, torch.bfloat16)(x)
         assert half.dtype == torch.float32
+        assert not torch.equal(half, half.bfloat16().float()), "nor is it rounded to eight bits"
         assert (half - expected).abs().max() < 0.05 * expected.std() * 3
     after = network.state_dict()
     assert all(torch.equal(before[name], after[name]) and before[name].dtype == after[name].dtype for name in before)

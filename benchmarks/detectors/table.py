@@ -197,6 +197,7 @@ DETECTORS: dict[str, DetectorEntry] = {
         default_variant="dirichlet",
         presets={"cpu": {"epochs": 1, "max_images": 833}},  # as many: 833 x 72
         draws=True,
+        version=2,
         space={"learning_rate": Range(1e-4, 1e-2, log=True), "weight_decay": Range(1e-5, 1e-2, log=True)},
         toy={"transformations": "rotation", "epochs": 8, "batch_size": 32, "width": 1},
     ),
@@ -258,6 +259,7 @@ DETECTORS: dict[str, DetectorEntry] = {
         presets={"cpu": {"epochs": 1, "max_images": 833}},  # 60,000 images through the network: 833 x 72
         note="residual blocks keep the BatchNorm and ReLU that the released ones drop; centres are taken after the training",
         draws=True,
+        version=2,
         space={"margin": Range(0.03, 3.0, log=True), "learning_rate": Range(1e-4, 1e-2, log=True)},
         toy={"epochs": 2, "width": 1, "learning_rate": 0.01},
     ),
@@ -292,6 +294,7 @@ DETECTORS: dict[str, DetectorEntry] = {
         default_variant="low",
         presets={"cpu": {"epochs": 1, "max_images": 833}},  # 30,000 through a network of twice the cost: 833 x 36
         draws=True,
+        version=2,
         space={"learning_rate": Range(1e-2, 1.0, log=True), "dropout": Range(0.0, 0.5)},
         toy={"epochs": 3, "batch_size": 32, "depth": 10, "width": 1},
     ),
