@@ -11,10 +11,12 @@ import sys
 import warnings
 from pathlib import Path
 
+import click
 import pytest
 from mlflow import MlflowClient
 
 from benchmarks.__main__ import run_main
+from benchmarks.commands.options import EXPERIMENT_OPTIONS, pop_experiments
 from dn2 import indexes
 
 ROOT = Path(__file__).parent.parent
@@ -152,6 +154,7 @@ BAD = {
     "unknown protocol": (["run", "--dataset", "synthetic", "--protocol", "one_vs_all"], 2, "one_vs_rest"),
     "unknown normalisation": (["run", "--dataset", "synthetic", "--normalize", "l3"], 2, "l2"),
     "unknown suite": (["run", "--suite", "mian"], 2, "Did you mean main"),
+    "unknown suite of two": (["plan", "--suite", "main,mian"], 2, "Did you mean main"),
     "unknown class": (["run", "--dataset", "synthetic", "--classes", "nothing"], 2, "unknown class"),
     "unknown index": (["run", "--dataset", "synthetic", "--index", "flatt"], 2, "flat"),
     "unknown engine": (["run", "--dataset", "synthetic", "--engine", "openvin"], 2, "openvino"),
@@ -201,3 +204,13 @@ def test_help_is_quick_because_it_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code, *verbs], cwd=ROOT, capture_output=True, text=True, check=True)
     assert all(f"Usage: python -m benchmarks {verb}" in done.stdout for verb in verbs)
     assert not heavy & set(eval(done.stdout.splitlines()[-1]))
+
+
+def test_several_suites_in_one_command_have_each_cell_once():
+    def cells(text):
+        return pop_experiments({**dict.fromkeys(EXPERIMENT_OPTIONS), "suite": text.split(",")}, None)[1]
+
+    with click.Context(click.Command("run")):
+        both = [cell.key for cell in cells("table1,k_sweep")]
+        assert set(both) == {cell.key for name in ("table1", "k_sweep") for cell in cells(name)}
+    assert len(both) == len(set(both)) == 28, "k = 2 is in both"

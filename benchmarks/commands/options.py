@@ -91,7 +91,7 @@ executor_options = _chain(
 )
 
 experiment_options = _chain(
-    click.option("--suite", metavar="NAME", default="", help="A named list of cells, in place of the options below."),
+    click.option("--suite", type=CommaList(), default="", help="Named lists of cells, in place of the options below."),
     click.option("--dataset", type=CommaList(), default="cifar10", show_default=True),
     click.option("--protocol", metavar="NAME", default="one_vs_rest", show_default=True),
     click.option("--detector", type=CommaList(), default="dn2", show_default=True),
@@ -188,7 +188,7 @@ def pop_executor(options: dict[str, Any], workspace: Workspace) -> Iterator[Exec
 
 
 def pop_experiments(options: dict[str, Any], device: str | None) -> tuple[str, list[Experiment]]:
-    """Take the experiments' options out of a verb's options: the suite's name, or "", and its cells.
+    """Take the experiments' options out of a verb's options: the suites' names, or "", and their cells, each once.
 
     What is trained, is trained on ``device``.
 
@@ -201,11 +201,13 @@ def pop_experiments(options: dict[str, Any], device: str | None) -> tuple[str, l
     from benchmarks.names import check_name
     from benchmarks.suites import SUITES
 
-    suite, asked = options.pop("suite"), {name: options.pop(name) for name in EXPERIMENT_OPTIONS}
-    if suite:
+    suites, asked = options.pop("suite"), {name: options.pop(name) for name in EXPERIMENT_OPTIONS}
+    suite = ",".join(suites)
+    if suites:
         _refuse_beside_suite(suite)
-        cells = [make_experiments(**part, device=device) for part in SUITES[check_name(suite, SUITES, "suite")].parts]
-        return suite, [cell for part in cells for cell in part]
+        parts = [part for name in suites for part in SUITES[check_name(name, SUITES, "suite")].parts]
+        cells = [cell for part in parts for cell in make_experiments(**part, device=device)]
+        return suite, list({cell.key: cell for cell in cells}.values())
     _refuse_encoder_for_pixels(asked)
     params = {name: (asked[name],) if isinstance(asked[name], str) else asked[name] for name in DETECTOR_OPTIONS}
     return suite, make_experiments(
