@@ -86,7 +86,7 @@ def test_presets_have_a_column_each_and_their_budgets_are_stated():
 
 def test_a_paper_run_with_changed_parameters_says_so():
     notes = " ".join(result_table([cell(0.9, preset="paper", epochs=1)]).notes)
-    assert "preset=paper, geom rotation: the published settings; not as published: epochs=1 (16); 4 rotations" in notes
+    assert "preset=paper, geom rotation: changed by hand; not as published: epochs=1 (16); 4 rotations" in notes
 
 
 def test_what_draws_nothing_has_no_seed_and_says_so():

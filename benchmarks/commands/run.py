@@ -81,7 +81,8 @@ def _say_where(outcome: Any, tracker: Any, tracking_uri: str) -> None:
     """Say where the runs are, and how to look at them."""
     from benchmarks.tracking import ui_link
 
-    click.echo(f"{len(outcome.cells)} runs and their summary are in {tracker.address}")
+    runs = f"{len(outcome.cells)} runs and their" if len(outcome.cells) > 1 else "1 run and its"
+    click.echo(f"{runs} summary are in {tracker.address}")
     if tracker.address.startswith("http"):
         click.echo(f"Look at them:\n  {ui_link(outcome.experiment_id, tracker.address)}")
     else:

@@ -100,13 +100,13 @@ def detector_params(
 
 
 def beside_paper_settings(experiment: Experiment) -> dict[str, tuple[Any, Any]]:
-    """Parameters that are not as published: name -> (the experiment's, the published one)."""
-    published = detector_params(experiment.detector, experiment.variant, {}, dataset=experiment.dataset)
-    return {
-        name: (value, published[name])
-        for name, value in experiment.detector_params.items()
-        if value != published.get(name, value)
-    }
+    """Parameters, and the size of images, that are not as published: name -> (the experiment's, the published one)."""
+    detector, variant, dataset = experiment.detector, experiment.variant, experiment.dataset
+    published = detector_params(detector, variant, {}, dataset=dataset)
+    ours = dict(experiment.detector_params)
+    if (source := detector_input(detector, variant, dataset)) != "features":
+        published, ours = {"input": source, **published}, {"input": experiment.input, **ours}
+    return {name: (value, published[name]) for name, value in ours.items() if value != published.get(name, value)}
 
 
 def deviations(experiment: Experiment) -> list[str]:

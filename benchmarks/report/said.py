@@ -14,8 +14,9 @@ def budgets(experiments: Sequence[Experiment]) -> Iterator[str]:
         if experiment.preset != "none":
             changed = [f"{key}={ours} ({theirs})" for key, (ours, theirs) in beside_paper_settings(experiment).items()]
             but = [text for text in (", ".join(changed), *deviations(experiment)) if text]
+            budget = "changed by hand" if experiment.preset == "paper" and changed else PRESETS[experiment.preset]
             not_published = f"; not as published: {'; '.join(but)}" if but else ""
-            yield f"preset={experiment.preset}, {experiment.method}: {PRESETS[experiment.preset]}{not_published}."
+            yield f"preset={experiment.preset}, {experiment.method}: {budget}{not_published}."
 
 
 def hindsight(cells: Sequence[Cell]) -> Iterator[str]:
