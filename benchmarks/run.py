@@ -97,8 +97,8 @@ def _score(
             found = detector.score_subsets(X[rows], subsets, tests[together[0].test])
             seconds = (time.perf_counter() - started) / len(together)
             twin = exact_twin(detector)
-            exact = twin.score_subsets(X[rows], subsets, tests[together[0].test]) if twin else repeat(())
-            for split, points, beside in zip(together, found, exact, strict=False):
+            exact = twin.score_subsets(X[rows], subsets, tests[together[0].test]) if twin else repeat((), len(together))
+            for split, points, beside in zip(together, found, exact, strict=True):
                 yield Scored(split, points, 0.0, seconds, exact=beside)
         else:
             for split in together:

@@ -9,7 +9,7 @@ from forked import stored_features
 
 from benchmarks.cells import Cells
 from benchmarks.contracts import SplitError, UsageError, Workspace
-from benchmarks.executors import EXECUTORS, Job, Serial, Together, make_executor, messages, processes
+from benchmarks.executors import EXECUTORS, Job, Serial, Together, make_executor, messages, on_ray, processes
 from benchmarks.executors.messages import WorkerLostError
 from benchmarks.experiments import make_experiments, resolve
 from benchmarks.inputs import input_identity
@@ -174,6 +174,44 @@ def test_a_worker_is_told_its_share_of_the_cores(cores, workers, share, workspac
     executor.close()
     assert told == [("threads", share, 0)]
     assert os.environ.get("OMP_NUM_THREADS") == before
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "each"), [([2], 2, 1), ([8], 2, 4), ([2, 2], 1, 2), ([4, 4, 4], 2, 4), ([0, 1, 1], 2, 1), ([], 3, 1)]
+)
+def test_a_ray_worker_is_not_promised_more_cores_than_a_node_has(nodes, workers, each):
+    assert on_ray.share(nodes, workers) == each
+
+
+def test_a_worker_that_starts_while_the_executor_is_closed_is_ended(two, workspace, monkeypatch):
+    started = []
+
+    class Slow:
+        def __init__(self, *_):
+            started.append(self)
+            two.close()
+
+        def end(self):
+            started.clear()
+
+    monkeypatch.setattr(processes, "_Process", Slow)
+    with pytest.raises(WorkerLostError, match="have been ended"):
+        do(two, job_of(workspace), workspace)
+    assert not started
+
+
+class OfTwoParts(Exception):
+    """Cannot be read back: its message alone does not make it."""
+
+    def __init__(self, one, other):
+        super().__init__(f"{one} and {other}")
+
+
+def test_an_error_that_cannot_travel_arrives_as_text():
+    sent = messages.fit_to_travel(OfTwoParts(1, 2))
+    assert (type(sent), str(sent)) == (RuntimeError, "OfTwoParts: 1 and 2")
+    known = SplitError("said")
+    assert messages.fit_to_travel(known) is known
 
 
 @pytest.mark.parametrize(

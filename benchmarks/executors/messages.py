@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -39,9 +40,18 @@ def _work(worker: Worker, job: Job, say: Callable[[Message], None]) -> None:
             say(("result", result))
     except Exception as error:
         error.add_note("".join(traceback.format_exception(error)))  # the traceback itself does not travel
-        say(("error", error.with_traceback(None)))
+        say(("error", fit_to_travel(error.with_traceback(None))))
     finally:
         say(("end",))
+
+
+def fit_to_travel(error: Exception) -> Exception:
+    """The error, or, if it cannot be sent to another process, its text in a plain one: it would look like a lost worker."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # an error of another library's, with a constructor or a content of its own
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 class _FarWatch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -56,10 +56,10 @@ class OnRay:
                     f"the Ray cluster at {address or 'this machine'} cannot be reached ({reason}): start one with "
                     f"`ray start --head`, and give the address that it prints"
                 ) from error
-        cores = int(ray.cluster_resources().get("CPU", 1))
-        self.workers = workers or cores
+        cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+        self.workers = workers or max(1, sum(cores))
         # Ray tells a task's process its share of the cores by OMP_NUM_THREADS.
-        self._task = ray.remote(num_cpus=max(1, cores // self.workers), max_retries=0)(_messages)
+        self._task = ray.remote(num_cpus=share(cores, self.workers), max_retries=0)(_messages)
 
     def work(self, job: Job, watch: Watch, progress: Progress | None) -> Iterator[Result]:
         """Do one job: see `benchmarks.executors.Executor`."""
@@ -84,6 +84,11 @@ class OnRay:
             raise WorkerLostError(
                 f"Ray lost the worker of {first.method} on {first.dataset} ({reason}); what is finished is kept"
             ) from error
+
+
+def share(cores: Sequence[int], workers: int) -> int:
+    """How many cores each worker gets, given those of each node: never more than one node has, or Ray waits forever for one."""
+    return max(1, min(sum(cores) // workers, max(cores, default=1)))
 
 
 def _knock(address: str) -> None:

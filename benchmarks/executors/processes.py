@@ -65,11 +65,13 @@ class Processes:
             self._idle.put(process)
 
     def _start(self) -> _Process:
-        if self._closed:
-            raise WorkerLostError("the workers have been ended; what is finished is kept")
-        process = _Process(self._workspace, self._cores)
-        self._started.add(process)
-        return process
+        if not self._closed:
+            process = _Process(self._workspace, self._cores)
+            self._started.add(process)
+            if not self._closed:  # by another thread, meanwhile
+                return process
+            process.end()
+        raise WorkerLostError("the workers have been ended; what is finished is kept")
 
 
 class _Process:
