@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -90,6 +90,8 @@ class Session:
         Key -> `Cell` without arrays.
     failures : dict
         What a cell is called -> why it failed.
+    stopping : bool
+        Whether it was interrupted.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class Session:
         self.failures: dict[str, Exception] = {}
         self._provenance = provenance()
         self._together = Together(self.executor)
-        self._stopping = False
+        self.stopping = False
 
     def prepare(self, experiments: Sequence[Experiment]) -> list[Experiment]:
         """Resolve cells and check all that can be checked, before anything is computed or logged.
@@ -166,13 +168,16 @@ class Session:
         with ThreadPoolExecutor(self.executor.workers) as pool:
             tasks = [pool.submit(self._run_path, path, beside) for path in paths]
             try:
-                for task in tasks:
-                    task.result()
-            except BaseException:  # an interruption: what is finished is kept, and what is not is no failure
-                self._stopping = True
-                self.executor.close()
+                list(map(Future.result, tasks))
+            except BaseException:
+                self.stop()
                 pool.shutdown(cancel_futures=True)
                 raise
+
+    def stop(self) -> None:
+        """Give up what is being computed: what is finished is kept, and what is not is no failure."""
+        self.stopping = True
+        self.executor.close()
 
     def close(self, cells: Sequence[Experiment], more: Summary = NOTHING) -> Outcome:
         """Log the tables of these cells, and what else belongs into the summary; say what came of them."""
@@ -184,26 +189,25 @@ class Session:
         return Outcome(logged, tables, self.failures, summary_run_id, self.tracker.experiment_id, self.ledger.error)
 
     def _run_path(self, path: list[Experiment], beside: Sequence[Experiment]) -> None:
-        """Run the cells of one fit; one that another process is at is waited for and then looked up."""
+        """Run the cells of one fit; one that somebody else is at is waited for and then looked up."""
         todo = [cell for cell in path if not self._look_up(cell)]
         same = next(group for group in same_fit([*path, *beside]) if path[0] in group)
-        free = [cell for cell in same if cell not in path and cell.key not in self.finished]
+        others = [cell for cell in same if cell not in path] if todo else []
         try:
-            with self.disk.lock([*todo, *(free if todo else [])], self._wait):
+            with self.disk.lock([*todo, *others], self._wait):
                 todo = [cell for cell in todo if not self._look_up(cell)]
-                if todo:
-                    self._compute(todo, free)
+                if todo:  # a result of what is logged already would stay on disk
+                    self._compute(todo, [cell for cell in others if self.ledger.find(cell) is None])
         except Exception as error:
-            if not self._stopping:
+            if not self.stopping:
                 self._fail(todo, error)
 
     def _wait(self, folder: Path) -> None:
-        self.say(f"waiting for another process that runs the cell {folder.name}")
+        self.say(f"waiting for the cell {folder.name}, which another process or worker is at")
 
     def _look_up(self, cell: Experiment) -> bool:
         """Take a finished cell from the tracking store, if it is there."""
-        found = self.ledger.find(cell)
-        if found is not None:
+        if (found := self.ledger.find(cell)) is not None:
             self.finished[cell.key] = found
         return found is not None
 
@@ -251,9 +255,8 @@ class Session:
         reason = str(error) if isinstance(error, KNOWN) else f"{type(error).__name__}: {error}"
         for cell in path:
             if cell.key not in self.finished:
-                name = cell_name(cell)
-                self.failures[name] = error
-                self.say(f"failed: {name}: {reason}")
+                self.failures[cell_name(cell)] = error
+                self.say(f"failed: {cell_name(cell)}: {reason}")
                 self.ledger.fail(cell, reason)
 
 
@@ -294,5 +297,4 @@ def cell_name(cell: Experiment) -> str:
 
 def without_scores(result: Result) -> Result:
     """A result without its arrays, which a suite of many cells need not hold."""
-    nothing = np.empty(0)
-    return replace(result, scores=nothing, rows=nothing, is_anomaly=nothing, nearest=None)
+    return replace(result, scores=np.empty(0), rows=np.empty(0), is_anomaly=np.empty(0), nearest=None)

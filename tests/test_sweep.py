@@ -193,6 +193,10 @@ def test_one_trial_has_no_figure_that_needs_more(workspace, tracker):
     found, _ = run(small(k_values=(2,)), workspace, tracker)
     assert len(found.table.trials) == 1
     assert found.best.params["k"] == 2
+    with tracker._asking("look") as client:
+        files = {file.path for file in client.list_artifacts(found.outcome.summary_run_id)}
+    assert {"best.json", "trials.csv"} <= files
+    assert not {"history.png", "importances.png", "contour.png"} & files
 
 
 @pytest.mark.parametrize(

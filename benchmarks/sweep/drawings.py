@@ -34,12 +34,11 @@ def _of_optuna(study: optuna.Study, table: SweepTable) -> dict[str, Any]:
     from optuna.visualization import matplotlib as plots
 
     varied = [name for name in table.question.space if len({str(trial.params[name]) for trial in table.done}) > 1]
-    wanted: dict[str, Callable[[], Any]] = {
-        "history.png": lambda: plots.plot_optimization_history(study, target_name=table.question.metric)
-    }
+    called = f"{table.question.metric} (oracle)" if table.question.objective == "oracle" else table.question.metric
+    wanted: dict[str, Callable[[], Any]] = {"history.png": lambda: plots.plot_optimization_history(study, target_name=called)}
     if len(varied) > 1:
         wanted["importances.png"] = lambda: plots.plot_param_importances(study, params=varied)
-        wanted["contour.png"] = lambda: plots.plot_contour(study, params=_two(table, varied), target_name=table.question.metric)
+        wanted["contour.png"] = lambda: plots.plot_contour(study, params=_two(table, varied), target_name=called)
     drawn = {}
     for name, plot in wanted.items():
         try:

@@ -13,7 +13,7 @@ from benchmarks.contracts import UsageError
 from benchmarks.detectors import Range, Values
 from benchmarks.names import check_name
 from benchmarks.sweep.question import Question
-from benchmarks.sweep.studies import identity_of, point
+from benchmarks.sweep.studies import identity_of, point, replaced_by_others
 
 BRUTE, TPE = "brute", "tpe"
 SAMPLERS = {
@@ -91,12 +91,15 @@ def queue_grid(study: optuna.Study, question: Question, trials: int) -> None:
 
 
 def trials_left(study: optuna.Study, sampler: str, trials: int) -> int:
-    """How many trials have yet to be begun, by whichever process, until the study has so many."""
+    """How many trials have yet to be begun, by whichever process, until the study has so many. One that failed and was put back
+    counts as one, not as two.
+    """
     found = study.get_trials(deepcopy=False)
     live = [identity_of(trial) for trial in found if trial.state in (TrialState.COMPLETE, TrialState.RUNNING)]
-    waiting = {identity_of(trial) for trial in found if trial.state == TrialState.WAITING}
-    failed = {identity_of(trial) for trial in found if trial.state == TrialState.FAIL and "error" in trial.user_attrs}
-    begun = len(set(live) if sampler == BRUTE else live) + len(failed - waiting - set(live))
+    replaced = replaced_by_others(found)
+    failed = [trial for trial in found if trial.state == TrialState.FAIL and "error" in trial.user_attrs]
+    for_good = [identity_of(trial) for trial in failed if trial.number not in replaced and identity_of(trial) not in live]
+    begun = len({*live, *for_good}) if sampler == BRUTE else len(live) + len(for_good)
     left = max(trials - begun, 0)
     return min(left, sum(trial.state == TrialState.WAITING for trial in found)) if sampler == BRUTE else left
 

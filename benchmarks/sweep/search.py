@@ -6,7 +6,9 @@ import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -107,13 +109,7 @@ class _Search:
             with studies.alone(folder, self.plan.study):
                 self._put_back(failed=False)
             if left := samplers.trials_left(self.study, self.plan.sampler, self.plan.trials):
-                self.study.optimize(
-                    self._trial,
-                    n_trials=left,
-                    n_jobs=min(left, self.session.executor.workers),
-                    catch=(TrialFailedError, samplers.GridDoneError),
-                    callbacks=[self._stop_when_enough],
-                )
+                self._run_trials(left)
             elif others := studies.runs_elsewhere(self.study, socket.gethostname(), heartbeats=bool(self.plan.storage)):
                 if not waiting:
                     self.session.say(f"waiting for {len(others)} trials that other processes are at")
@@ -122,12 +118,31 @@ class _Search:
             else:
                 return
 
+    def _run_trials(self, number: int) -> None:
+        optimize = partial(
+            self.study.optimize,
+            self._trial,
+            n_trials=number,
+            n_jobs=min(number, self.session.executor.workers),
+            catch=(TrialFailedError, samplers.GridDoneError),
+            callbacks=[self._stop_when_enough],
+        )
+        if self.session.executor.workers == 1:
+            optimize()
+            return
+        with ThreadPoolExecutor(1) as beside:  # Optuna itself, when interrupted, waits for the trials that are running
+            try:
+                beside.submit(optimize).result()
+            except BaseException:
+                self.session.stop()
+                raise
+
     def _put_back(self, *, failed: bool) -> None:
         if count := studies.put_back(self.study, self.question.space, failed=failed):
             self.session.say(f"{count} trials that were broken off or failed are run again")
 
     def _stop_when_enough(self, study: optuna.Study, _: Any) -> None:
-        if not samplers.trials_left(study, self.plan.sampler, self.plan.trials):
+        if self.session.stopping or not samplers.trials_left(study, self.plan.sampler, self.plan.trials):
             study.stop()
 
     def _trial(self, trial: optuna.Trial) -> float:
@@ -139,6 +154,8 @@ class _Search:
             cell = self._prepared(params)
             finished = self._finished(cell, tags, [cell.with_params(**values) for values in self._paths()])
         except Exception as error:
+            if self.session.stopping:
+                raise TrialFailedError("interrupted") from error
             trial.set_user_attr("error", str(error) or type(error).__name__)
             if error not in self.session.failures.values():
                 self.session.failures[f"trial {trial.number}"] = error

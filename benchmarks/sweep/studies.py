@@ -8,6 +8,7 @@ import json
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from benchmarks.tracking.store import PROBE_SECONDS, without_password
 HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60
 BUSY_SECONDS = 60
 """So long an SQLite file that others write to is waited for."""
+
+REPLACES = "replaces"
+"""What a trial says that was put back: the numbers of those that it replaces."""
 
 KINDS = ("sqlite:///", "postgresql://", "postgresql+")
 
@@ -128,8 +132,12 @@ def point(params: Mapping[str, Any]) -> str:
 
 
 def is_stale(trial: FrozenTrial) -> bool:
-    """Whether a trial is marked as running and its process, of this host, has ended."""
-    return trial.state == TrialState.RUNNING and is_dead(trial.user_attrs.get("owner", {}))
+    """Whether a trial is marked as running and its process, of this host, has ended, or has for a minute not said who it is."""
+    if trial.state != TrialState.RUNNING:
+        return False
+    if (owner := trial.user_attrs.get("owner")) is not None:
+        return is_dead(owner)
+    return datetime.now() - trial.datetime_start > timedelta(seconds=GRACE_SECONDS)
 
 
 def put_back(study: optuna.Study, names: Collection[str], *, failed: bool) -> int:
@@ -148,7 +156,7 @@ def put_back(study: optuna.Study, names: Collection[str], *, failed: bool) -> in
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
     trials = study.get_trials(deepcopy=False)
     there = {identity_of(trial) for trial in trials if trial.state != TrialState.FAIL}
-    again: dict[str, dict[str, Any]] = {}
+    again: dict[str, list[FrozenTrial]] = {}
     for trial in trials:
         whole = params_of(trial).keys() == set(names)
         if (
@@ -157,21 +165,26 @@ def put_back(study: optuna.Study, names: Collection[str], *, failed: bool) -> in
             and identity_of(trial) not in there
             and (failed or "error" not in trial.user_attrs)
         ):
-            again[identity_of(trial)] = params_of(trial)
-    for params in again.values():
-        study.enqueue_trial(params)
+            again.setdefault(identity_of(trial), []).append(trial)
+    for same in again.values():
+        study.enqueue_trial(params_of(same[0]), user_attrs={REPLACES: [trial.number for trial in same]})
     return len(again)
 
 
+def replaced_by_others(trials: Collection[FrozenTrial]) -> set[int]:
+    """The numbers of the trials that were put back: others stand in their place."""
+    return {number for trial in trials for number in trial.user_attrs.get(REPLACES, ())}
+
+
 def runs_elsewhere(study: optuna.Study, host: str, *, heartbeats: bool) -> list[FrozenTrial]:
-    """The trials that living processes are at: those of this host, and with heartbeats those of all hosts."""
+    """The trials that living processes are at: those of this host or of nobody yet, and with heartbeats those of all hosts."""
     if heartbeats:
         optuna.storages.fail_stale_trials(study)
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     return [
         trial
         for trial in running
-        if (owner := trial.user_attrs.get("owner")) and (heartbeats or owner["host"] == host) and not is_stale(trial)
+        if (heartbeats or trial.user_attrs.get("owner", {}).get("host", host) == host) and not is_stale(trial)
     ]
 
 
