@@ -137,7 +137,8 @@ def is_stale(trial: FrozenTrial) -> bool:
         return False
     if (owner := trial.user_attrs.get("owner")) is not None:
         return is_dead(owner)
-    return datetime.now() - trial.datetime_start > timedelta(seconds=GRACE_SECONDS)
+    begun = trial.datetime_start
+    return begun is not None and datetime.now() - begun > timedelta(seconds=GRACE_SECONDS)
 
 
 def put_back(study: optuna.Study, names: Collection[str], *, failed: bool) -> int:
