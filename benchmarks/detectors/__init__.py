@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.contracts import Detector, Experiment, UsageError
-from benchmarks.detectors.table import DETECTORS, PRESETS, DetectorEntry, Range, Values, Variant
+from benchmarks.detectors.entries import PRESETS, DetectorEntry, Range, Values, Variant
+from benchmarks.detectors.table import DETECTORS
 from benchmarks.names import check_name
 
 __all__ = [

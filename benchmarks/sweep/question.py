@@ -176,8 +176,16 @@ def make_space(
                     f"{option} is for detectors with the parameter '{name}', and '{detector}' has none: leave it out."
                 )
             own[name] = tuple(values)
-    space = {**{name: tuple(dict.fromkeys(values)) for name, values in of_input.items() if values}, **own}
-    return {name: values if isinstance(values, Range) else tuple(dict.fromkeys(values)) for name, values in space.items()}
+    space = {**{name: values for name, values in of_input.items() if values}, **own}
+    # Sorted, so that the order in which they were asked for makes no other study.
+    return {
+        name: values if isinstance(values, Range) else tuple(sorted(set(values), key=_rank)) for name, values in space.items()
+    }
+
+
+def _rank(value: Any) -> tuple[bool, Any]:
+    """Numbers by size, then names by the alphabet."""
+    return (isinstance(value, str), value)
 
 
 def _some(values: Values) -> tuple[Any, ...]:

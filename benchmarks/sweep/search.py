@@ -149,7 +149,7 @@ class _Search:
         """Run one trial; return its value."""
         trial.set_user_attr("owner", owner_tags())
         params = samplers.suggest(trial, self.question.space)
-        tags = {"study": self.plan.study, "trial": str(trial.number), "objective": self.question.objective}
+        tags = self._tags(f"trial {trial.number}")
         try:
             cell = self._prepared(params)
             finished = self._finished(cell, tags, [cell.with_params(**values) for values in self._paths()])
@@ -185,6 +185,10 @@ class _Search:
                 (self.cells[name],) = self.session.prepare([self.question.cell({**others, **largest})])
         return self.cells[name].with_params(**{name: params[name] for name in path})
 
+    def _tags(self, role: str) -> dict[str, str]:
+        """A cell may belong to several studies, so each has a tag of its own."""
+        return {f"study/{self.plan.study}": f"{self.question.objective}, {role}"}
+
     def _paths(self) -> list[dict[str, Any]]:
         """Every point of the detector's path."""
         path = self.question.path
@@ -215,7 +219,7 @@ class _Search:
     def _winner(self, best: Trial) -> Cell | None:
         """The best point on the test partition: one cell, tagged as chosen by validation. An oracle's is the trial's own."""
         cell = self._prepared(best.params)
-        tags = {"study": self.plan.study, "objective": self.question.objective, "trial": str(best.number)}
+        tags = self._tags(f"winner, trial {best.number}")
         if self.question.objective == "validation":
             tags["selection"] = "validation"
             (cell,) = self.session.prepare([replace(cell, partition="test", resolved={})])
