@@ -23,7 +23,7 @@ FAILED, USAGE, MISSING, INTERRUPTED = 1, 2, 3, 130
 def main() -> None:
     """Benchmark DN2 and its rivals; every run is logged to MLflow.
 
-    Exit codes: 0 success, 1 a failed cell or tracking server, 2 wrong usage, 3 missing data or weights.
+    Exit codes: 0 success, 1 a failed cell or tracking server, 2 wrong usage, 3 missing data or weights, 130 interrupted.
     """
 
 

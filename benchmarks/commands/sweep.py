@@ -171,7 +171,8 @@ def _print(found: Found, tracker: Any) -> None:
     for trial in best:
         grid.add_row(str(trial.number), *map(str, trial.params.values()), percent(trial.value, decimals=2))
     console = Console()
-    console.print(f"{found.study}: the best of {len(table.done)} trials")
+    points = f" of a grid of {found.question.size}" if found.question.size else ""
+    console.print(f"{found.study}: the best of {len(table.done)} trials{points}")
     console.print(grid)
     for table_of_winner in found.outcome.tables.values():
         click.echo()
