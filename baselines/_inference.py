@@ -1,4 +1,4 @@
-"""A trained Wide ResNet that only scores: a CPU runs it with OpenVINO, in less than half of PyTorch's time.
+"""A trained Wide ResNet that only scores: a CPU runs it with OpenVINO, on one thread in two thirds of PyTorch's time.
 
 With AMX convolutions are bfloat16 there, as in training; pooling and head are float32 always, for in bfloat16's 8 bits many
 images would have equal scores.

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.commands.options import _default_home
+from benchmarks.commands.options import default_home
 from benchmarks.contracts import Workspace
 from benchmarks.datasets import load_dataset
 from benchmarks.inputs import load_input
@@ -134,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="10,000 rows of 128 columns only")
     parser.add_argument("--work", type=Path, help="a folder for what is prepared, 1 GB [a temporary one]")
-    parser.add_argument("--home", type=Path, default=_default_home(), help="where data and features are [DN2_HOME]")
+    parser.add_argument("--home", type=Path, default=default_home(), help="where data and features are [DN2_HOME]")
     parser.add_argument("--csv", type=Path, help="write the numbers there too")
     parser.add_argument("--indexes", nargs="+", choices=INDEXES, default=INDEXES)
     parser.add_argument("--one", nargs=3, metavar=("COLUMNS", "ROWS", "INDEX"), help="measure in this process; needs --work")

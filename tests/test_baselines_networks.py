@@ -1,4 +1,4 @@
-"""Networks: shapes, seeded weights, dropout, and folding."""
+"""Networks: shapes, seeded weights, dropout, and compiling."""
 
 import numpy as np
 import pytest

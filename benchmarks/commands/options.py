@@ -46,7 +46,8 @@ def count_or_all(text: str) -> int | str:
     return text if text == "all" else int(text)
 
 
-def _default_home() -> Path:
+def default_home() -> Path:
+    """``DN2_HOME``, or ``dn2`` in the user's cache folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     return Path(os.environ.get("DN2_HOME") or cache / "dn2").expanduser().resolve()
 
@@ -68,7 +69,7 @@ def _chain(*options: Callable[..., Any]) -> Callable[..., Any]:
 home_option = click.option(
     "--home",
     metavar="DIR",
-    callback=lambda ctx, param, value: _path_or_none(ctx, param, value) or _default_home(),
+    callback=lambda ctx, param, value: _path_or_none(ctx, param, value) or default_home(),
     help="Where data, weights and features are kept. [DN2_HOME]",
 )
 root_option = click.option("--root", metavar="DIR", default="", callback=_path_or_none, help="A folder with the data set.")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from benchmarks.contracts import Progress, Result, UsageError, Workspace
@@ -48,19 +47,12 @@ class Executor(Protocol):
         """End the workers."""
 
 
-@dataclass(frozen=True)
-class ExecutorEntry:
-    """What the table knows of an executor: ``module:Class``, a line for ``--help``."""
-
-    target: str
-    summary: str
-
-
 EXECUTORS = {
-    "serial": ExecutorEntry("benchmarks.executors.serial:Serial", "in this process"),
-    "processes": ExecutorEntry("benchmarks.executors.processes:Processes", "in several processes of this machine"),
-    "ray": ExecutorEntry("benchmarks.executors.on_ray:OnRay", "on a Ray cluster"),
+    "serial": "benchmarks.executors.serial:Serial",
+    "processes": "benchmarks.executors.processes:Processes",
+    "ray": "benchmarks.executors.on_ray:OnRay",
 }
+"""Name to ``module:Class``, imported when it is used."""
 
 
 def make_executor(name: str, workspace: Workspace, workers: int = 0, ray_address: str = "") -> Executor:
@@ -80,7 +72,7 @@ def make_executor(name: str, workspace: Workspace, workers: int = 0, ray_address
     UsageError
         If the name is unknown, an option is given to an executor that has no use for it, or Ray is not there.
     """
-    entry = EXECUTORS[check_name(name, EXECUTORS, "executor")]
+    target = EXECUTORS[check_name(name, EXECUTORS, "executor")]
     if workers < 0:
         raise UsageError(f"--workers must be at least 1, or 0 for one a core, got {workers}.")
     if name == "serial" and workers > 1:
@@ -90,6 +82,6 @@ def make_executor(name: str, workspace: Workspace, workers: int = 0, ray_address
     options: dict[str, Any] = {} if name == "serial" else {"workers": workers}
     if name == "ray":
         options["address"] = ray_address
-    module, _, made = entry.target.partition(":")
+    module, _, made = target.partition(":")
     executor: Executor = getattr(importlib.import_module(module), made)(workspace, **options)
     return executor
