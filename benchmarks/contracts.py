@@ -127,7 +127,8 @@ class Detector(Protocol):
     Optional: ``check_rows(n)`` raises ValueError if it cannot train on n rows. ``score_path(X)`` yields
     ``(params, scores, nearest)`` for a whole grid at once, ``nearest`` being rows of the training array (n, k) or None.
     ``score_subsets(bank, subsets, X)`` gives for each subset of the bank's rows, all at once, the list that
-    ``fit(bank[subset]).score_path(X)`` would yield. ``scores_and_accuracy(X)`` gives besides the scores the share of an image's
+    ``fit(bank[subset]).score_path(X)`` would yield. ``score_joined(banks, X, joins)`` does so for each join of the parts of which
+    training rows and X are given. ``scores_and_accuracy(X)`` gives besides the scores the share of an image's
     transformations that were recognised, (n,). ``reference()`` gives, of a detector that searches approximately, the same one
     that searches exactly, not fitted, and else None: it is scored as well, and `Result.metrics` say how far the two differ.
     ``arithmetic()`` says what this machine computes in, if scores depend on it: it is part of a cell's key. A constructor's
@@ -184,7 +185,6 @@ class Experiment:
     @property
     def params(self) -> dict[str, Any]:
         """The experiment, flat, as MLflow and the tables show it: the same names in every run, numbers as plain numbers."""
-        kind, _, encoder = self.input.partition(":")
         flat = {
             "dataset": self.dataset,
             "protocol": self.protocol,
@@ -192,13 +192,19 @@ class Experiment:
             "variant": self.variant or "none",
             "preset": self.preset,
             "input": self.input,
-            "encoder": encoder if kind == "features" else "none",
+            "encoder": "+".join(self.encoders) or "none",
             "normalize": self.normalize,
             "classes": ",".join(self.classes) or "all",
             "partition": self.partition,
             "seed": self.seed,
         }
         return {**flat, **self.protocol_params, **self.detector_params}
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Those whose features are its input, side by side; none if it is pixels."""
+        kind, _, names = self.input.partition(":")
+        return tuple(names.split("+")) if kind == "features" else ()
 
     @property
     def method(self) -> str:

@@ -13,7 +13,7 @@ from benchmarks.datasets import check_dataset
 from benchmarks.detectors import DETECTORS, PRESETS, check_preset, detector_input, detector_params, make_detector
 from benchmarks.inputs import encoder_names
 from benchmarks.names import check_name
-from benchmarks.protocols import PROTOCOLS, make_splits
+from benchmarks.protocols import PROTOCOLS, make_splits, validation
 from benchmarks.protocols import protocol_params as protocol_params_of
 from dn2.encoders import check_weights, get_encoder
 from dn2.engines import engine_class
@@ -213,6 +213,8 @@ def resolve(experiment: Experiment, dataset: Dataset, identity: Mapping[str, Any
         check_name(name, dataset.class_names, "class")
     classes = tuple(name for name in dataset.class_names if name in experiment.classes)
     versions = {"protocol": PROTOCOLS[experiment.protocol].version, "detector": DETECTORS[experiment.detector].version}
+    if experiment.partition == "validation":
+        versions["validation"] = validation.VERSION
     arithmetic = getattr(make_detector(experiment), "arithmetic", None)
     computed_in = {"arithmetic": arithmetic()} if arithmetic else {}
     return replace(

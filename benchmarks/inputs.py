@@ -24,18 +24,26 @@ class Rows:
     parts : sequence of n x d_i float32 arrays
         Features of one encoder each, memory-mapped; only the rows asked for are ever held.
     normalize : callable
-    images_per_second : float or None
-        How fast the features were extracted, from the store's manifest.
+    names : sequence of str
+        The encoders of the parts.
+    rates : sequence of float
+        How many images a second each of them took, from the stores' manifests; empty if that is not known.
     """
 
     parts: Sequence[Any]
     normalize: Callable[[np.ndarray], np.ndarray]
-    images_per_second: float | None = None
+    names: Sequence[str] = ()
+    rates: Sequence[float] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
         """Number of rows, and width over all parts."""
         return len(self.parts[0]), sum(part.shape[1] for part in self.parts)
+
+    @property
+    def images_per_second(self) -> float | None:
+        """How fast the features were extracted, one encoder after the other."""
+        return 1 / sum(1 / rate for rate in self.rates) if self.rates and all(self.rates) else None
 
     def __len__(self) -> int:
         return len(self.parts[0])
@@ -44,6 +52,17 @@ class Rows:
         """Gather rows of any shape (...): returns float32 of shape (..., d)."""
         parts = [self.normalize(np.asarray(part[rows])) for part in self.parts]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+    def only(self, names: Sequence[str]) -> Rows:
+        """The input of some of its encoders, in the order given."""
+        if tuple(names) == tuple(self.names) or not self.names:
+            return self
+        chosen = [self.names.index(name) for name in names]
+        return Rows([self.parts[i] for i in chosen], self.normalize, names, [self.rates[i] for i in chosen if self.rates])
+
+    def apart(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Take gathered rows (..., d) apart into views (..., d_i), one an encoder."""
+        return np.split(rows, np.cumsum([part.shape[1] for part in self.parts])[:-1], axis=-1)
 
 
 Input = Rows | Pixels
@@ -123,8 +142,7 @@ def load_input(dataset: Dataset, name: str, normalize: str, workspace: Workspace
     check_name(normalize, normalizations.NORMALIZATIONS, "normalisation")
     parts = [_features(dataset, encoder, workspace, progress) for encoder in encoder_names(name)]
     rates = [part.images_per_second for part in parts]
-    joined_rate = 1 / sum(1 / rate for rate in rates) if all(rates) else None
-    return Rows(parts, normalizations.NORMALIZATIONS[normalize], joined_rate)
+    return Rows(parts, normalizations.NORMALIZATIONS[normalize], encoder_names(name), rates)
 
 
 def feature_store(dataset: Dataset, encoder_name: str, workspace: Workspace) -> Any:

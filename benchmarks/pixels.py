@@ -30,8 +30,6 @@ class Pixels:
     images: Any
     shape: tuple[int, int, int, int]
 
-    images_per_second = None  # nothing is extracted
-
     def __len__(self) -> int:
         return self.shape[0]
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import repeat
 from typing import Any
 
 import numpy as np
 
-from benchmarks.contracts import Dataset, Experiment, Progress, Result, Split
-from benchmarks.detectors import make_detector, same_fit, selection_of
+from benchmarks.contracts import Dataset, Experiment, Progress, Result
+from benchmarks.detectors import same_fit, selection_of
 from benchmarks.inputs import Input
 from benchmarks.metrics import auroc, split_metrics
 from benchmarks.protocols import make_splits
-from benchmarks.scoring import Point, Scored, Tests, Watch, called, exact_twin, score_split
+from benchmarks.scoring import Point, Scored, Watch, called
+from benchmarks.sharing import score_group
 
 KEPT_NEAREST = 10
 """So many nearest training rows are kept a scored row: enough to look at, and 50 would be most of a result's bytes."""
-
-TOGETHER = 32
-"""At most so many splits are scored at once: for k = 50 their neighbours are 200 MB, and a killed run loses no more of them."""
 
 
 def run(
@@ -35,16 +31,17 @@ def run(
 ) -> Iterator[Result]:
     """Fit and score each split of each cell.
 
-    Cells that differ only in their detector's path (every k of DN2) are fitted and searched once. Splits that train on much the
-    same rows (every share and draw of a contaminated class) are searched together, if the detector can do that.
+    Cells that differ only in their detector's path (every k of DN2) are fitted and searched once, and so are inputs that are
+    joined of the same encoders, if the detector can do that. Splits that train on much the same rows (every share and draw of a
+    contaminated class) are searched together, likewise.
 
     Parameters
     ----------
     experiments : sequence of Experiment
-        Sharing the data set and the input ``X``.
+        Sharing the data set and the normalisation.
     dataset : Dataset
     X : Rows or Pixels
-        Indexed by the splits' rows.
+        Indexed by the splits' rows; the input of each experiment, or joined of more encoders.
     provenance : mapping
         Copied into each result.
     done : collection of (key, split name)
@@ -65,68 +62,18 @@ def run(
     SplitError
         If a detector fails on a split.
     """
-    tests = Tests(X)
     for group in same_fit(list(experiments)):
         splits = make_splits(group[-1], dataset)
         todo = [split for split in splits if any((experiment.key, split.name) not in done for experiment in group)]
         ready = len(splits) - len(todo)
-        for scored in _score(group[-1], todo, X, tests, watch, progress):
+        for of_input in score_group(group, todo, X, watch, progress):
             for experiment in group:
-                if (experiment.key, scored.split.name) not in done:
+                scored = of_input.get(experiment.input)
+                if scored is not None and (experiment.key, scored.split.name) not in done:
                     yield _result(experiment, scored, provenance)
             ready += 1
             if progress:
                 progress(f"{called(group[-1])}, {group[-1].normalize}", ready, len(splits))
-
-
-def _score(
-    experiment: Experiment,
-    splits: Sequence[Split],
-    X: Input,
-    tests: Tests,
-    watch: Watch | None,
-    progress: Progress | None,
-) -> Iterator[Scored]:
-    """Score splits with the detector of an experiment, those that share rows together."""
-    for together in share_rows(splits):
-        detector: Any = make_detector(experiment)
-        if len(together) > 1 and hasattr(detector, "score_subsets"):
-            rows = np.unique(np.concatenate([split.train for split in together]))
-            started = time.perf_counter()
-            subsets = [np.searchsorted(rows, split.train) for split in together]
-            found = detector.score_subsets(X[rows], subsets, tests[together[0].test])
-            seconds = (time.perf_counter() - started) / len(together)
-            twin = exact_twin(detector)
-            exact = twin.score_subsets(X[rows], subsets, tests[together[0].test]) if twin else repeat((), len(together))
-            for split, points, beside in zip(together, found, exact, strict=True):
-                yield Scored(split, points, 0.0, seconds, exact=beside)
-        else:
-            for split in together:
-                yield score_split(experiment, split, X, tests, watch, progress)
-
-
-def share_rows(splits: Sequence[Split]) -> list[list[Split]]:
-    """Group neighbouring splits that score the same rows and train on much the same.
-
-    Much the same is: of the same class, or with at least half of the training rows in the group already. Together they are then
-    searched in less time than apart. Groups of images share nothing.
-    """
-    groups: list[list[Split]] = []
-    rows = np.empty(0, np.int64)
-    for split in splits:
-        last = groups[-1][-1] if groups and len(groups[-1]) < TOGETHER else None
-        if (
-            last is not None
-            and last.train.ndim == split.train.ndim == 1
-            and np.array_equal(last.test, split.test)
-            and (last.class_name == split.class_name or np.isin(split.train, rows).mean() >= 0.5)
-        ):
-            groups[-1].append(split)
-            rows = np.union1d(rows, split.train)
-        else:
-            groups.append([split])
-            rows = split.train
-    return groups
 
 
 def _point_of(experiment: Experiment, scored: Scored) -> tuple[Point, dict[str, float]]:

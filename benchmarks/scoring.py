@@ -76,7 +76,7 @@ def score_split(
     SplitError
         If the detector fails.
     """
-    with _named(experiment, split):
+    with named(experiment, split):
         return _score(experiment, split, X, tests, watch, progress)
 
 
@@ -156,7 +156,7 @@ def _accuracy(split: Split, accuracies: Sequence[np.ndarray | None]) -> dict[str
 
 
 @contextmanager
-def _named(experiment: Experiment, split: Split) -> Iterator[None]:
+def named(experiment: Experiment, split: Split) -> Iterator[None]:
     """Say on which split a detector failed."""
     try:
         yield

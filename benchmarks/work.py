@@ -10,7 +10,8 @@ from typing import Any
 
 from benchmarks.contracts import Dataset, Experiment, Progress, Result, Workspace
 from benchmarks.datasets import load_dataset
-from benchmarks.inputs import Input, load_input
+from benchmarks.detectors import widest
+from benchmarks.inputs import Input, Rows, load_input
 from benchmarks.run import run
 from benchmarks.scoring import Watch
 
@@ -22,7 +23,7 @@ class Job:
     Attributes
     ----------
     experiments : tuple of Experiment
-        Resolved, sharing data set, input and normalisation.
+        Resolved, sharing data set and normalisation; their inputs are that of the widest, or joined of some of its encoders.
     provenance : mapping
         Copied into each result.
     done : frozenset of (key, split name)
@@ -32,6 +33,11 @@ class Job:
     experiments: tuple[Experiment, ...]
     provenance: Mapping[str, Any]
     done: frozenset[tuple[str, str]] = frozenset()
+
+    @property
+    def widest(self) -> Experiment:
+        """The one whose input is joined of all encoders."""
+        return widest(self.experiments)
 
 
 class Worker:
@@ -72,9 +78,8 @@ class Worker:
 
     def work(self, job: Job, watch: Watch | None = None, progress: Progress | None = None) -> Iterator[Result]:
         """Do a job; yield each split's result the moment it is there."""
-        first = job.experiments[0]
+        first = job.widest
         X = self.input(first, progress)
-        speed = {"throughput/images_per_second": X.images_per_second} if X.images_per_second else {}
         for result in run(
             job.experiments,
             self.dataset(first.dataset),
@@ -84,6 +89,8 @@ class Worker:
             progress=progress,
             watch=watch,
         ):
+            rate = X.only(result.experiment.encoders).images_per_second if isinstance(X, Rows) else None
+            speed = {"throughput/images_per_second": rate} if rate else {}
             yield replace(result, cost={**speed, "memory/peak_mb": peak_megabytes()})
 
 

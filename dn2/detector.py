@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
+from dn2.joined import Join, nearest_joined
 from dn2.neighbors import APPROXIMATE, Bank, check_index, check_k
 
 Point = tuple[dict[str, Any], np.ndarray, np.ndarray]
@@ -172,6 +173,37 @@ class DN2:
         found = neighbours.nearest_in([subset[k] for subset, k in zip(subsets, kept, strict=True)], as_float32(X), self.k)
         return (list(self._points(distances, k[rows])) for k, (distances, rows) in zip(kept, found, strict=True))
 
+    def score_joined(self, banks: Sequence[np.ndarray], X: Sequence[np.ndarray], joins: Sequence[Join]) -> list[list[Point]]:
+        """Fit and score rows that are joined of the same parts, every join with one product a part; no fit is kept.
+
+        For the exact index without cleaning.
+
+        Parameters
+        ----------
+        banks : sequence of ndarray of shape (m, d_p)
+            The parts of the training rows.
+        X : sequence of ndarray of shape (n, d_p)
+        joins : sequence of tuple of int
+            Which parts stand side by side.
+
+        Returns
+        -------
+        list of list of (params, scores, nearest)
+            For each join what ``fit(joined).score_path(joined X)`` yields, to the last bit.
+
+        Raises
+        ------
+        ValueError
+            As for `fit` and `anomaly_score`; also with another index, or with ``clean``.
+        """
+        self.check_rows(len(banks[0]))
+        if self.index != "exact" or self.clean:
+            raise ValueError(
+                f"score_joined is for the exact index without cleaning, got index={self.index!r}, clean={self.clean:g}"
+            )
+        found = nearest_joined([as_float32(part) for part in X], [as_float32(part) for part in banks], joins, self.k)
+        return [list(self._points(distances, rows)) for distances, rows in found]
+
     def _keep(self, bank: Bank, rows: np.ndarray, subsets: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Which places of each subset of the bank's rows are kept."""
         kept = [np.arange(len(subset)) for subset in subsets]
@@ -189,8 +221,9 @@ class DN2:
 
     def _points(self, distances: np.ndarray, rows: np.ndarray) -> Iterator[Point]:
         scores = _mean_path(distances)
+        rows.flags.writeable = False  # every point shows a part of them
         for j in range(self.k if self.clean else 1, self.k + 1):
-            yield {"k": j}, scores[:, j - 1], rows[:, :j].copy()
+            yield {"k": j}, scores[:, j - 1], rows[:, :j]
 
 
 def normal_rows(distances: np.ndarray, clean: float) -> np.ndarray:

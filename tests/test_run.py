@@ -6,13 +6,14 @@ from itertools import count
 import numpy as np
 import pytest
 
-import benchmarks.run
+import benchmarks.sharing
 from benchmarks.contracts import Dataset, Experiment, UsageError
 from benchmarks.detectors import DETECTORS, detector_params, make_detector
 from benchmarks.experiments import make_experiments
 from benchmarks.inputs import Rows
 from benchmarks.protocols import PROTOCOLS, make_splits, protocol_params
-from benchmarks.run import run, share_rows
+from benchmarks.run import run
+from benchmarks.sharing import share_rows
 from dn2.detector import DN2
 
 SMALL = {
@@ -91,7 +92,7 @@ def test_each_class_or_all_of_them_are_one_block_of_distances(protocol, searches
 
 
 def test_no_more_than_so_many_splits_are_taken_together(monkeypatch):
-    monkeypatch.setattr(benchmarks.run, "TOGETHER", 4)
+    monkeypatch.setattr(benchmarks.sharing, "TOGETHER", 4)
     groups = share_rows(make_splits(cells("contamination")[0], DATASET))
     assert [len(group) for group in groups] == [4, 3] * 4
     assert all(len({split.class_name for split in group}) == 1 for group in groups)
@@ -108,7 +109,7 @@ def test_what_is_done_is_left_out_and_what_is_left_is_the_same():
 
 
 def test_progress_counts_every_split_and_time_is_shared_out(monkeypatch):
-    monkeypatch.setattr(benchmarks.run.time, "perf_counter", count().__next__)
+    monkeypatch.setattr(benchmarks.sharing.time, "perf_counter", count().__next__)
     calls = []
     experiments = cells("small_train", k=(2,))
     first, *_ = splits = make_splits(experiments[0], DATASET)

@@ -84,6 +84,8 @@ class DetectorEntry:
         Parameters that ``score_path`` covers: experiments that differ in these alone are fitted once, at the largest value.
     path_while : dict
         The path is there only while these parameters have these values.
+    joined_while : dict or None
+        While these parameters have these values, ``score_joined`` serves every input that is joined of the same encoders.
     space : dict
         Parameter -> what a sweep tries for it: several values, or a `Range`.
     toy : dict
@@ -108,6 +110,7 @@ class DetectorEntry:
     groups: bool = False
     path: tuple[str, ...] = ()
     path_while: Changes = field(default_factory=dict)
+    joined_while: Changes | None = None
     space: Mapping[str, Values] = field(default_factory=dict)
     toy: Changes = field(default_factory=dict)
     selection: str = "none"

@@ -15,6 +15,7 @@ DETECTORS: dict[str, DetectorEntry] = {
         defaults={"k": 2, "index": "exact", "clean": 0.0},
         path=("k",),
         path_while={"clean": 0},  # what is dropped depends on k
+        joined_while={"index": "exact", "clean": 0},
         space={"k": NEIGHBOURS, "clean": (0.0,)},
         toy={"k": 2},
     ),

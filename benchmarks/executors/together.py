@@ -40,7 +40,7 @@ class Together:
         splits : collection of str
             The names of all splits of the job's cells.
         """
-        first = job.experiments[0]
+        first = job.widest
         wanted = first.dataset, first.input
         if self._executor.workers == 1 or not first.input.startswith("features:"):
             return

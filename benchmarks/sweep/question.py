@@ -109,6 +109,12 @@ class Question:
         return {name: values for name, values in of_space.items() if isinstance(values, tuple)}
 
     @property
+    def shared(self) -> dict[str, tuple[Any, ...]]:
+        """Parameters in which two points may differ that one search serves (`benchmarks.detectors.same_fit`): their values."""
+        encoders = self.space.get("encoder")
+        return {**({"encoder": encoders} if isinstance(encoders, tuple) else {}), **self.path}
+
+    @property
     def metric(self) -> str:
         """What the value of a trial is called."""
         return "rocauc" if self.objective == "oracle" else "rocauc_validation"

@@ -152,7 +152,7 @@ class _Search:
         tags = self._tags(f"trial {trial.number}")
         try:
             cell = self._prepared(params)
-            finished = self._finished(cell, tags, [cell.with_params(**values) for values in self._paths()])
+            finished = self._finished(cell, tags, self._beside(params))
         except Exception as error:
             if self.session.stopping:
                 raise TrialFailedError("interrupted") from error
@@ -189,10 +189,10 @@ class _Search:
         """A cell may belong to several studies, so each has a tag of its own."""
         return {f"study/{self.plan.study}": f"{self.question.objective}, {role}"}
 
-    def _paths(self) -> list[dict[str, Any]]:
-        """Every point of the detector's path."""
-        path = self.question.path
-        return [dict(zip(path, values, strict=True)) for values in product(*path.values())] if path else []
+    def _beside(self, params: Mapping[str, Any]) -> list[Experiment]:
+        """Points of the space that one search may serve together with this one."""
+        shared = self.question.shared
+        return [self._prepared({**params, **dict(zip(shared, values, strict=True))}) for values in product(*shared.values())]
 
     def _run_id(self, cell: Cell) -> str:
         return self.session.ledger.run_ids.get(cell.experiment.key, cell.run_id)
