@@ -25,8 +25,8 @@ def make_experiments(
     datasets: Sequence[str],
     detectors: Sequence[str] = ("dn2",),
     protocol: str = "one_vs_rest",
-    encoders: Sequence[str] = ("efficientnet_lite0",),
-    normalize: Sequence[str] = ("none",),
+    encoders: Sequence[str] = (),
+    normalize: Sequence[str] = (),
     size: int = 0,
     variants: Sequence[str] = ("",),
     presets: Sequence[str] = ("paper",),
@@ -45,7 +45,7 @@ def make_experiments(
         A variant "" is the detector as it is.
     protocol : str
     encoders, normalize : sequences of names
-        For detectors on features.
+        For detectors on features; empty means each detector's own.
     size : int
         Side in pixels of the images that detectors on pixels get; 0 means the images' own.
     presets : sequence of names
@@ -74,7 +74,7 @@ def make_experiments(
         if value < least:
             raise UsageError(f"{name} must be at least {least}, got {value}.")
     named = {"dataset": datasets, "detector": detectors, "variant": variants, "preset": presets}
-    for name, values in {**named, "encoder": encoders, "normalize": normalize, **params}.items():
+    for name, values in {**named, **params}.items():
         if not values:
             raise UsageError(f"{name} needs at least one value, got none.")
     of_protocol = protocol_params_of(protocol, protocol_params or {})
@@ -119,7 +119,8 @@ def _inputs(
     """What a detector eats, with each normalisation: features as asked for, or pixels."""
     source = detector_input(detector, variant, dataset)
     if source == "features":
-        return [(f"features:{encoder}", how) for encoder, how in product(encoders, normalize)]
+        own = DETECTORS[detector]
+        return [(f"features:{name}", how) for name, how in product(encoders or [own.encoder], normalize or [own.normalize])]
     return [(f"pixels:{size}" if size else source, "none")]
 
 
@@ -129,7 +130,7 @@ def _check_asked(
     """Refuse what none of the detectors can have; what some can, they get."""
     sources = {detector: {detector_input(detector, variant) for variant in variants} for detector in detectors}
     on_pixels = [detector for detector, found in sources.items() if "features" not in found]
-    if len(on_pixels) == len(detectors) and set(normalize) != {"none"}:
+    if len(on_pixels) == len(detectors) and set(normalize) - {"none"}:
         raise UsageError(
             f"normalize is for features, and {', '.join(on_pixels)} looks at pixels, got {','.join(normalize)}: leave it out."
         )

@@ -260,18 +260,8 @@ class Session:
                 self.ledger.fail(cell, reason)
 
 
-def run_session(
-    experiments: Sequence[Experiment],
-    workspace: Workspace,
-    tracker: Tracker,
-    *,
-    suite: str = "",
-    force: bool = False,
-    executor: Executor | None = None,
-    progress: Progress | None = None,
-    say: Say = lambda _: None,
-) -> Outcome:
-    """Run cells and log them, and a summary: see `Session`.
+def run_session(session: Session, experiments: Sequence[Experiment]) -> Outcome:
+    """Run cells in a session that has not been entered yet, and log them, and a summary.
 
     Raises
     ------
@@ -280,11 +270,10 @@ def run_session(
     TrackingError
         If the store cannot be reached at the start.
     """
-    session = Session(workspace, tracker, suite=suite, force=force, executor=executor, progress=progress, say=say)
     cells = session.prepare(experiments)
     for name in dict.fromkeys(cell.dataset for cell in cells):
         if skipped := session.dataset(name).skipped:
-            say(f"{name}: {len(skipped)} corrupt images are left out, skipped_images.txt of the summary run lists them")
+            session.say(f"{name}: {len(skipped)} corrupt images are left out, skipped_images.txt of the summary run lists them")
     with session:
         session.run(cells)
         return session.close(cells)

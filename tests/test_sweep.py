@@ -127,7 +127,7 @@ def test_a_study_is_continued_to_more_trials(workspace, tracker):
 
 def test_oracle_trials_are_plain_cells_and_say_what_they_are(workspace, tracker, monkeypatch):
     cells = make_experiments(datasets=["synthetic"], params={"k": [1, 2, 5]}, classes=("disc", "square"))
-    plain = run_session(cells, workspace, tracker).cells
+    plain = run_session(Session(workspace, tracker), cells).cells
     computed = counted(monkeypatch, benchmarks.work, "run")
     found, _ = run(small(objective="oracle"), workspace, tracker)
     assert not computed

@@ -36,7 +36,7 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
     from benchmarks.commands.progress import show_progress
     from benchmarks.commands.ready import make_ready
     from benchmarks.experiments import check_early
-    from benchmarks.session import run_session
+    from benchmarks.session import Session, run_session
     from benchmarks.tracking import Tracker, cell_record, find_store
 
     workspace = pop_workspace(options)
@@ -47,16 +47,9 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
     tracker = Tracker(tracking_uri or None)
     with pop_executor(options, workspace) as executor, show_progress() as progress:
         skipped = make_ready(experiments, workspace, progress)
-        outcome = run_session(
-            [experiment for experiment in experiments if experiment.key not in skipped],
-            workspace,
-            tracker,
-            suite=suite,
-            force=force,
-            executor=executor,
-            progress=progress,
-            say=lambda line: click.echo(line, err=True),
-        )
+        say = lambda line: click.echo(line, err=True)  # noqa: E731
+        session = Session(workspace, tracker, suite=suite, force=force, executor=executor, progress=progress, say=say)
+        outcome = run_session(session, [experiment for experiment in experiments if experiment.key not in skipped])
     for reason in dict.fromkeys(skipped.values()):
         click.echo(f"skipped: {reason}", err=True)
     if as_json:

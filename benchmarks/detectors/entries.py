@@ -64,6 +64,8 @@ class DetectorEntry:
         ``module:Class``.
     input : str
         What it eats: ``features`` (of an encoder), ``pixels``, or ``pixels:256`` for images of that size.
+    encoder, normalize : str
+        Of features, unless others are asked for.
     groups : bool
         Whether it eats groups of them, (n, size, ...), as only some protocols give.
     summary : str
@@ -107,6 +109,8 @@ class DetectorEntry:
     default_variant: str = ""
     presets: Mapping[str, Changes] = field(default_factory=dict)
     draws: bool = False
+    encoder: str = "efficientnet_lite0"
+    normalize: str = "none"
     groups: bool = False
     path: tuple[str, ...] = ()
     path_while: Changes = field(default_factory=dict)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +38,6 @@ def _work(worker: Worker, job: Job, say: Callable[[Message], None]) -> None:
         for result in worker.work(job, _FarWatch(worker.workspace.home, say), lambda *told: say(("progress", *told))):
             say(("result", result))
     except Exception as error:
-        error.add_note("".join(traceback.format_exception(error)))  # the traceback itself does not travel
         say(("error", fit_to_travel(error.with_traceback(None))))
     finally:
         say(("end",))

@@ -15,11 +15,11 @@ LINES_THAT_CAN_BE_TOLD_APART = 9
 MEASURES = {"images_per_second": "images encoded a second", "feature_bytes": "bytes of features an image"}
 
 
-def draw(study: optuna.Study, table: SweepTable) -> dict[str, Any]:
-    """Every figure that the study has enough trials for, by file name."""
+def draw(study: optuna.Study, table: SweepTable, say: Callable[[str], None]) -> dict[str, Any]:
+    """Every figure that the study has enough trials for, by file name. One that Optuna cannot draw is left out, and said."""
     if len(table.done) < 2:
         return {}
-    return {**_of_optuna(study, table), **_by_k(table), **_fronts(table)}
+    return {**_of_optuna(study, table, say), **_by_k(table), **_fronts(table)}
 
 
 def _title(table: SweepTable) -> str:
@@ -29,8 +29,7 @@ def _title(table: SweepTable) -> str:
     return f"ROCAUC of {method} on {question.dataset}, {question.protocol}, {labels}"
 
 
-def _of_optuna(study: optuna.Study, table: SweepTable) -> dict[str, Any]:
-    """Optuna's figures; one that it cannot draw of these trials is left out."""
+def _of_optuna(study: optuna.Study, table: SweepTable, say: Callable[[str], None]) -> dict[str, Any]:
     from optuna.visualization import matplotlib as plots
 
     varied = [name for name in table.question.space if len({str(trial.params[name]) for trial in table.done}) > 1]
@@ -43,8 +42,8 @@ def _of_optuna(study: optuna.Study, table: SweepTable) -> dict[str, Any]:
     for name, plot in wanted.items():
         try:
             drawn[name] = figures.drawn_by_pyplot(plot)
-        except Exception:  # what it needs differs from plot to plot, and is written nowhere
-            continue
+        except Exception as error:  # what it needs differs from plot to plot, and is written nowhere
+            say(f"{name} is left out, Optuna cannot draw it of these trials: {error}")
     return drawn
 
 

@@ -68,7 +68,8 @@ def make_sampler(name: str, seed: int) -> Callable[[int], optuna.samplers.BaseSa
         if name == "gp":
             return optuna.samplers.GPSampler(seed=own_seed)
         if name == TPE:
-            return optuna.samplers.TPESampler(seed=own_seed)
+            # Running trials count as bad ones meanwhile, so that several workers do not ask for the same point.
+            return optuna.samplers.TPESampler(seed=own_seed, constant_liar=True)
         return _Queued() if name == BRUTE else optuna.samplers.RandomSampler(seed=own_seed)
 
     return make

@@ -207,7 +207,7 @@ class _Search:
         selection = "oracle" if question.objective == "oracle" else "validation"
         tags = {"study": plan.study, "objective": question.objective, "selection": selection}
         files = {"best.json": table.best_json(best, winner), "trials.csv": table.to_csv()} if best else {}
-        summary = Summary(files, drawings.draw(self.study, table), table.points(best, winner), tags)
+        summary = Summary(files, drawings.draw(self.study, table, session.say), table.points(best, winner), tags)
         shown = [winner.experiment] if winner and question.objective == "validation" else []
         return Found(plan.study, question, best, winner, table, session.close(shown, summary))
 

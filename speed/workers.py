@@ -1,0 +1,104 @@
+"""What two workers gain over one, beside what two processes of plain matrix products gain on this machine.
+
+    python speed/workers.py [--dataset cifar10] [--encoder efficientnet_lite0] [--rounds 5]
+
+Every process has one thread. *Cells* are DN2's, a class each, on features that must be stored already, done by the executor
+``processes``; *products* are of 1,024 x 1,024 float32 matrices. Each round does both, with one process and with two, in turns, so
+that a busy machine is busy for all. Printed: the median time of each, both speed-ups, and their ratio (to be at least 0.9).
+"""
+
+import argparse
+import os
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before any library reads it
+
+import numpy as np
+
+from benchmarks.commands.options import default_home
+from benchmarks.contracts import Workspace
+from benchmarks.datasets import load_dataset
+from benchmarks.executors.processes import Processes
+from benchmarks.experiments import make_experiments, resolve
+from benchmarks.inputs import input_identity
+from benchmarks.work import Job
+
+PRODUCTS = 120
+
+
+def products(count: int) -> None:
+    """Multiply."""
+    matrix = np.ones((1024, 1024), np.float32)
+    for _ in range(count):
+        matrix @ matrix
+
+
+def jobs_of(dataset_name: str, encoder: str, workspace: Workspace) -> list[Job]:
+    """DN2 on each class by itself."""
+    dataset = load_dataset(dataset_name, home=workspace.home)
+    identity = input_identity(f"features:{encoder}", workspace)
+    jobs = []
+    for name in dataset.class_names:
+        (cell,) = make_experiments(datasets=[dataset_name], encoders=[encoder], classes=[name])
+        jobs.append(Job((resolve(cell, dataset, identity),), {}))
+    return jobs
+
+
+class NoWatch:
+    """DN2 trains nothing."""
+
+    def monitor(self, *_: object) -> None:
+        """Nothing is reported."""
+
+    def checkpoint(self, *_: object) -> Path:
+        """Nothing is written."""
+        return Path(os.devnull)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="cifar10")
+    parser.add_argument("--encoder", default="efficientnet_lite0")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+
+    workspace = Workspace(default_home())
+    jobs = jobs_of(arguments.dataset, arguments.encoder, workspace)
+    one, two = Processes(workspace, 1), Processes(workspace, 2)
+
+    def cells(executor: Processes) -> None:
+        with ThreadPoolExecutor(executor.workers) as threads:
+            list(threads.map(lambda job: list(executor.work(job, NoWatch(), None)), jobs))
+
+    with get_context("spawn").Pool(2) as pool:
+        measured = {
+            "products, one process": lambda: pool.map(products, [PRODUCTS] * 2, chunksize=2),
+            "products, two processes": lambda: pool.map(products, [PRODUCTS] * 2, chunksize=1),
+            "cells, one worker": lambda: cells(one),
+            "cells, two workers": lambda: cells(two),
+        }
+        for run in measured.values():
+            run()  # processes are started, data sets and features opened
+        seconds: dict[str, list[float]] = {name: [] for name in measured}
+        for _ in range(arguments.rounds):
+            for name, run in measured.items():
+                start = time.perf_counter()
+                run()
+                seconds[name].append(time.perf_counter() - start)
+    one.close()
+    two.close()
+    median = {name: statistics.median(times) for name, times in seconds.items()}
+    for name, value in median.items():
+        print(f"{name:25} {value:6.2f} s")
+    plain = median["products, one process"] / median["products, two processes"]
+    ours = median["cells, one worker"] / median["cells, two workers"]
+    print(f"speed-up: products {plain:.2f}, cells {ours:.2f}, ratio {ours / plain:.2f}")
+
+
+if __name__ == "__main__":
+    main()
