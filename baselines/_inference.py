@@ -64,6 +64,7 @@ class CompiledWideResNet:
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if self.precision == torch.bfloat16 else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "ENABLE_CPU_PINNING": False,  # or several processes of one thread each all sit on the first core
         }
         model = openvino.Model([_graph(self.network, images)], [images])
         compiled = openvino.Core().compile_model(model, "CPU", settings)

@@ -161,8 +161,12 @@ def _openvino_engine(module: torch.nn.Module, shape: tuple[int, int, int], _devi
         warnings.simplefilter("ignore")
         # An exported program has constant padding, which OpenVINO fuses into the convolutions; a traced one is 9 % slower.
         model = openvino.convert_model(torch.export.export(module, (example,)))
-    # Without the hint a CPU with AMX or AVX-512 BF16 computes in bfloat16, unasked.
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",  # or a CPU with AMX or AVX-512 BF16 computes in bfloat16, unasked
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": threads,
+        "ENABLE_CPU_PINNING": False,  # or several processes of one thread each all sit on the first core
+    }
     compiled = openvino.Core().compile_model(model, "CPU", settings)
     width = compiled({0: example.numpy()})[0].shape[1]
 
