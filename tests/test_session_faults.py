@@ -8,7 +8,10 @@ import os
 import shutil
 import signal
 import sys
+import time
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 from forked import Process, die, run_benchmarks
@@ -234,3 +237,46 @@ def test_a_server_that_goes_away_costs_no_result(place):
         assert not list(place.glob("home/cells/*/*.npz"))
     finally:
         server.kill()
+
+
+TRAINING = (
+    *("run", "--dataset", "synthetic", "--detector", "deep_svdd", "--set", "epochs=100000", "--set", "pretrain_epochs=1"),
+    *("--set", "batch_size=20", "--executor", "processes", "--workers", "2", "--seeds", "2"),
+)
+
+
+def workers_of(pid):
+    """The processes under this one that have begun to train; each has loaded torch."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):
+            text = status.read_text()
+            if f"\nPPid:\t{pid}\n" in text and b"spawn_main" in (status.parent / "cmdline").read_bytes():
+                found.append(int(status.parent.name))
+    return found
+
+
+def is_there(pid):
+    with suppress(OSError):
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to find the workers")
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_busy_workers_end_with_their_driver(place, sent, code):
+    driver = start(place, None, TRAINING)
+    checkpoints, deadline = [], time.monotonic() + 120
+    while len(checkpoints) < 2 and time.monotonic() < deadline:  # both are in the middle of a training
+        checkpoints = list(place.glob("home/cells/*/*.checkpoint"))
+        time.sleep(0.2)
+    workers = workers_of(driver.process.pid)
+    assert len(workers) == 2
+    os.kill(driver.process.pid, sent)
+    assert driver.finish()[0] == code
+    deadline = time.monotonic() + 30
+    while any(map(is_there, workers)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not any(map(is_there, workers))
+    assert {run.info.status for run in cell_runs(place)} == {"KILLED" if sent == signal.SIGINT else "RUNNING"}
