@@ -81,7 +81,8 @@ def _detectors() -> Iterable[dict[str, Any]]:
     for name, entry in DETECTORS.items():
         params = ", ".join(f"{key}={value}" for key, value in entry.defaults.items())
         presets = ["paper", *entry.presets] if entry.presets else []
-        said = [f"{entry.summary} ({params})", f"input {entry.input}"]
+        source = f"features:{entry.encoder}, {entry.normalize}" if entry.input == "features" else entry.input
+        said = [f"{entry.summary} ({params})", f"input {source}"]
         said += [f"variants {', '.join(entry.variants)}"] if entry.variants else []
         said += [f"presets {', '.join(presets)}"] if presets else []
         yield {
