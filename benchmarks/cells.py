@@ -56,8 +56,14 @@ class Cells:
         """Where this cell's files are."""
         return self.home / "cells" / experiment.key
 
-    def save(self, result: Result) -> Path:
+    def save(self, result: Result, *, lasting: bool = True) -> Path:
         """Write one split's result: under another name, to the disk, then renamed, so that a file with this name is whole.
+
+        Parameters
+        ----------
+        result : Result
+        lasting : bool, default True
+            Wait until the disk has it, so that it outlives a power failure too. Of many small results the waiting is what costs.
 
         Raises
         ------
@@ -79,12 +85,14 @@ class Cells:
                 with unfinished.open("wb") as file:
                     np.savez(file, about=np.array(_about(result)), **arrays)
                     file.flush()
-                    os.fsync(file.fileno())
+                    if lasting:
+                        os.fsync(file.fileno())
                 unfinished.replace(path)
             except BaseException:
                 unfinished.unlink(missing_ok=True)
                 raise
-            _sync_folder(path.parent)
+            if lasting:
+                _sync_folder(path.parent)
             self.checkpoint(result.experiment, result.split).unlink(missing_ok=True)
         except OSError as error:
             raise _unusable("write the result", path, error) from error

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -172,7 +173,7 @@ class Experiment:
     resolved: Parameters = field(default_factory=dict)
     device: str | None = field(default=None, compare=False)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Hash of everything above but the device: equal keys mean equal results."""
         fields = asdict(self)
