@@ -65,15 +65,16 @@ def run(
     for group in same_fit(list(experiments)):
         splits = make_splits(group[-1], dataset)
         todo = [split for split in splits if any((experiment.key, split.name) not in done for experiment in group)]
-        ready = len(splits) - len(todo)
+        inputs = len({experiment.input for experiment in group})
+        ready = (len(splits) - len(todo)) * inputs
         for of_input in score_group(group, todo, X, watch, progress):
             for experiment in group:
                 scored = of_input.get(experiment.input)
                 if scored is not None and (experiment.key, scored.split.name) not in done:
                     yield _result(experiment, scored, provenance)
-            ready += 1
+            ready += len(of_input)
             if progress:
-                progress(f"{called(group[-1])}, {group[-1].normalize}", ready, len(splits))
+                progress(f"{called(group[-1])}, {group[-1].normalize}", ready, len(splits) * inputs)
 
 
 def _point_of(experiment: Experiment, scored: Scored) -> tuple[Point, dict[str, float]]:

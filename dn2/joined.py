@@ -96,23 +96,26 @@ class _Part:
     """The bank's rows of one part, made ready for products."""
 
     def __init__(self, rows: np.ndarray, device: torch.device) -> None:
-        raw = torch.from_numpy(np.ascontiguousarray(rows)).to(device).double()
+        raw = _in_float64(rows, device)
         self.mean = raw.mean(0)  # subtracted, as an offset costs digits
         self.rows = raw.sub_(self.mean)
         self.squares = torch.linalg.vecdot(self.rows, self.rows)
 
     def distances(self, queries: np.ndarray, out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write squared distances (b, m) into ``out``; return them, and each query's largest error (b,).
+        """Write squared distances (b, m) into ``out``; return them, and what their errors are measured in (b,).
 
-        A sum of d products is off by d rounding units of |x||y| at most (Higham, Accuracy and Stability of Numerical Algorithms,
-        section 3.1); twenty more are for the mean, the other sums and the joining of a few parts.
+        That is (|x| + |y|)^2 for the longest row y, both less the mean.
         """
-        block = torch.from_numpy(np.ascontiguousarray(queries)).to(out.device).double() - self.mean
+        block = _in_float64(queries, out.device).sub_(self.mean)
         squares = torch.linalg.vecdot(block, block)
         torch.mm(block, self.rows.T, out=out)
         out.mul_(-2).add_(self.squares).add_(squares[:, None])
-        longest = squares.sqrt() + self.squares.max().sqrt()
-        return out, (block.shape[1] + 20) * ROUNDING * longest.square()
+        return out, (squares.sqrt() + self.squares.max().sqrt()).square()
+
+
+def _in_float64(rows: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A copy, which may be written to."""
+    return torch.from_numpy(np.array(rows, dtype=np.float64, order="C", subok=False)).to(device)
 
 
 def _nearest(
@@ -122,10 +125,16 @@ def _nearest(
     join: Join,
     k: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose each query's k nearest rows of one join."""
-    values, error = near[join[0]]
+    """Choose each query's k nearest rows of one join.
+
+    A sum of d products is off by d rounding units of |x||y| at most (Higham, Accuracy and Stability of Numerical Algorithms,
+    section 3.1), and so are, in the same units, the sums from differences that `dn2.exact` answers. So the two differ by 2d units
+    at most; twenty more are for the mean, the other operations and the joining of a few parts.
+    """
+    values, scale = near[join[0]]
     for part in join[1:]:
-        values, error = values + near[part][0], error + near[part][1]
+        values, scale = values + near[part][0], scale + near[part][1]
+    error = (2 * sum(queries[part].shape[1] for part in join) + 20) * ROUNDING * scale
     found = values.topk(min(k + 1, values.shape[1]), dim=1, largest=False, sorted=True)
     ranked, off = found.values.cpu().numpy(), error.cpu().numpy()[:, None]
     rows = found.indices[:, :k].cpu().numpy()

@@ -50,6 +50,27 @@ def test_each_join_has_the_neighbours_of_its_parts_side_by_side(kind, k):
         np.testing.assert_array_equal(rows, expected[1])
 
 
+@pytest.mark.parametrize("kind", ["drawn", "whole numbers, so that many are as far"])
+def test_float64_will_do_and_nothing_given_is_changed(kind):
+    banks, queries = ([part.astype(np.float64) for part in parts(n, KINDS[kind])] for n in (60, 33))
+    for array in (*banks, *queries):
+        array.flags.writeable = False
+    ((distances, rows),) = nearest_joined(queries, banks, [(0, 2)], 4)
+    expected = nearest(np.concatenate([queries[0], queries[2]], axis=1), np.concatenate([banks[0], banks[2]], axis=1), 4)
+    np.testing.assert_array_equal(distances, expected[0])
+    np.testing.assert_array_equal(rows, expected[1])
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4, 8, 16, 32, 64])
+def test_what_the_exact_search_rounds_away_is_rounded_away_here(stride):
+    """The first part's square lies between two float32 numbers; added to it one by one, the other part's are lost."""
+    queries = [np.float32([[1 + 2**-12]]), np.zeros((1, 1280), np.float32)]
+    queries[1][0, stride - 1 :: stride] = np.sqrt(0.9 * 2.0**-53)
+    banks = [np.zeros_like(query) for query in queries]
+    ((distances, _),) = nearest_joined(queries, banks, [(0, 1)], 1)
+    np.testing.assert_array_equal(distances, nearest(np.concatenate(queries, axis=1), np.concatenate(banks, axis=1), 1)[0])
+
+
 def test_many_blocks_are_one(monkeypatch):
     banks, queries = parts(50), parts(400)
     whole = nearest_joined(queries, banks, JOINS, 3)
@@ -139,6 +160,15 @@ def test_one_search_a_split_serves_all_joins(monkeypatch):
     )
     results(cells())
     assert searches == [[(0,), (1,), (0, 1)]] * 4
+
+
+@pytest.mark.parametrize("protocol", ["one_vs_rest", "contamination"])
+def test_progress_ends_where_it_says(protocol):
+    calls = []
+    list(run(cells(protocol), DATASET, WIDE, provenance={}, progress=lambda _, *call: calls.append(call)))
+    (total,) = {total for _, total in calls}
+    assert calls[-1] == (total, total)
+    assert total == len(ENCODERS) * len(make_splits(cells(protocol)[0], DATASET))
 
 
 def test_who_shares_a_fit():
