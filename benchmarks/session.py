@@ -23,7 +23,7 @@ from benchmarks.contracts import (
     UsageError,
     Workspace,
 )
-from benchmarks.detectors import same_fit, selection_of
+from benchmarks.detectors import same_fit, selection_of, widest
 from benchmarks.executors import Executor, Job, Serial, Together
 from benchmarks.experiments import check, resolve
 from benchmarks.inputs import input_identity
@@ -159,8 +159,9 @@ class Session:
         beside : sequence of Experiment
             Cells that cost nothing if they are computed with those: their results are kept on disk, for when they are asked for.
         """
+        left = [cell for cell in cells if not self._look_up(cell)]
         # Cells that share an input one after the other: a worker keeps the last.
-        paths = same_fit(sorted(cells, key=lambda cell: (cell.dataset, cell.input, cell.normalize)))
+        paths = same_fit(sorted(left, key=lambda cell: (cell.dataset, cell.input, cell.normalize)))
         if self.executor.workers == 1:
             for path in paths:
                 self._run_path(path, beside)
@@ -190,17 +191,15 @@ class Session:
 
     def _run_path(self, path: list[Experiment], beside: Sequence[Experiment]) -> None:
         """Run the cells of one fit; one that somebody else is at is waited for and then looked up."""
-        todo = [cell for cell in path if not self._look_up(cell)]
-        same = next(group for group in same_fit([*path, *beside]) if path[0] in group)
-        others = [cell for cell in same if cell not in path] if todo else []
+        same = next(group for group in same_fit([*path, *beside]) if widest(path) in group)
+        others = [cell for cell in same if cell not in path]
         try:
-            with self.disk.lock([*todo, *others], self._wait):
-                todo = [cell for cell in todo if not self._look_up(cell)]
-                if todo:  # a result of what is logged already would stay on disk
-                    self._compute(todo, [cell for cell in others if self.ledger.find(cell) is None])
+            with self.disk.lock([*path, *others], self._wait):
+                if todo := [cell for cell in path if not self._look_up(cell)]:
+                    self._compute(todo, others)
         except Exception as error:
             if not self.stopping:
-                self._fail(todo, error)
+                self._fail(path, error)
 
     def _wait(self, folder: Path) -> None:
         self.say(f"waiting for the cell {folder.name}, which another process or worker is at")
@@ -211,8 +210,8 @@ class Session:
             self.finished[cell.key] = found
         return found is not None
 
-    def _compute(self, cells: list[Experiment], free: list[Experiment]) -> None:
-        """Compute cells that one fit serves, each result of which is on disk the moment it is there."""
+    def _compute(self, cells: list[Experiment], others: list[Experiment]) -> None:
+        """Compute cells of one path, each result of which is on disk the moment it is there, and the others that cost nothing."""
         dataset = self.dataset(cells[0].dataset)
         names = [split.name for split in make_splits(cells[-1], dataset)]
         results: dict[str, dict[str, Result]] = {}
@@ -221,22 +220,26 @@ class Session:
                 self.disk.discard(cell)
             results[cell.key] = self.disk.load(cell)
             self.ledger.start(cell, dataset)
-        if not all(of_cell.keys() >= set(names) for of_cell in results.values()):
-            results |= {cell.key: self.disk.load(cell) for cell in free}
-            self._do([*cells, *free], results, names)
+        if missing := [cell for cell in cells if not results[cell.key].keys() >= set(names)]:
+            # A result of what is logged already would stay on disk.
+            free = [cell for cell in others if self.ledger.find(cell) is None]
+            for group in same_fit([*missing, *free]):  # without the widest, if that is finished, they share less
+                if any(cell in missing for cell in group):
+                    self._do(group, results, names)
         for cell in cells:
             of_cell = results.pop(cell.key)
             self._finish(cell, tuple(of_cell[name] for name in names), dataset)
 
-    def _do(self, cells: list[Experiment], results: dict[str, dict[str, Result]], names: Sequence[str]) -> None:
-        """Have the splits computed of which there is no result yet."""
-        done = frozenset((key, name) for key, of_cell in results.items() for name in of_cell)
+    def _do(self, group: list[Experiment], results: dict[str, dict[str, Result]], names: Sequence[str]) -> None:
+        """Have the splits computed of which there is no result yet; ``results`` get those of their cells, the disk gets all."""
+        done = frozenset((cell.key, name) for cell in group for name in results.get(cell.key) or self.disk.load(cell))
         watch = TrainingWatch(self.disk, self.ledger, self.progress)
-        job = Job(tuple(cells), self._provenance, done)
+        job = Job(tuple(group), self._provenance, done)
         self._together.encode(job, names, watch, self.progress)
         for result in self.executor.work(job, watch, self.progress):
             self.disk.save(result)
-            results[result.experiment.key][result.split] = result
+            if result.experiment.key in results:
+                results[result.experiment.key][result.split] = result
 
     def _finish(self, cell: Experiment, results: tuple[Result, ...], dataset: Dataset) -> None:
         """Have a cell logged of which every split is there, and keep what tables need of it: all scores are in MLflow."""
