@@ -63,7 +63,8 @@ def plan_cells(experiments: Sequence[Experiment], workspace: Workspace, tracker:
     plan = _Plan(workspace, tracker)
     planned = [plan.plan(experiment) for experiment in experiments]
     pending = [cell.experiment for cell in planned if cell.status == "pending"]
-    first = {group[0].key for group in same_fit(pending)}
+    # Of inputs that were searched together each one's time is its share.
+    first = {key for group in same_fit(pending) for key in {cell.input: cell.key for cell in reversed(group)}.values()}
     searched = {cell.key for cell in pending} - first
     return [
         replace(cell, seconds=0.0) if cell.experiment.key in searched and cell.seconds is not None else cell for cell in planned

@@ -149,7 +149,7 @@ def test_every_variant_sets_known_parameters():
         (
             "dn2_group",
             "one_vs_rest",
-            "'one_vs_rest' gives single images, which 'dn2_group' cannot score: take one of dn2, dn2_kmeans",
+            "'one_vs_rest' gives single images, which 'dn2_group' cannot score: take one of dn2, dn2_plus, dn2_kmeans",
         ),
         ("dn2_grup", "groups", "Did you mean dn2_group"),
     ],
