@@ -237,8 +237,9 @@ class Session:
         job = Job(tuple(group), self._provenance, done)
         self._together.encode(job, names, watch, self.progress)
         for result in self.executor.work(job, watch, self.progress):
-            self.disk.save(result)
-            if result.experiment.key in results:
+            wanted = result.experiment.key in results
+            self.disk.save(result, lasting=wanted)
+            if wanted:
                 results[result.experiment.key][result.split] = result
 
     def _finish(self, cell: Experiment, results: tuple[Result, ...], dataset: Dataset) -> None:
