@@ -86,7 +86,7 @@ def make_experiments(
         check_groups(detector, protocol)
     for preset in presets:
         check_name(preset, PRESETS, "preset")
-    _check_asked(detectors, variants, normalize, size, presets)
+    _check_asked(detectors, variants, encoders, normalize, size, presets)
     known = {name for detector in detectors for name in DETECTORS[detector].defaults}
     cells = []
     for dataset, detector, variant, preset in product(datasets, detectors, variants, presets):
@@ -125,15 +125,21 @@ def _inputs(
 
 
 def _check_asked(
-    detectors: Sequence[str], variants: Sequence[str], normalize: Sequence[str], size: int, presets: Sequence[str]
+    detectors: Sequence[str],
+    variants: Sequence[str],
+    encoders: Sequence[str],
+    normalize: Sequence[str],
+    size: int,
+    presets: Sequence[str],
 ) -> None:
     """Refuse what none of the detectors can have; what some can, they get."""
     sources = {detector: {detector_input(detector, variant) for variant in variants} for detector in detectors}
     on_pixels = [detector for detector, found in sources.items() if "features" not in found]
-    if len(on_pixels) == len(detectors) and set(normalize) - {"none"}:
-        raise UsageError(
-            f"normalize is for features, and {', '.join(on_pixels)} looks at pixels, got {','.join(normalize)}: leave it out."
-        )
+    for name, given in (("encoder", encoders), ("normalize", set(normalize) - {"none"})):
+        if len(on_pixels) == len(detectors) and given:
+            raise UsageError(
+                f"{name} is for features, and {', '.join(on_pixels)} looks at pixels, got {','.join(given)}: leave it out."
+            )
     if size and not on_pixels:
         raise UsageError(f"size is for detectors on pixels, and {', '.join(detectors)} has features, got {size}: leave it out.")
     if set(presets) != {"paper"} and not any(DETECTORS[detector].presets for detector in detectors):

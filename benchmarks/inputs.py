@@ -32,7 +32,7 @@ class Rows:
 
     parts: Sequence[Any]
     normalize: Callable[[np.ndarray], np.ndarray]
-    names: Sequence[str] = ()
+    names: Sequence[str]
     rates: Sequence[float] = ()
 
     @property
@@ -55,7 +55,7 @@ class Rows:
 
     def only(self, names: Sequence[str]) -> Rows:
         """The input of some of its encoders, in the order given."""
-        if tuple(names) == tuple(self.names) or not self.names:
+        if tuple(names) == tuple(self.names):
             return self
         chosen = [self.names.index(name) for name in names]
         return Rows([self.parts[i] for i in chosen], self.normalize, names, [self.rates[i] for i in chosen if self.rates])

@@ -194,11 +194,18 @@ class Session:
         same = next(group for group in same_fit([*path, *beside]) if widest(path) in group)
         others = [cell for cell in same if cell not in path]
         try:
-            with self.disk.lock([*path, *others], self._wait):
+            with self.disk.lock([*path, widest(same)], self._wait):  # which stands for all of them: a lock is an open file
                 if todo := [cell for cell in path if not self._look_up(cell)]:
                     self._compute(todo, others)
         except Exception as error:
-            if not self.stopping:
+            if self.stopping:
+                return
+            if isinstance(error, SplitError) and len({cell.input for cell in same}) > 1:
+                for name in dict.fromkeys(
+                    cell.input for cell in path
+                ):  # one encoder's features may be to blame, and the others' not
+                    self._run_path([cell for cell in path if cell.input == name], ())
+            else:
                 self._fail(path, error)
 
     def _wait(self, folder: Path) -> None:

@@ -87,12 +87,13 @@ def _score_together(
             yield score_split(experiment, split, X, tests, watch, progress)
         return
     rows = np.unique(np.concatenate([split.train for split in splits]))
-    started = time.perf_counter()
     subsets = [np.searchsorted(rows, split.train) for split in splits]
-    found = detector.score_subsets(X[rows], subsets, tests[splits[0].test])
-    seconds = (time.perf_counter() - started) / len(splits)
-    twin = exact_twin(detector)
-    exact = twin.score_subsets(X[rows], subsets, tests[splits[0].test]) if twin else repeat((), len(splits))
+    with named(experiment, splits[0]):
+        started = time.perf_counter()
+        found = detector.score_subsets(X[rows], subsets, tests[splits[0].test])
+        seconds = (time.perf_counter() - started) / len(splits)
+        twin = exact_twin(detector)
+        exact = twin.score_subsets(X[rows], subsets, tests[splits[0].test]) if twin else repeat((), len(splits))
     for split, points, beside in zip(splits, found, exact, strict=True):
         yield Scored(split, points, 0.0, seconds, exact=beside)
 

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,16 +18,14 @@ def cores_during(work: Callable[[], object], looks: int = 300) -> set[frozenset[
         while not stop.is_set():
             work()
 
-    thread = threading.Thread(target=loop)
     work()  # what is done once, such as compiling, is not looked at
-    thread.start()
-    try:
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(loop)
         for _ in range(looks):
             for task in Path("/proc/self/task").iterdir():
                 with suppress(OSError):  # it has ended
                     seen.add(frozenset(os.sched_getaffinity(int(task.name))))
             stop.wait(0.001)
-    finally:
         stop.set()
-        thread.join()
+        working.result()
     return seen

@@ -163,7 +163,11 @@ BAD = {
     "k = two": (["run", "--dataset", "synthetic", "--k", "two"], 2, "int"),
     "negative seed": (["run", "--dataset", "synthetic", "--seed", "-1"], 2, "at least 0, got -1"),
     "normalised pixels": (["run", "--dataset", "synthetic", "--detector", "geom", "--normalize", "l2"], 2, "leave it out"),
-    "encoded pixels": (["run", "--dataset", "synthetic", "--detector", "geom", "--encoder", "resnet18"], 2, "--encoder is for"),
+    "encoded pixels": (
+        ["run", "--dataset", "synthetic", "--detector", "geom", "--encoder", "resnet18"],
+        2,
+        "encoder is for features",
+    ),
     "unknown preset": (["run", "--dataset", "synthetic", "--detector", "geom", "--preset", "gpu"], 2, "cpu, paper"),
     "preset of none": (["run", "--dataset", "synthetic", "--preset", "cpu"], 2, "has no presets"),
     "seeds = 0": (["run", "--dataset", "synthetic", "--detector", "geom", "--seeds", "0"], 2, "at least 1, got 0"),

@@ -21,7 +21,7 @@ RNG = np.random.default_rng(0)
 LABELS, IS_TRAIN = RNG.integers(0, 3, 1400), RNG.random(1400) < 0.7
 FEATURES = (RNG.standard_normal((1400, 12)) + LABELS[:, None] * np.eye(12)[:3].sum(0)).astype(np.float32)
 TOY = Dataset("toy", [], LABELS, IS_TRAIN, ("a", "b", "c"), "f")
-X = Rows([FEATURES], lambda rows: rows)
+X = Rows([FEATURES], lambda rows: rows, ["x"])
 SMALL = {"contamination": {"contamination": (0.0, 0.1)}}
 
 

@@ -1,6 +1,7 @@
 """A session shares a search among inputs joined of the same encoders, whatever of them is finished already."""
 
 import numpy as np
+import optuna
 import pytest
 
 import benchmarks.work
@@ -10,6 +11,8 @@ from benchmarks.experiments import make_experiments, resolve
 from benchmarks.inputs import Rows, encoder_names
 from benchmarks.ledger import Ledger
 from benchmarks.session import Session
+from benchmarks.sweep import Question
+from benchmarks.sweep.samplers import queue_grid
 from dn2.detector import DN2
 
 A, B, C, D = "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "resnet18"
@@ -69,3 +72,57 @@ def test_what_was_computed_beside_is_taken_from_the_disk_and_nothing_else_is_loo
     monkeypatch.setattr(Ledger, "find", lambda self, cell: looked_up.append(cell.key) or find(self, cell))
     run(workspace, tracker, space[-1:], space)
     assert set(looked_up) == {space[-1].key}
+
+
+def test_an_encoder_whose_features_are_no_numbers_fails_alone(workspace, tracker, monkeypatch):
+    whole = benchmarks.work.load_input
+
+    def load_input(*given):
+        X = whole(*given)
+        for name, part in zip(X.names, X.parts, strict=True):
+            if name == B:
+                part[:] = np.nan
+        return X
+
+    monkeypatch.setattr(benchmarks.work, "load_input", load_input)
+    asked = cells(workspace, A, B, f"{A}+{B}")
+    session = Session(workspace, tracker, suite="toy")
+    with session:
+        session.run(asked, asked)
+        session.close(asked)
+    assert session.finished.keys() == {cell.key for cell in asked if cell.encoders == (A,)}
+    assert len(session.failures) == 4
+
+
+def test_a_point_is_beside_another_only_if_no_image_has_to_be_encoded(workspace, monkeypatch):
+    import benchmarks.sweep.search as search
+
+    asked = []
+
+    class Store:
+        def __init__(self, name):
+            self.name = name
+
+        def missing(self):
+            asked.append(self.name)
+            return [] if self.name == A else [0]
+
+    monkeypatch.setattr(search, "feature_store", lambda dataset, name, workspace: Store(name))
+    space = {"encoder": (A, B, f"{A}+{B}"), "normalize": ("none",), "k": (1, 2)}
+    question = Question("synthetic", "one_vs_rest", "dn2", "", "paper", ("disc",), 0, "validation", space)
+    trials = search._Search(question, search.Plan("toy", "brute", 6), Session(workspace, None))
+    monkeypatch.setattr(trials, "_prepared", lambda params: params)
+    beside = trials._beside({"encoder": B, "normalize": "none", "k": 1})
+    assert beside == [{"encoder": A, "normalize": "none", "k": k} for k in (1, 2)]
+    assert asked.count(A) == 1
+
+
+def test_trials_that_one_search_serves_are_far_apart():
+    study = optuna.create_study()
+    space = {"encoder": (A, B), "normalize": ("l2", "none", "power"), "k": (1, 2, 3)}
+    question = Question("synthetic", "one_vs_rest", "dn2", "", "paper", (), 0, "validation", space)
+    queue_grid(study, question, 18)
+    waiting = [trial.system_attrs["fixed_params"] for trial in study.get_trials()]
+    assert len({str(params) for params in waiting}) == 18
+    for turn in range(0, 18, 3):
+        assert {params["normalize"] for params in waiting[turn : turn + 3]} == {"l2", "none", "power"}

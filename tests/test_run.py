@@ -28,7 +28,7 @@ def toy(n=400, seed=0):
     rng = np.random.default_rng(seed)
     labels, is_train = rng.integers(0, 4, n), rng.random(n) < 0.6
     features = (rng.integers(0, 3, (n, 6)) + labels[:, None] % 2).astype(np.float32)
-    return Dataset("toy", [], labels, is_train, ("a", "b", "c", "d"), "f"), Rows([features], lambda rows: rows)
+    return Dataset("toy", [], labels, is_train, ("a", "b", "c", "d"), "f"), Rows([features], lambda rows: rows, ["x"])
 
 
 DATASET, X = toy()

@@ -150,7 +150,7 @@ def test_no_test_row_reaches_a_validation_objective(workspace, tracker, monkeypa
         X = load(*args)
         (part,) = (np.array(part[np.arange(len(X))]) for part in X.parts)
         part[~dataset.is_train] = np.nan
-        return Rows([part], X.normalize)
+        return Rows([part], X.normalize, X.names)
 
     labels = np.where(dataset.is_train, dataset.labels, np.random.default_rng(5).permutation(dataset.labels))
     monkeypatch.setattr(benchmarks.work, "load_input", poisoned)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,14 +163,6 @@ def _value(text: str) -> int | float | bool | str:
     return text
 
 
-def _refuse_encoder_for_pixels(asked: Mapping[str, Any]) -> None:
-    from benchmarks.detectors import detector_input
-
-    given = click.get_current_context().get_parameter_source("encoder") is ParameterSource.COMMANDLINE
-    if given and "features" not in {detector_input(detector, "") for detector in asked["detector"]}:
-        raise UsageError(f"--encoder is for detectors on features, and {', '.join(asked['detector'])} has none: leave it out.")
-
-
 def pop_workspace(options: dict[str, Any]) -> Workspace:
     """Take the workspace's options out of a verb's options."""
     home, root, weights = options.pop("home"), options.pop("root"), options.pop("weights")
@@ -209,7 +201,6 @@ def pop_experiments(options: dict[str, Any], device: str | None) -> tuple[str, l
         parts = [part for name in suites for part in SUITES[check_name(name, SUITES, "suite")].parts]
         cells = [cell for part in parts for cell in make_experiments(**part, device=device)]
         return suite, list({cell.key: cell for cell in cells}.values())
-    _refuse_encoder_for_pixels(asked)
     params = {name: (asked[name],) if isinstance(asked[name], str) else asked[name] for name in DETECTOR_OPTIONS}
     return suite, make_experiments(
         datasets=asked["dataset"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -76,19 +77,27 @@ def make_sampler(name: str, seed: int) -> Callable[[int], optuna.samplers.BaseSa
 
 
 def queue_grid(study: optuna.Study, question: Question, trials: int) -> None:
-    """Queue points of the grid, in an order drawn with the question's seed, until the study has so many.
+    """Queue points of the grid, in an order drawn with the question's seed, until the study has so many. Points that one search
+    serves are far apart in it, so that trials which run at once do not wait for each other.
 
     Optuna's own brute sampler lets two processes choose the same point, and takes one whose process died for visited; a queue of
     waiting trials does neither, in every storage.
     """
     there = {identity_of(trial) for trial in study.get_trials(deepcopy=False)}
     grid = list(question.grid())
-    for number in np.random.default_rng(question.seed).permutation(len(grid)):
+    drawn = [grid[number] for number in np.random.default_rng(question.seed).permutation(len(grid))]
+    before: Counter[str] = Counter()
+    turns = []
+    for params in drawn:
+        family = point({name: value for name, value in params.items() if name not in question.shared})
+        turns.append(before[family])
+        before[family] += 1
+    for number in np.argsort(turns, kind="stable"):
         if len(there) >= trials:
             return
-        if point(grid[number]) not in there:
-            study.enqueue_trial(grid[number])
-            there.add(point(grid[number]))
+        if point(drawn[number]) not in there:
+            study.enqueue_trial(drawn[number])
+            there.add(point(drawn[number]))
 
 
 def trials_left(study: optuna.Study, sampler: str, trials: int) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 import optuna
 
 from benchmarks.contracts import Cell, Experiment
+from benchmarks.inputs import feature_store
 from benchmarks.ledger import Summary
 from benchmarks.session import Session, cell_name
 from benchmarks.sweep import drawings, samplers, studies
@@ -79,6 +80,7 @@ class _Search:
     def __init__(self, question: Question, plan: Plan, session: Session) -> None:
         self.question, self.plan, self.session = question, plan, session
         self.cells: dict[str, Experiment] = {}
+        self._stored: set[str] = set()
         self._preparing = threading.Lock()
 
     def run(self) -> Found:
@@ -190,9 +192,20 @@ class _Search:
         return {f"study/{self.plan.study}": f"{self.question.objective}, {role}"}
 
     def _beside(self, params: Mapping[str, Any]) -> list[Experiment]:
-        """Points of the space that one search may serve together with this one."""
+        """Points of the space that one search may serve together with this one, and for which no image has to be encoded."""
         shared = self.question.shared
-        return [self._prepared({**params, **dict(zip(shared, values, strict=True))}) for values in product(*shared.values())]
+        points = [{**params, **dict(zip(shared, values, strict=True))} for values in product(*shared.values())]
+        return [self._prepared(point) for point in points if self._is_stored(point.get("encoder", ""))]
+
+    def _is_stored(self, encoders: str) -> bool:
+        """Whether the features of encoders joined by + are there."""
+        session = self.session
+        for name in filter(None, encoders.split("+")):
+            if name not in self._stored:
+                if feature_store(session.dataset(self.question.dataset), name, session.workspace).missing():
+                    return False
+                self._stored.add(name)
+        return True
 
     def _run_id(self, cell: Cell) -> str:
         return self.session.ledger.run_ids.get(cell.experiment.key, cell.run_id)
