@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -29,42 +29,17 @@ from benchmarks.experiments import check, resolve
 from benchmarks.inputs import input_identity
 from benchmarks.ledger import DEFINITIONS, NOTHING, Ledger, Summary
 from benchmarks.metrics import mean_rocauc
+from benchmarks.outcome import Outcome
 from benchmarks.protocols import make_splits
 from benchmarks.provenance import provenance
-from benchmarks.report import Table, result_tables
-from benchmarks.tracking import Tracker, TrackingError
+from benchmarks.report import result_tables
+from benchmarks.tracking import Tracker
 from benchmarks.watch import TrainingWatch, one_at_a_time
 from benchmarks.work import Worker
 
 Say = Callable[[str], None]
 KNOWN = (UsageError, MissingDataError, OutsideError, SplitError)
 """Errors that say all there is to say."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a session.
-
-    Attributes
-    ----------
-    cells : list of Cell
-        Finished, in the order they were asked for; ``run_id`` is empty where the tracking server could not be told.
-    tables : dict
-        Those cells beside the published numbers, by what they have in common.
-    failures : dict
-        What a cell is called -> why it failed.
-    summary_run_id, experiment_id : str
-        Where the MLflow page shows it.
-    tracking_error : TrackingError or None
-        Why not everything is logged: the results are on disk, and the same command logs them.
-    """
-
-    cells: list[Cell]
-    tables: dict[str, Table]
-    failures: dict[str, Exception]
-    summary_run_id: str
-    experiment_id: str
-    tracking_error: TrackingError | None
 
 
 class Session:

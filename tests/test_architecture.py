@@ -80,6 +80,7 @@ ALLOWED = {
         "benchmarks.report",
         "benchmarks.tracking",
     },
+    "benchmarks.outcome": {"benchmarks.contracts", "benchmarks.report", "benchmarks.tracking"},
     "benchmarks.session": {
         "benchmarks.ledger",
         "benchmarks.contracts",
@@ -89,6 +90,7 @@ ALLOWED = {
         "benchmarks.experiments",
         "benchmarks.inputs",
         "benchmarks.metrics",
+        "benchmarks.outcome",
         "benchmarks.protocols",
         "benchmarks.provenance",
         "benchmarks.report",
@@ -104,6 +106,7 @@ ALLOWED = {
         "benchmarks.inputs",
         "benchmarks.ledger",
         "benchmarks.names",
+        "benchmarks.outcome",
         "benchmarks.session",
         "benchmarks.tracking",
         "dn2.encoders",

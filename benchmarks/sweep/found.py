@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from benchmarks.contracts import Cell, Dataset, Workspace
 from benchmarks.detectors import Values
 from benchmarks.inputs import encoder_names, feature_store
-from benchmarks.session import Outcome
+from benchmarks.outcome import Outcome
 from benchmarks.sweep.question import Question
 from benchmarks.sweep.studies import identity_of, params_of
 from dn2.encoders import get_encoder
