@@ -125,7 +125,9 @@ def test_detectors_on_pixels_get_pixels_of_the_size_asked_for():
     assert [cell.input for cell in cells("geom", size=64)] == ["pixels:64"]
     assert [cell.input for cell in cells("mhrot", variants=["low", "high"])] == ["pixels", "pixels:256"]
     encoders = ["efficientnet_lite0", "efficientnet_lite1"]
-    assert len(cells("geom", encoders=encoders)) == 1
+    assert len(cells("geom", "dn2", encoders=encoders)) == 1 + 2
+    with pytest.raises(UsageError, match="encoder is for features, and geom looks at pixels"):
+        cells("geom", encoders=encoders)
     assert len(cells("dn2", encoders=encoders, normalize=["none", "l2"])) == 4
 
 
