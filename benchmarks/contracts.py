@@ -125,7 +125,9 @@ class Split:
 class Detector(Protocol):
     """What every method offers.
 
-    Optional: ``check_rows(n)`` raises ValueError if it cannot train on n rows. ``score_path(X)`` yields
+    ``check_rows(n)`` raises ValueError if a parameter is bad or it cannot train on n rows; the laws of the table ask it of each.
+
+    Optional: ``score_path(X)`` yields
     ``(params, scores, nearest)`` for a whole grid at once, ``nearest`` being rows of the training array (n, k) or None.
     ``score_subsets(bank, subsets, X)`` gives for each subset of the bank's rows, all at once, the list that
     ``fit(bank[subset]).score_path(X)`` would yield. ``score_joined(banks, X, joins)`` does so for each join of the parts of which
