@@ -19,6 +19,10 @@ def check_name(name: str, table: Iterable[str], what: str) -> str:
     names = sorted(table)
     if name in names:
         return name
-    near = get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise UsageError(f"unknown {what} '{name}'.{hint} There are: {', '.join(names)}.")
+    raise UsageError(f"unknown {what} '{name}'.{did_you_mean(name, names)} There are: {', '.join(names)}.")
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """A question that names the nearest, with a space before it; empty if none is near."""
+    near = get_close_matches(name, list(names), n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(near)}?" if near else ""

@@ -164,6 +164,7 @@ def test_whole_numbers_are_fractions_where_the_default_is_one():
         ("dn2", {"variants": ["rotation"]}, "detector 'dn2' has no variants, got 'rotation'"),
         ("geom", {"variants": ["rotations"]}, "Did you mean rotation"),
         ("geom", {"params": {"epoch": [1]}}, "has no parameter 'epoch': it has transformations"),
+        ("geom", {"params": {"epoch": [1]}}, "Did you mean epochs"),
         ("geom", {"params": {"device": ["cpu"]}}, "has no parameter 'device'"),
         ("geom", {"presets": []}, "preset needs at least one value"),
         ("ocsvm", {"params": {"nu": ["grid"]}}, "'ocsvm label_free' chooses no point of a grid, got grid: .*--variant oracle"),

@@ -167,7 +167,7 @@ def _print(found: Found, tracker: Any) -> None:
     best = sorted(table.done, key=lambda trial: (-(trial.value or 0.0), trial.number))[:BEST_SHOWN]
     grid = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
     for name in ("trial", *found.question.space, f"{found.question.metric} (%)"):
-        grid.add_column(Text(name), justify="left" if name in ("encoder", "normalize") else "right")
+        grid.add_column(Text(name), justify="left" if name in ("encoder", "normalize") else "right", overflow="fold")
     for trial in best:
         grid.add_row(str(trial.number), *map(str, trial.params.values()), percent(trial.value, decimals=2))
     console = Console()

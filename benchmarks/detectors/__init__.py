@@ -14,7 +14,7 @@ from benchmarks.contracts import Detector, Experiment, UsageError
 from benchmarks.detectors.entries import PRESETS, DetectorEntry, Range, Values, Variant
 from benchmarks.detectors.fits import same_fit, widest
 from benchmarks.detectors.table import DETECTORS
-from benchmarks.names import check_name
+from benchmarks.names import check_name, did_you_mean
 
 __all__ = [
     "DETECTORS",
@@ -85,7 +85,8 @@ def detector_params(
     for parameter in asked:
         if parameter not in entry.defaults:
             known = ", ".join(entry.defaults) or "none"
-            raise UsageError(f"detector '{name}' has no parameter '{parameter}': it has {known}.")
+            near = did_you_mean(parameter, entry.defaults)
+            raise UsageError(f"detector '{name}' has no parameter '{parameter}': it has {known}.{near}")
     choosing = [label for label, one in entry.variants.items() if one.selection == "oracle"]
     if choosing and variant not in choosing and "grid" in asked.values():
         method = f"{name} {variant or entry.default_variant}"

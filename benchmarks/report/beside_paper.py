@@ -150,8 +150,8 @@ def _notes(groups: list[list[Cell]], experiments: list[Experiment], rows: Sequen
     yield from said.seeds(groups, "in brackets the standard error")
     if any(len(group) == 1 for group in groups):
         yield (
-            "Percent, with 95 % intervals: DeLong's for a class (Clopper-Pearson's at 0 and 100); for the mean, a bootstrap over the "
-            "test images."
+            "Percent, with 95 % intervals: DeLong's for a class (Clopper-Pearson's at 0 and 100); for the mean, a bootstrap "
+            "over the test images."
         )
     shares = [entry.prevalence for row in rows for entry in row.entries if entry is not None]
     low, high = percent(min(shares)), percent(max(shares))
