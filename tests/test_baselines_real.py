@@ -58,5 +58,5 @@ def test_the_trained_network_beats_the_untrained_one(cifar10, name):
         areas.append([auroc(cifar10.labels[test] != label, detector.anomaly_score(X)) for detector in detectors])
     untrained, trained = np.mean(areas, axis=0)
     measured = f"{name}: {trained:.4f} trained, {untrained:.4f} untrained"
-    print(measured)  # pytest -s shows it
+    print(measured)  # noqa: T201 - `pytest -s` shows what was measured
     assert trained > untrained + 0.02, measured
