@@ -134,7 +134,7 @@ class DN2:
         scores : ndarray of shape (n,), float32
             With the exact index equal to ``DN2(k=j)``'s, to the last bit.
         nearest : ndarray of shape (n, j), int64
-            Which training rows are nearest, the nearest first.
+            Which training rows are nearest, the nearest first. Read-only: all points show parts of one array.
         """
         distances, rows = self._search(X)
         yield from self._points(distances, self.kept_[rows])

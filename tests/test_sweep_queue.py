@@ -43,7 +43,7 @@ def test_a_trial_whose_process_died_before_it_said_who_it_is_is_run_again(worksp
     study = stored(workspace)
     queue_grid(study, small(), 3)
     study.ask()
-    monkeypatch.setattr(studies, "GRACE_SECONDS", 2)
+    monkeypatch.setattr(studies, "GRACE_SECONDS", 5)
     found, said = run(small(), workspace, tracker)
     assert len(found.table.trials) == 3
     assert any("waiting for 1 trials" in line for line in said)
@@ -75,10 +75,14 @@ def test_an_interrupted_study_does_not_wait_for_its_trials(workspace, tracker, m
         executor.begun.acquire()
         os.kill(os.getpid(), signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     threading.Thread(target=interrupt, daemon=True).start()
     session = Session(workspace, tracker, suite="toy", executor=executor)
-    with pytest.raises(KeyboardInterrupt):
-        sweep(small(), Plan("toy", "brute", 3), session)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            sweep(small(), Plan("toy", "brute", 3), session)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert executor.in_time
     assert not session.failures
     assert not any("error" in trial.user_attrs for trial in stored(workspace).trials)

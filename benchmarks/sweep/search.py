@@ -108,11 +108,13 @@ class _Search:
         """Run what is left; then wait for other processes, of which one may die."""
         waiting = False
         while True:
+            # Looked at first: one of them that is given up meanwhile is put back, or waited for once more.
+            others = studies.runs_elsewhere(self.study, socket.gethostname(), heartbeats=bool(self.plan.storage))
             with studies.alone(folder, self.plan.study):
                 self._put_back(failed=False)
             if left := samplers.trials_left(self.study, self.plan.sampler, self.plan.trials):
                 self._run_trials(left)
-            elif others := studies.runs_elsewhere(self.study, socket.gethostname(), heartbeats=bool(self.plan.storage)):
+            elif others:
                 if not waiting:
                     self.session.say(f"waiting for {len(others)} trials that other processes are at")
                 waiting = True
