@@ -1,11 +1,8 @@
 """Networks: shapes, seeded weights, dropout, and compiling."""
 
-import os
-
 import numpy as np
 import pytest
 import torch
-from cores import CAN_TELL, cores_during
 from torch import nn
 from torch.nn import functional as F
 
@@ -122,18 +119,6 @@ def trained_like(depth):
             nn.init.normal_(module.running_mean, 0, 0.3, generator=random)
             nn.init.uniform_(module.running_var, 0.3, 2, generator=random)
     return network.eval()
-
-
-@pytest.mark.skipif(not CAN_TELL, reason="Linux tells which cores a thread may use")
-def test_a_compiled_network_does_not_bind_its_caller_to_a_core():
-    compiled, x = CompiledWideResNet(trained_like(10), torch.float32), torch.randn(64, 3, 32, 32, generator=generator())
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        seen = cores_during(torch.inference_mode()(lambda: compiled(x)))
-    finally:
-        torch.set_num_threads(threads)
-    assert seen == {frozenset(os.sched_getaffinity(0))}
 
 
 @pytest.mark.parametrize("depth", [10, 16, 22])

@@ -1,12 +1,10 @@
 """Pixels against torchvision on PIL, engines against each other, features against the plain way of computing them."""
 
-import os
 import tracemalloc
 
 import numpy as np
 import pytest
 import torch
-from cores import CAN_TELL, cores_during
 from PIL import Image
 from torchvision import transforms
 
@@ -100,16 +98,6 @@ def test_engines_compute_the_pixels_exactly(engine, shape):
     expected = [np.asarray(RESIZE_AND_CROP(Image.fromarray(image.squeeze()))) for image in images]
     expected = np.stack([image.reshape(224, 224, -1).transpose(2, 0, 1).ravel() for image in expected])
     np.testing.assert_array_equal(ours, expected)
-
-
-@pytest.mark.skipif(not CAN_TELL, reason="Linux tells which cores a thread may use")
-@pytest.mark.parametrize("engine", engines.ENGINES)
-def test_no_engine_binds_threads_to_cores(engine):
-    """Or several processes of one thread each would share the first core."""
-    module = torch.nn.Sequential(Resize(32, 32), torch.nn.Conv2d(3, 64, 3), torch.nn.Flatten())
-    run = engines.load_engine(engine, module, (32, 32, 3), "cpu", threads=1)
-    images = np.zeros((8, 32, 32, 3), np.uint8)
-    assert cores_during(lambda: list(run([images]))) == {frozenset(os.sched_getaffinity(0))}
 
 
 def test_normalise_is_torchvisions_and_replicates_grey():
