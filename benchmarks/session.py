@@ -176,9 +176,8 @@ class Session:
             if self.stopping:
                 return
             if isinstance(error, SplitError) and len({cell.input for cell in same}) > 1:
-                for name in dict.fromkeys(
-                    cell.input for cell in path
-                ):  # one encoder's features may be to blame, and the others' not
+                # One encoder's features may be to blame, and the others' not.
+                for name in dict.fromkeys(cell.input for cell in path):
                     self._run_path([cell for cell in path if cell.input == name], ())
             else:
                 self._fail(path, error)
