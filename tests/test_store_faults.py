@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from handmade_store import Encode, fill, store
+from waiting import wait_until
 
 from dn2 import shards
 from dn2.store import SHARD_ROWS, StoreError
@@ -73,13 +74,6 @@ store(home).fill(encode)
 
 def start_child(home, log, seconds):
     return subprocess.Popen([sys.executable, "-c", CHILD, str(home), str(log), str(seconds)], cwd=Path(__file__).parent.parent)
-
-
-def wait_until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def log_of(path):
