@@ -184,8 +184,10 @@ class Ledger:
             texts["skipped_images.txt"] = "".join(f"{line}\n" for line in skipped)
         figures = {f"{name}.png": table.figure() for name, table in tables.items()} | dict(more.figures)
         points, status = [*summary_points(tables), *more.points], "FAILED" if failed else "FINISHED"
-        if more.tags:
-            self._try(partial(self.tracker.tag, self._summary, more.tags))
+        # A suite or a study has given it its name at the start.
+        named = {} if self.suite or not tables else {"mlflow.runName": f"summary {', '.join(tables)}"[:250]}
+        if tags := {**named, **more.tags}:
+            self._try(partial(self.tracker.tag, self._summary, tags))
         end = partial(self.tracker.finish_summary, texts=texts, figures=figures, points=points, status=status)
         self._try(partial(end, self._summary))
         return self._summary

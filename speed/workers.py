@@ -1,10 +1,10 @@
 """What two workers gain over one, beside what two processes of plain matrix products gain on this machine.
 
-    python speed/workers.py [--dataset cifar10] [--encoder efficientnet_lite0] [--rounds 5]
+    python speed/workers.py [--dataset cifar10] [--encoder efficientnet_lite0] [--classes 4] [--rounds 5]
 
 Every process has one thread. *Cells* are DN2's, a class each, on features that must be stored already, done by the executor
 ``processes``; *products* are of 1,024 x 1,024 float32 matrices. Each round does both, with one process and with two, in turns, so
-that a busy machine is busy for all. Printed: the median time of each, both speed-ups, and their ratio (to be at least 0.9).
+that a busy machine is busy for all. Printed: each round's times, the median of each, both speed-ups, and their ratio (to be at least 0.9).
 """
 
 import argparse
@@ -37,12 +37,12 @@ def products(count: int) -> None:
         matrix @ matrix
 
 
-def jobs_of(dataset_name: str, encoder: str, workspace: Workspace) -> list[Job]:
-    """DN2 on each class by itself."""
+def jobs_of(dataset_name: str, encoder: str, classes: int, workspace: Workspace) -> list[Job]:
+    """DN2 on each of the first classes by itself."""
     dataset = load_dataset(dataset_name, home=workspace.home)
     identity = input_identity(f"features:{encoder}", workspace)
     jobs = []
-    for name in dataset.class_names:
+    for name in dataset.class_names[:classes]:
         (cell,) = make_experiments(datasets=[dataset_name], encoders=[encoder], classes=[name])
         jobs.append(Job((resolve(cell, dataset, identity),), {}))
     return jobs
@@ -64,11 +64,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--encoder", default="efficientnet_lite0")
+    parser.add_argument("--classes", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
 
     workspace = Workspace(default_home())
-    jobs = jobs_of(arguments.dataset, arguments.encoder, workspace)
+    jobs = jobs_of(arguments.dataset, arguments.encoder, arguments.classes, workspace)
     one, two = Processes(workspace, 1), Processes(workspace, 2)
 
     def cells(executor: Processes) -> None:
@@ -82,17 +83,17 @@ def main() -> None:
             "cells, one worker": lambda: cells(one),
             "cells, two workers": lambda: cells(two),
         }
-        for run in measured.values():
-            run()  # processes are started, data sets and features opened
         seconds: dict[str, list[float]] = {name: [] for name in measured}
-        for _ in range(arguments.rounds):
+        for number in range(arguments.rounds + 1):  # in the first processes are started, data sets and features opened
             for name, run in measured.items():
                 start = time.perf_counter()
                 run()
                 seconds[name].append(time.perf_counter() - start)
+            times = ", ".join(f"{name} {of_name[-1]:.2f} s" for name, of_name in seconds.items())
+            print(f"round {number}{'' if number else ' (not counted)'}: {times}", flush=True)
     one.close()
     two.close()
-    median = {name: statistics.median(times) for name, times in seconds.items()}
+    median = {name: statistics.median(of_name[1:]) for name, of_name in seconds.items()}
     for name, value in median.items():
         print(f"{name:25} {value:6.2f} s")
     plain = median["products, one process"] / median["products, two processes"]
