@@ -4,7 +4,8 @@
 
 Every process has one thread. *Cells* are DN2's, a class each, on features that must be stored already, done by the executor
 ``processes``; *products* are of 1,024 x 1,024 float32 matrices. Each round does both, with one process and with two, in turns, so
-that a busy machine is busy for all. Printed: each round's times, the median of each, both speed-ups, and their ratio (to be at least 0.9).
+that a busy machine is busy for all. Printed: each round, the median time of each, both speed-ups, and their ratio (to be at
+least 0.9).
 """
 
 import argparse

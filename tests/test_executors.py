@@ -191,6 +191,9 @@ def test_a_worker_that_starts_while_the_executor_is_closed_is_ended(two, workspa
             started.append(self)
             two.close()
 
+        def let_go(self):
+            pass
+
         def end(self):
             started.clear()
 
@@ -262,3 +265,13 @@ def test_all_workers_encode_an_input_together_and_once(workspace):
     assert do(Serial(workspace), executor.jobs[0], workspace)[0] == [], "nothing is left to do but to open the input"
     together.encode(training(workspace), ["disc", "cross"], None, None)
     assert len(executor.jobs) == 3, "pixels are not encoded"
+
+
+def test_workers_that_do_nothing_end_by_themselves(workspace):
+    """One that is killed leaves semaphores behind, and Python's warning would be the last that a user reads."""
+    executor = processes.Processes(workspace, 2)
+    heard = Heard(workspace.home, lambda: None)
+    list(executor.work(job_of(workspace), heard, None))
+    (worker,) = executor._started
+    executor.close()
+    assert worker._process.exitcode == 0

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 
@@ -17,6 +17,7 @@ from benchmarks.scoring import Watch
 from benchmarks.work import Job, Worker
 from dn2.engines import available_cores
 
+GRACE_SECONDS = 5
 _STARTING = threading.Lock()
 
 
@@ -47,7 +48,10 @@ class Processes:
     def close(self) -> None:
         """End the workers, whatever they do."""
         self._closed = True
-        for process in list(self._started):
+        started = list(self._started)
+        for process in started:
+            process.let_go()
+        for process in started:
             process.end()
 
     def _once(self, job: Job) -> Iterator[Message]:
@@ -84,6 +88,7 @@ class _Process:
         with _STARTING, _environment(OMP_NUM_THREADS=str(cores), OPENBLAS_NUM_THREADS=str(cores)):
             self._process.start()
         theirs.close()
+        self._busy = False
 
     def messages(self, job: Job) -> Iterator[Message]:
         """Have it do a job; yield what it says.
@@ -92,10 +97,12 @@ class _Process:
         ------
         WorkerLostError
         """
+        self._busy = True
         try:
             self._line.send(job)
             while (message := self._line.recv())[0] != "end":
                 yield message
+            self._busy = False
         except (EOFError, OSError):
             self._process.join(10)
             names = ", ".join(sorted({experiment.method for experiment in job.experiments}))
@@ -104,20 +111,29 @@ class _Process:
                 f"ran out of memory, lower --workers; what is finished is kept"
             ) from None
 
+    def let_go(self) -> None:
+        """Have it end by itself, if it does nothing."""
+        if not self._busy:
+            with suppress(OSError):  # it has ended already
+                self._line.send(None)
+
     def end(self) -> None:
-        """End it at once."""
+        """End it, whatever it does."""
+        self.let_go()
+        if not self._busy:  # one that is killed leaves semaphores, of which Python warns
+            self._process.join(GRACE_SECONDS)
         self._process.kill()
         self._process.join()
         self._line.close()
 
 
 def _serve(line: Connection, workspace: Workspace) -> None:
-    """Do the jobs that come, until the driver is gone."""
+    """Do the jobs that come, until the driver has no more or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all: the driver ends its workers itself
     worker = Worker(workspace)
     try:
-        while True:
-            for message in messages(worker, line.recv()):
+        while (job := line.recv()) is not None:
+            for message in messages(worker, job):
                 line.send(message)
             line.send(("end",))
     except (EOFError, OSError):
