@@ -66,7 +66,7 @@ def run(
         splits = make_splits(group[-1], dataset)
         todo = [split for split in splits if any((experiment.key, split.name) not in done for experiment in group)]
         inputs = len({experiment.input for experiment in group})
-        ready = (len(splits) - len(todo)) * inputs
+        ready = 0
         for of_input in score_group(group, todo, X, watch, progress):
             for experiment in group:
                 scored = of_input.get(experiment.input)
@@ -74,7 +74,7 @@ def run(
                     yield _result(experiment, scored, provenance)
             ready += len(of_input)
             if progress:
-                progress(f"{called(group[-1])}, {group[-1].normalize}", ready, len(splits) * inputs)
+                progress(f"{called(group[-1])}, {group[-1].normalize}", ready, len(todo) * inputs)
 
 
 def _point_of(experiment: Experiment, scored: Scored) -> tuple[Point, dict[str, float]]:

@@ -19,6 +19,7 @@ from benchmarks.contracts import (
     OutsideError,
     Progress,
     Result,
+    Split,
     SplitError,
     UsageError,
     Workspace,
@@ -194,7 +195,8 @@ class Session:
     def _compute(self, cells: list[Experiment], others: list[Experiment]) -> None:
         """Compute cells of one path, each result of which is on disk the moment it is there, and the others that cost nothing."""
         dataset = self.dataset(cells[0].dataset)
-        names = [split.name for split in make_splits(cells[-1], dataset)]
+        splits = make_splits(cells[-1], dataset)
+        names = [split.name for split in splits]
         results: dict[str, dict[str, Result]] = {}
         for cell in cells:
             if self.force:
@@ -206,18 +208,17 @@ class Session:
             free = [cell for cell in others if self.ledger.find(cell) is None]
             for group in same_fit([*missing, *free]):  # without the widest, if that is finished, they share less
                 if any(cell in missing for cell in group):
-                    self._do(group, results, names)
+                    self._do(group, results, splits)
         for cell in cells:
             of_cell = results.pop(cell.key)
             self._finish(cell, tuple(of_cell[name] for name in names), dataset)
 
-    def _do(self, group: list[Experiment], results: dict[str, dict[str, Result]], names: Sequence[str]) -> None:
+    def _do(self, group: list[Experiment], results: dict[str, dict[str, Result]], splits: Sequence[Split]) -> None:
         """Have the splits computed of which there is no result yet; ``results`` get those of their cells, the disk gets all."""
         done = frozenset((cell.key, name) for cell in group for name in results.get(cell.key) or self.disk.load(cell))
         watch = TrainingWatch(self.disk, self.ledger, self.progress)
         job = Job(tuple(group), self._provenance, done)
-        self._together.encode(job, names, watch, self.progress)
-        for result in self.executor.work(job, watch, self.progress):
+        for result in self._together.work(job, splits, watch, self.progress):
             wanted = result.experiment.key in results
             self.disk.save(result, lasting=wanted)
             if wanted:

@@ -68,6 +68,7 @@ ALLOWED = {
         "benchmarks.contracts",
         "benchmarks.names",
         "benchmarks.scoring",
+        "benchmarks.sharing",
         "benchmarks.work",
         "dn2.engines",
     },

@@ -69,7 +69,7 @@ class Endless(Serial):
 
 def test_an_interrupted_study_does_not_wait_for_its_trials(workspace, tracker, monkeypatch):
     executor = Endless(workspace)
-    monkeypatch.setattr(Together, "encode", lambda *_: None)
+    monkeypatch.setattr(Together, "_encode", lambda *_: None)
 
     def interrupt():
         executor.begun.acquire()
