@@ -175,8 +175,9 @@ def front(title: str, x_label: str, dots: Sequence[tuple[float, float]], best: S
         axes.annotate(name, (x, 100 * y), xytext=(4, 6), textcoords="offset points", fontsize=8)
     axes.set_xscale("log")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    ticks = sorted({x for x, _ in dots})
-    axes.set_xticks(ticks, [f"{x:,.0f}" for x in ticks])
+    ticks = {x: f"{x:,.0f}" for x, _ in dots}
+    readable = _readable(ticks, axes)
+    axes.set_xticks(readable, [ticks[x] for x in readable])
     axes.set_xlabel(x_label)
     axes.set_ylabel("mean ROCAUC (%)")
     axes.margins(x=0.15, y=0.1)
@@ -195,6 +196,9 @@ def drawn_by_pyplot(plot: Callable[[], Axes]) -> Figure:
         figure = plot().figure
         pyplot.close("all")
     assert isinstance(figure, Figure)
+    for axes in figure.axes:
+        if sum(len(label.get_text()) for label in axes.get_xticklabels()) > CHARACTERS_PER_INCH * figure.get_figwidth():
+            axes.tick_params(axis="x", labelrotation=90)  # names, joined with +, do not stand side by side
     return figure
 
 

@@ -27,7 +27,7 @@ LITES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 ENCODERS = tuple("+".join(joined) for number in (1, 2, 3) for joined in combinations(LITES, number))
 """Those whose weights a package registry has, and all that can be joined of them."""
 
-BEST_SHOWN = 10
+BEST_SHOWN, WIDE = 10, 120
 
 
 @click.command()
@@ -171,6 +171,8 @@ def _print(found: Found, tracker: Any) -> None:
     for trial in best:
         grid.add_row(str(trial.number), *map(str, trial.params.values()), percent(trial.value, decimals=2))
     console = Console()
+    if not console.is_terminal:
+        console.width = WIDE  # three joined encoders would be folded
     points = f" of a grid of {found.question.size}" if found.question.size else ""
     console.print(f"{found.study}: the best of {len(table.done)} trials{points}")
     console.print(grid)

@@ -102,13 +102,22 @@ class SweepTable:
         return None if cost is None else getattr(cost, measure)
 
     def by_k(self, group: Sequence[str]) -> dict[tuple[Any, ...], dict[int, float]]:
-        """The best value at each k, for each combination of the parameters in ``group``; of three values of k or more."""
+        """The best value at each k, for each combination of the parameters in ``group``; of three values of k or more.
+
+        In the order of the space.
+        """
         lines: dict[tuple[Any, ...], dict[int, float]] = {}
         for trial in self.done:
             if "k" in trial.params:
                 line = lines.setdefault(tuple(trial.params.get(name) for name in group), {})
                 line[trial.params["k"]] = max(trial.value or 0.0, line.get(trial.params["k"], 0.0))
-        return lines if len({k for line in lines.values() for k in line}) >= 3 else {}
+        if len({k for line in lines.values() for k in line}) < 3:
+            return {}
+        space: Mapping[str, Any] = self.question.space
+        choices = {name: list(space[name]) for name in group if name in space}
+        return dict(
+            sorted(lines.items(), key=lambda line: [choices[n].index(v) for n, v in zip(group, line[0], strict=True) if v])
+        )
 
     def records(self) -> list[dict[str, Any]]:
         """One flat dict a trial; fractions in [0, 1], not rounded."""
