@@ -95,15 +95,17 @@ class Ledger:
         self._summary = tracker.start_summary(suite, provenance)
         self.run_ids: dict[str, str] = {}
         self._tags: dict[str, Mapping[str, str]] = {}
+        self._numbers: dict[str, Sequence[tuple[str, float, int]]] = {}
         self._open: dict[str, str] = {}  # key -> run id of cells that are not finished
         self._pending: dict[str, tuple[Cell, Dataset, Mapping[str, float]]] = {}
         self._losses: dict[str, list[tuple[str, float, int]]] = {}  # key -> what is not logged yet
         self._next_losses = 0.0
 
     @_alone
-    def tag(self, cell: Experiment, tags: Mapping[str, str]) -> None:
-        """Have further tags on a cell's run, whether it is opened yet or looked up."""
+    def mark(self, cell: Experiment, tags: Mapping[str, str], numbers: Mapping[str, float]) -> None:
+        """Have further tags and metrics on a cell's run, whether it is opened yet or looked up."""
         self._tags[cell.key] = tags
+        self._numbers[cell.key] = [(name, value, 0) for name, value in numbers.items()]
 
     @_alone
     def find(self, cell: Experiment) -> Cell | None:
@@ -117,6 +119,7 @@ class Ledger:
             found = self.tracker.read_cell(cell, run_id)
             if cell.key in self._tags:
                 self.tracker.tag(run_id, self._tags[cell.key])
+                self.tracker.log_points(run_id, self._numbers[cell.key])
             return found
         except TrackingError as error:
             self.say(f"computed again: {error}")
@@ -207,7 +210,7 @@ class Ledger:
         cell = finished.experiment
         if cell.key not in self._open:
             self._start(cell, dataset)
-        self.tracker.log_points(self._open[cell.key], self._losses.get(cell.key, ()))
+        self.tracker.log_points(self._open[cell.key], [*self._losses.get(cell.key, ()), *self._numbers.get(cell.key, ())])
         self.tracker.finish_cell(
             self._open[cell.key],
             finished.results,

@@ -84,6 +84,7 @@ def test_a_grid_is_visited_once_and_all_k_cost_one_search(workspace, tracker, mo
         trial = found.table.trials[numbers[one.info.run_id]]
         assert one.data.params["k"] == str(trial.params["k"])
         assert one.data.metrics["rocauc_validation"] == pytest.approx(trial.value)
+        assert one.data.metrics["normalize_number"] == {"l2": 1, "none": 2}[trial.params["normalize"]]
 
     (winner,) = runs_of(tracker, kind="cell", selection="validation")
     assert winner.data.tags["study/toy"] == f"validation, winner, trial {found.best.number}"

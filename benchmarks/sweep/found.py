@@ -129,6 +129,7 @@ class SweepTable:
                 "selection": "oracle" if self.question.objective == "oracle" else "none",
                 self.question.metric: trial.value,
                 **trial.params,
+                **self.question.numbers(trial.params),
                 **{measure: self.cost(trial, measure) for measure in fronts},
                 **{f"on_front_{measure}": trial.number in front for measure, front in fronts.items()},
                 "key": trial.key,

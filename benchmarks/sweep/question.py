@@ -102,6 +102,12 @@ class Question:
         for values in product(*(values for values in self.space.values() if not isinstance(values, Range))):
             yield dict(zip(self.space, values, strict=True))
 
+    def numbers(self, params: Mapping[str, Any]) -> dict[str, float]:
+        """The places, from 1, of values that are names, as ``<parameter>_number``: axes of MLflow's contour are numbers."""
+        places = {name: values for name, values in self.space.items() if not isinstance(values, Range) and len(values) > 1}
+        names = [name for name in places if isinstance(params[name], str)]
+        return {f"{name}_number": float(places[name].index(params[name]) + 1) for name in names}
+
     @property
     def path(self) -> dict[str, tuple[Any, ...]]:
         """Parameters of which one fit covers every value: those values."""

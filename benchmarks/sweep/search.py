@@ -156,7 +156,7 @@ class _Search:
         tags = self._tags(f"trial {trial.number}")
         try:
             cell = self._prepared(params)
-            finished = self._finished(cell, tags, self._beside(params))
+            finished = self._finished(cell, tags, self.question.numbers(params), self._beside(params))
         except Exception as error:
             if self.session.stopping:
                 raise TrialFailedError("interrupted") from error
@@ -170,10 +170,12 @@ class _Search:
         self.session.say(f"trial {trial.number}: {said}: {self.question.metric} {value:.4f}")
         return value
 
-    def _finished(self, cell: Experiment, tags: Mapping[str, str], beside: Sequence[Experiment] = ()) -> Cell:
+    def _finished(
+        self, cell: Experiment, tags: Mapping[str, str], numbers: Mapping[str, float], beside: Sequence[Experiment] = ()
+    ) -> Cell:
         """The finished cell: looked up, or computed. What failed is raised."""
         if cell.key not in self.session.finished:
-            self.session.ledger.tag(cell, tags)
+            self.session.ledger.mark(cell, tags, numbers)
             self.session.run([cell], beside)
         if cell.key not in self.session.finished:
             raise self.session.failures.get(cell_name(cell)) or TrialFailedError("interrupted")
@@ -239,7 +241,7 @@ class _Search:
             tags["selection"] = "validation"
             (cell,) = self.session.prepare([replace(cell, partition="test", resolved={})])
         try:
-            return self._finished(cell, tags)
+            return self._finished(cell, tags, {})
         except Exception:  # said, and counted, by the session
             return None
 

@@ -154,9 +154,10 @@ class Tracker:
             log(client, run_id, tags=tags)
 
     def log_points(self, run_id: str, points: Sequence[Point]) -> None:
-        """Log metrics of a run that goes on, such as the loss of each epoch, as (name, value, step)."""
-        with self._asking(f"log the losses of run {run_id}") as client:
-            log(client, run_id, points=points)
+        """Log metrics besides those of the results, such as the loss of each epoch, as (name, value, step)."""
+        if points:
+            with self._asking(f"log metrics of run {run_id}") as client:
+                log(client, run_id, points=points)
 
     def finish_cell(
         self,
