@@ -8,7 +8,8 @@ from dn2.detector import DN2
 class DN2Plus(DN2):
     """DN2 with the recipe that won in validation on CIFAR-10, among 147, on training images alone: 96.8 % on its test images.
 
-    (On FashionMNIST, with one network, ``power`` and k = 5 won too; joins have not been tried there.)
+    On FashionMNIST, where the first two networks won with the same ``power`` and k (96.01 in validation, the recipe 95.96), it
+    reaches 95.9 % on the test images.
 
     1. Features of EfficientNet-Lite0, -Lite1 and -Lite2: 224-pixel crops, global average pooling.
     2. Of each network's features apart the signed square root of every coordinate, divided by the vector's length (``power``, see
