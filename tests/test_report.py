@@ -98,6 +98,17 @@ def test_the_papers_mean_is_over_the_classes_shown():
     assert "paper: DN2 2020 prints no number for this." in part.notes
 
 
+@pytest.mark.parametrize("columns", [1, 2, 4])
+def test_where_the_paper_prints_nothing_nothing_is_beside(columns):
+    ours = [replace(DN2, detector_params={**DN2.detector_params, "k": k}) for k in range(1, columns + 1)]
+    ((header, *_),) = result_table([class_cell(each) for each in ours]).grids()
+    own = [class_cell(replace(each, dataset="synthetic"), ("disc", "cross")) for each in ours]
+    ((header_of_own, *lines),) = result_table(own).grids()
+    assert "paper" in header
+    assert header_of_own == [title for title in header if title != "paper" and not title.startswith("diff")]
+    assert {len(line) for line in lines} <= {len(header_of_own), 0}
+
+
 def test_validation_results_do_not_stand_beside_test_results():
     table = result_table([class_cell(replace(DN2, partition="validation"))])
     assert table.mean.paper is None

@@ -125,10 +125,18 @@ class ClassTable(Table):
         ]
 
     def grids(self) -> list[Lines]:
-        """Up to three experiments stand side by side, class by class; of more, the means are listed."""
+        """Up to three experiments stand side by side, class by class; of more, the means are listed.
+
+        Where the paper prints nothing, nothing is beside them.
+        """
         if len(self.columns) == 1:
-            return [self._one()]
-        return [self._side_by_side() if len(self.columns) <= COLUMNS_THAT_FIT else self._means()]
+            lines = self._one()
+        else:
+            lines = self._side_by_side() if len(self.columns) <= COLUMNS_THAT_FIT else self._means()
+        if any(row.paper is not None for row in (*self.rows, self.mean)):
+            return [lines]
+        kept = [number for number, title in enumerate(lines[0]) if title != "paper" and not title.startswith("diff")]
+        return [[[line[number] for number in kept] if line else [] for line in lines]]
 
     def _lines(self, sweep: Sweep) -> Mapping[str, Mapping[float, Interval]]:
         """Return label -> {place on the axis: mean}."""
