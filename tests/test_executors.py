@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +9,10 @@ from forked import stored_features
 
 from benchmarks.cells import Cells
 from benchmarks.contracts import SplitError, UsageError, Workspace
-from benchmarks.datasets import load_dataset
-from benchmarks.executors import EXECUTORS, Job, Serial, Together, make_executor, messages, on_ray, processes
+from benchmarks.executors import EXECUTORS, Job, Serial, make_executor, messages, on_ray, processes
 from benchmarks.executors.messages import WorkerLostError
 from benchmarks.experiments import make_experiments, resolve
 from benchmarks.inputs import input_identity
-from benchmarks.protocols import make_splits
 from benchmarks.work import Worker
 
 HERE = [name for name in EXECUTORS if name != "ray"]  # test_executors_ray.py has the other
@@ -220,6 +217,13 @@ def test_an_error_that_cannot_travel_arrives_as_text():
     assert messages.fit_to_travel(known) is known
 
 
+def test_an_error_is_heard_to_the_end_so_that_its_worker_is_free():
+    told = iter([("error", SplitError("said")), ("progress", "the end", 1, 1)])
+    with pytest.raises(SplitError, match="said"):
+        list(messages.hear(told, None, None))
+    assert not list(told)
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
@@ -243,109 +247,6 @@ def test_the_cores_are_those_of_the_environment(monkeypatch):
     for text, cores in {"1": 1, "1000000": here, "0": 1, "many": here, "": here}.items():
         monkeypatch.setenv("OMP_NUM_THREADS", text)
         assert available_cores() == cores
-
-
-class Three(Serial):
-    """Three workers by name, that keep what they are given."""
-
-    workers = 3
-
-    def __init__(self, workspace):
-        super().__init__(workspace)
-        self.jobs = []
-
-    def work(self, job, watch, progress):
-        self.jobs.append(job)
-        return super().work(job, watch, progress)
-
-    def left(self):
-        """The splits that each job was given, but those that had nothing to do."""
-        names = [tuple(split.name for split in splits_of(job) if not done(job, split)) for job in self.jobs]
-        return sorted(filter(None, names))
-
-
-def done(job, split):
-    return all((cell.key, split.name) in job.done for cell in job.experiments)
-
-
-def splits_of(job):
-    return make_splits(job.experiments[-1], load_dataset("synthetic", home=Path()))
-
-
-def together(dealer, job, workspace, progress=None):
-    return list(dealer.work(job, splits_of(job), Heard(workspace.home, lambda: None), progress))
-
-
-def test_all_workers_encode_an_input_together_and_once(workspace):
-    executor, job = Three(workspace), job_of(workspace, params={"k": [1, 2]})
-    dealer = Together(executor)
-    for expected in (3 + 3, 3):
-        executor.jobs.clear()
-        together(dealer, job, workspace)
-        assert len(executor.jobs) == expected
-    executor.jobs.clear()
-    together(dealer, training(workspace), workspace)
-    assert executor.left() == [("cross",), ("disc",)]
-    assert len(executor.jobs) == 2, "pixels are not encoded"
-
-
-def test_workers_share_the_splits_of_a_job_and_results_are_the_serial_ones(two, workspace):
-    job, told = job_of(workspace, params={"k": [1, 2, 5]}, normalize=["l2"]), []
-    expected, _ = do(Serial(workspace), job, workspace)
-    found = together(Together(two), job, workspace, lambda *call: told.append(call))
-    assert len(two._started) == 2
-    found.sort(key=lambda result: [(one.experiment, one.split) for one in expected].index((result.experiment, result.split)))
-    assert [(one.split, one.metrics) for one in found] == [(one.split, one.metrics) for one in expected]
-    assert all(np.array_equal(one.scores, other.scores) for one, other in zip(found, expected, strict=True))
-    assert [done for what, done, _ in told if what.startswith("dn2 on")] == [1, 2, 3, 4]
-    assert told[-1] == ("dn2 on synthetic, l2", 4, 4)
-
-
-def test_what_is_done_is_dealt_to_nobody(workspace):
-    executor, job = Three(workspace), job_of(workspace)
-    finished = frozenset((job.experiments[0].key, split.name) for split in splits_of(job)[1:])
-    assert [result.split for result in together(Together(executor), replace(job, done=finished), workspace)] == ["disc"]
-    assert executor.left() == [("disc",)]
-
-
-def test_splits_that_are_searched_together_stay_together(workspace):
-    executor, job = Three(workspace), job_of(workspace, protocol="leave_one_class_out")
-    together(Together(executor), job, workspace)
-    assert executor.left() == [tuple(split.name for split in splits_of(job))]
-
-
-def test_workers_that_are_busy_get_no_part_of_another_job(workspace):
-    executor, jobs = Three(workspace), [job_of(workspace), job_of(workspace, normalize=["l2"])]
-    dealer = Together(executor)
-    together(dealer, jobs[0], workspace)  # encodes
-    executor.jobs.clear()
-    first = dealer.work(jobs[0], splits_of(jobs[0]), Heard(workspace.home, lambda: None), None)
-    next(first)
-    together(dealer, jobs[1], workspace)
-    assert len(executor.left()) == 3 + 1
-    list(first)
-    executor.jobs.clear()
-    together(dealer, jobs[1], workspace)
-    assert len(executor.left()) == 3
-
-
-def test_a_part_that_fails_costs_no_other_part(workspace, monkeypatch):
-    job = job_of(workspace)
-    dealer = Together(Three(workspace))
-    work = Three.work
-
-    def fail(self, part, *rest):
-        if not done(part, splits_of(part)[0]):
-            raise SplitError("disc fails")
-        yield from work(self, part, *rest)
-
-    monkeypatch.setattr(Three, "work", fail)
-    monkeypatch.setattr(Together, "_encode", lambda *_: None)
-    found = []
-    with pytest.raises(SplitError, match="disc fails"):
-        found.extend(one.split for one in dealer.work(job, splits_of(job), Heard(workspace.home, lambda: None), None))
-    assert len(found) == 3
-    assert dealer._dealt == 0
 
 
 def test_workers_that_do_nothing_end_by_themselves(workspace):

@@ -1,8 +1,8 @@
 """EXECUTORS: where cells are computed: in this process, in several, on a Ray cluster. A job in, its results out.
 
-An executor is called from as many threads as it has workers. It never writes to MLflow, nor do its workers: they hand results,
-losses and progress to the thread that called, which is the driver's. A worker that is lost takes no result with it, and its job
-goes on elsewhere.
+An executor may be called from more threads than it has workers: the others wait. It never writes to MLflow, nor do its workers:
+they hand results, losses and progress to the thread that called, which is the driver's. A worker that is lost takes no result
+with it, and its job goes on elsewhere.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Executor(Protocol):
     workers: int
 
     def work(self, job: Job, watch: Watch, progress: Progress | None) -> Iterator[Result]:
-        """Do one job; yield each split's result the moment it is there. May be called from ``workers`` threads at once.
+        """Do one job; yield each split's result the moment it is there. May be called from any number of threads.
 
         Raises
         ------

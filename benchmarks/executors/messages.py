@@ -73,8 +73,9 @@ def hear(told: Iterable[Message], watch: Watch, progress: Progress | None) -> It
     Raises
     ------
     Exception
-        The job's.
+        The job's, when all is said: what is left unheard would keep the worker for as long as somebody keeps the error.
     """
+    failed: Exception | None = None
     for kind, *content in told:
         if kind == "result":
             yield content[0]
@@ -84,7 +85,9 @@ def hear(told: Iterable[Message], watch: Watch, progress: Progress | None) -> It
             experiment, split, values = content
             watch.monitor(experiment, split)(*values)
         elif kind == "error":
-            raise content[0]
+            failed = content[0]
+    if failed is not None:
+        raise failed
 
 
 def until_done(job: Job, once: Callable[[Job], Iterable[Message]], watch: Watch, progress: Progress | None) -> Iterator[Result]:

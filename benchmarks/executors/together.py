@@ -82,33 +82,42 @@ class Together:
                 self._filled.add(wanted)
 
     def _all(self, parts: Sequence[Job], watch: Watch, progress: Sequence[Progress | None]) -> Iterator[Result]:
-        """Do several jobs at once."""
+        """Do several jobs at once. When nobody takes their results any more, each ends with the one it is at."""
         found: SimpleQueue[Result | None] = SimpleQueue()
+        left = threading.Event()
 
         def do(part: Job, progress: Progress | None) -> None:
             try:
                 for result in self._executor.work(part, watch, progress):
                     found.put(result)
+                    if left.is_set():
+                        return
             finally:
                 found.put(None)
 
         with ThreadPoolExecutor(len(parts)) as pool:
             tasks = [pool.submit(do, *part) for part in zip(parts, progress, strict=True)]
-            for _ in parts:
-                while (result := found.get()) is not None:
-                    yield result
+            try:
+                for _ in parts:
+                    while (result := found.get()) is not None:
+                        yield result
+            finally:
+                left.set()
         for task in tasks:
             task.result()
 
 
-def _summed(progress: Progress | None, number: int) -> list[Progress | None]:
+def _summed(progress: Progress | None, number: int) -> Sequence[Progress | None]:
     """A progress for each of several parts of the same work, whose sums are told."""
+    if progress is None:
+        return [None] * number
     told: dict[str, dict[int, tuple[int, int]]] = {}
+    lock = threading.Lock()
 
     def report(part: int, what: str, done: int, total: int) -> None:
-        parts = told.setdefault(what, {})
-        parts[part] = done, total
-        if progress:
+        with lock:  # or a smaller sum could be told after a larger one
+            parts = told.setdefault(what, {})
+            parts[part] = done, total
             progress(what, *map(sum, zip(*parts.values(), strict=True)))
 
     return [partial(report, part) for part in range(number)]

@@ -155,9 +155,8 @@ class Tracker:
 
     def log_points(self, run_id: str, points: Sequence[Point]) -> None:
         """Log metrics besides those of the results, such as the loss of each epoch, as (name, value, step)."""
-        if points:
-            with self._asking(f"log metrics of run {run_id}") as client:
-                log(client, run_id, points=points)
+        with self._asking(f"log metrics of run {run_id}") as client:
+            log(client, run_id, points=points)
 
     def finish_cell(
         self,

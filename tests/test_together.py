@@ -1,0 +1,150 @@
+"""Workers that are free share the splits of a job, whichever executor they are of."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from forked import stored_features
+from test_executors import Heard, do, job_of, training
+
+from benchmarks.contracts import SplitError
+from benchmarks.datasets import load_dataset
+from benchmarks.executors import Serial, Together, processes
+from benchmarks.protocols import make_splits
+from benchmarks.work import Worker
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory, weights_home):
+    return stored_features(tmp_path_factory.mktemp("home"), weights_home)
+
+
+@pytest.fixture
+def two(workspace):
+    executor = processes.Processes(workspace, 2)
+    yield executor
+    executor.close()
+
+
+class Three(Serial):
+    """Three workers by name, that keep what they are given."""
+
+    workers = 3
+
+    def __init__(self, workspace):
+        super().__init__(workspace)
+        self.jobs = []
+
+    def work(self, job, watch, progress):
+        self.jobs.append(job)
+        return Worker(self.worker.workspace).work(job, watch, progress)  # one of its own, as a worker does one job at a time
+
+    def left(self):
+        """The splits that each job was given, but those that had nothing to do."""
+        names = [tuple(split.name for split in splits_of(job) if not done(job, split)) for job in self.jobs]
+        return sorted(filter(None, names))
+
+
+def done(job, split):
+    return all((cell.key, split.name) in job.done for cell in job.experiments)
+
+
+def splits_of(job):
+    return make_splits(job.experiments[-1], load_dataset("synthetic", home=Path()))
+
+
+def together(dealer, job, workspace, progress=None):
+    return list(dealer.work(job, splits_of(job), Heard(workspace.home, lambda: None), progress))
+
+
+def test_all_workers_encode_an_input_together_and_once(workspace):
+    executor, job = Three(workspace), job_of(workspace, params={"k": [1, 2]})
+    dealer = Together(executor)
+    for expected in (3 + 3, 3):
+        executor.jobs.clear()
+        together(dealer, job, workspace)
+        assert len(executor.jobs) == expected
+    executor.jobs.clear()
+    together(dealer, training(workspace), workspace)
+    assert executor.left() == [("cross",), ("disc",)]
+    assert len(executor.jobs) == 2, "pixels are not encoded"
+
+
+def test_workers_share_the_splits_of_a_job_and_results_are_the_serial_ones(two, workspace):
+    job, told = job_of(workspace, params={"k": [1, 2, 5]}, normalize=["l2"]), []
+    expected, _ = do(Serial(workspace), job, workspace)
+    found = together(Together(two), job, workspace, lambda *call: told.append(call))
+    assert len(two._started) == 2
+    found.sort(key=lambda result: [(one.experiment, one.split) for one in expected].index((result.experiment, result.split)))
+    assert [(one.split, one.metrics) for one in found] == [(one.split, one.metrics) for one in expected]
+    assert all(np.array_equal(one.scores, other.scores) for one, other in zip(found, expected, strict=True))
+    assert [done for what, done, _ in told if what.startswith("dn2 on")] == [1, 2, 3, 4]
+    assert told[-1] == ("dn2 on synthetic, l2", 4, 4)
+
+
+def test_what_is_done_is_dealt_to_nobody(workspace):
+    executor, job = Three(workspace), job_of(workspace)
+    finished = frozenset((job.experiments[0].key, split.name) for split in splits_of(job)[1:])
+    assert [result.split for result in together(Together(executor), replace(job, done=finished), workspace)] == ["disc"]
+    assert executor.left() == [("disc",)]
+
+
+def test_splits_that_are_searched_together_stay_together(workspace):
+    executor, job = Three(workspace), job_of(workspace, protocol="leave_one_class_out")
+    together(Together(executor), job, workspace)
+    assert executor.left() == [tuple(split.name for split in splits_of(job))]
+
+
+def test_workers_that_are_busy_get_no_part_of_another_job(workspace):
+    executor, jobs = Three(workspace), [job_of(workspace), job_of(workspace, normalize=["l2"])]
+    dealer = Together(executor)
+    together(dealer, jobs[0], workspace)  # encodes
+    executor.jobs.clear()
+    first = dealer.work(jobs[0], splits_of(jobs[0]), Heard(workspace.home, lambda: None), None)
+    next(first)
+    together(dealer, jobs[1], workspace)
+    assert len(executor.left()) == 3 + 1
+    list(first)
+    executor.jobs.clear()
+    together(dealer, jobs[1], workspace)
+    assert len(executor.left()) == 3
+
+
+def test_a_part_that_fails_costs_no_other_part(workspace, monkeypatch):
+    job = job_of(workspace)
+    dealer = Together(Three(workspace))
+    work = Three.work
+
+    def fail(self, part, *rest):
+        if not done(part, splits_of(part)[0]):
+            raise SplitError("disc fails")
+        yield from work(self, part, *rest)
+
+    monkeypatch.setattr(Three, "work", fail)
+    monkeypatch.setattr(Together, "_encode", lambda *_: None)
+    found = []
+    with pytest.raises(SplitError, match="disc fails"):
+        found.extend(one.split for one in dealer.work(job, splits_of(job), Heard(workspace.home, lambda: None), None))
+    assert len(found) == 3
+    assert dealer._dealt == 0
+
+
+def test_parts_whose_results_nobody_takes_end_soon(workspace, monkeypatch):
+    made = []
+
+    def work(*_):
+        for number in range(100):
+            made.append(number)
+            yield number
+            time.sleep(0.01)
+
+    monkeypatch.setattr(Three, "work", work)
+    monkeypatch.setattr(Together, "_encode", lambda *_: None)
+    dealer, job = Together(Three(workspace)), job_of(workspace)
+    results = dealer.work(job, splits_of(job), Heard(workspace.home, lambda: None), None)
+    next(results)
+    results.close()
+    assert len(made) < 100
+    assert dealer._dealt == 0
