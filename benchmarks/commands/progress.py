@@ -60,7 +60,9 @@ class _Lines:
         if not total:  # how much is not known: npm, pip and apt-get do not tell
             click.echo(f"{what} ...", err=True)
             return
-        task = self.tasks.setdefault(what, _Task(0, done))
+        task = self.tasks.get(what)
+        if task is None or done < task.first:  # work of the same name, once more
+            task = self.tasks[what] = _Task(0, done)
         now = time.monotonic()
         if now - self.spoken.setdefault(what, task.started) < SECONDS_BETWEEN_LINES:
             return
