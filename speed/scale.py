@@ -1,6 +1,6 @@
 """How time, memory, recall and ROCAUC of each index go with the number of training rows.
 
-    python speed/scale.py                  10,000 to 100,000 rows of 1,280 columns, to 1,000,000 of 128 columns: a quarter of an hour
+    python speed/scale.py                  10,000 to 100,000 rows of 1,280 columns, to 1,000,000 of 128 columns: 15 minutes
     python speed/scale.py --quick          10,000 rows of 128 columns: a minute
     python speed/scale.py --work DIR       keep prepared rows and answers there; what is measured already is not measured again
 
