@@ -51,6 +51,22 @@ class Summary:
 NOTHING = Summary()
 
 
+@dataclass(frozen=True)
+class Mark:
+    """What a study puts on a cell's run besides what it is: tags, and numbers as metrics, named after the study."""
+
+    tags: Mapping[str, str] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def points(self) -> list[tuple[str, float, int]]:
+        """The numbers as points of curves."""
+        return [(name, value, 0) for name, value in self.numbers.items()]
+
+
+NO_MARK = Mark()
+
+
 class Ledger:
     """The runs of one invocation. A store that goes away delays logging and loses nothing: results are on disk before.
 
@@ -94,18 +110,16 @@ class Ledger:
         self._lock = threading.RLock()
         self._summary = tracker.start_summary(suite, provenance)
         self.run_ids: dict[str, str] = {}
-        self._tags: dict[str, Mapping[str, str]] = {}
-        self._numbers: dict[str, Sequence[tuple[str, float, int]]] = {}
+        self._marks: dict[str, Mark] = {}
         self._open: dict[str, str] = {}  # key -> run id of cells that are not finished
         self._pending: dict[str, tuple[Cell, Dataset, Mapping[str, float]]] = {}
         self._losses: dict[str, list[tuple[str, float, int]]] = {}  # key -> what is not logged yet
         self._next_losses = 0.0
 
     @_alone
-    def mark(self, cell: Experiment, tags: Mapping[str, str], numbers: Mapping[str, float]) -> None:
-        """Have further tags and metrics on a cell's run, whether it is opened yet or looked up."""
-        self._tags[cell.key] = tags
-        self._numbers[cell.key] = [(name, value, 0) for name, value in numbers.items()]
+    def mark(self, cell: Experiment, mark: Mark) -> None:
+        """Have a mark on a cell's run, whether it is opened yet or looked up."""
+        self._marks[cell.key] = mark
 
     @_alone
     def find(self, cell: Experiment) -> Cell | None:
@@ -117,9 +131,9 @@ class Ledger:
             if run_id is None:
                 return None
             found = self.tracker.read_cell(cell, run_id)
-            if cell.key in self._tags:
-                self.tracker.tag(run_id, self._tags[cell.key])
-                self.tracker.log_points(run_id, self._numbers[cell.key])
+            if cell.key in self._marks:
+                self.tracker.tag(run_id, self._marks[cell.key].tags)
+                self.tracker.log_points(run_id, self._marks[cell.key].points)
             return found
         except TrackingError as error:
             self.say(f"computed again: {error}")
@@ -203,14 +217,15 @@ class Ledger:
             provenance=self.provenance,
             selection=selection_of(cell),
             fresh=self.fresh,
-            tags=self._tags.get(cell.key),
+            tags=self._marks.get(cell.key, NO_MARK).tags,
         )
 
     def _log(self, finished: Cell, dataset: Dataset, metrics: Mapping[str, float]) -> None:
         cell = finished.experiment
         if cell.key not in self._open:
             self._start(cell, dataset)
-        self.tracker.log_points(self._open[cell.key], [*self._losses.get(cell.key, ()), *self._numbers.get(cell.key, ())])
+        points = [*self._losses.get(cell.key, ()), *self._marks.get(cell.key, NO_MARK).points]
+        self.tracker.log_points(self._open[cell.key], points)
         self.tracker.finish_cell(
             self._open[cell.key],
             finished.results,

@@ -12,7 +12,7 @@ from benchmarks.detectors import same_fit, selection_of
 from benchmarks.inputs import Input
 from benchmarks.metrics import auroc, split_metrics
 from benchmarks.protocols import make_splits
-from benchmarks.scoring import Point, Scored, Watch, called
+from benchmarks.scoring import Point, Scored, Watch
 from benchmarks.sharing import score_group
 
 KEPT_NEAREST = 10
@@ -65,16 +65,11 @@ def run(
     for group in same_fit(list(experiments)):
         splits = make_splits(group[-1], dataset)
         todo = [split for split in splits if any((experiment.key, split.name) not in done for experiment in group)]
-        inputs = len({experiment.input for experiment in group})
-        ready = 0
         for of_input in score_group(group, todo, X, watch, progress):
             for experiment in group:
                 scored = of_input.get(experiment.input)
                 if scored is not None and (experiment.key, scored.split.name) not in done:
                     yield _result(experiment, scored, provenance)
-            ready += len(of_input)
-            if progress:
-                progress(f"{called(group[-1])}, {group[-1].normalize}", ready, len(todo) * inputs)
 
 
 def _point_of(experiment: Experiment, scored: Scored) -> tuple[Point, dict[str, float]]:

@@ -34,6 +34,7 @@ from benchmarks.outcome import Outcome
 from benchmarks.protocols import make_splits
 from benchmarks.provenance import provenance
 from benchmarks.report import result_tables
+from benchmarks.scoring import called
 from benchmarks.tracking import Tracker
 from benchmarks.watch import TrainingWatch, one_at_a_time
 from benchmarks.work import Worker
@@ -138,12 +139,16 @@ class Session:
         left = [cell for cell in cells if not self._look_up(cell)]
         # Cells that share an input one after the other: a worker keeps the last.
         paths = same_fit(sorted(left, key=lambda cell: (cell.dataset, cell.input, cell.normalize)))
-        if self.executor.workers == 1:
+        workers = self.executor.workers
+        if workers == 1:
             for path in paths:
                 self._run_path(path, beside)
             return
-        with ThreadPoolExecutor(self.executor.workers) as pool:
-            tasks = [pool.submit(self._run_path, path, beside) for path in paths]
+        with ThreadPoolExecutor(workers) as pool:
+            tasks = []
+            for remaining, path in zip(range(len(paths), 0, -1), paths, strict=True):
+                # The last one shares the workers that would have nothing to do.
+                tasks.append(pool.submit(self._run_path, path, beside, workers // remaining))
             try:
                 list(map(Future.result, tasks))
             except BaseException:
@@ -165,21 +170,21 @@ class Session:
         logged = [replace(cell, run_id=self.ledger.run_ids.get(cell.experiment.key, cell.run_id)) for cell in finished]
         return Outcome(logged, tables, self.failures, summary_run_id, self.tracker.experiment_id, self.ledger.error)
 
-    def _run_path(self, path: list[Experiment], beside: Sequence[Experiment]) -> None:
+    def _run_path(self, path: list[Experiment], beside: Sequence[Experiment], share: int = 1) -> None:
         """Run the cells of one fit; one that somebody else is at is waited for and then looked up."""
         same = next(group for group in same_fit([*path, *beside]) if widest(path) in group)
         others = [cell for cell in same if cell not in path]
         try:
             with self.disk.lock([*path, widest(same)], self._wait):  # which stands for all of them: a lock is an open file
                 if todo := [cell for cell in path if not self._look_up(cell)]:
-                    self._compute(todo, others)
+                    self._compute(todo, others, share)
         except Exception as error:
             if self.stopping:
                 return
             if isinstance(error, SplitError) and len({cell.input for cell in same}) > 1:
                 # One encoder's features may be to blame, and the others' not.
                 for name in dict.fromkeys(cell.input for cell in path):
-                    self._run_path([cell for cell in path if cell.input == name], ())
+                    self._run_path([cell for cell in path if cell.input == name], (), share)
             else:
                 self._fail(path, error)
 
@@ -192,7 +197,7 @@ class Session:
             self.finished[cell.key] = found
         return found is not None
 
-    def _compute(self, cells: list[Experiment], others: list[Experiment]) -> None:
+    def _compute(self, cells: list[Experiment], others: list[Experiment], share: int) -> None:
         """Compute cells of one path, each result of which is on disk the moment it is there, and the others that cost nothing."""
         dataset = self.dataset(cells[0].dataset)
         splits = make_splits(cells[-1], dataset)
@@ -208,21 +213,24 @@ class Session:
             free = [cell for cell in others if self.ledger.find(cell) is None]
             for group in same_fit([*missing, *free]):  # without the widest, if that is finished, they share less
                 if any(cell in missing for cell in group):
-                    self._do(group, results, splits)
+                    self._do(group, results, splits, share)
         for cell in cells:
             of_cell = results.pop(cell.key)
             self._finish(cell, tuple(of_cell[name] for name in names), dataset)
 
-    def _do(self, group: list[Experiment], results: dict[str, dict[str, Result]], splits: Sequence[Split]) -> None:
+    def _do(self, group: list[Experiment], results: dict[str, dict[str, Result]], splits: Sequence[Split], share: int) -> None:
         """Have the splits computed of which there is no result yet; ``results`` get those of their cells, the disk gets all."""
         done = frozenset((cell.key, name) for cell in group for name in results.get(cell.key) or self.disk.load(cell))
         watch = TrainingWatch(self.disk, self.ledger, self.progress)
         job = Job(tuple(group), self._provenance, done)
-        for result in self._together.work(job, splits, watch, self.progress):
+        what, left = f"{called(job.widest)}, {job.widest.normalize}", len(group) * len(splits) - len(done)
+        for number, result in enumerate(self._together.work(job, splits, share, watch, self.progress), start=1):
             wanted = result.experiment.key in results
             self.disk.save(result, lasting=wanted)
             if wanted:
                 results[result.experiment.key][result.split] = result
+            if self.progress:
+                self.progress(what, number, left)
 
     def _finish(self, cell: Experiment, results: tuple[Result, ...], dataset: Dataset) -> None:
         """Have a cell logged of which every split is there, and keep what tables need of it: all scores are in MLflow."""

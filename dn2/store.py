@@ -147,8 +147,9 @@ class FeatureStore:
         for wait in (False, True):
             for shard in missing:
                 if shard not in self._seconds:
-                    left = sum(self.rows_in(other) for other in missing if other == shard or not self._shard_path(other).exists())
-                    done = self.n - left
+                    there = {path.name for path in self.path.iterdir()}
+                    absent = (other for other in missing if other == shard or self._shard_path(other).name not in there)
+                    done = self.n - sum(map(self.rows_in, absent))
                     self._fill_shard(shard, encode_rows, report, wait)
         with self._explain_errors():
             self._write_manifest()

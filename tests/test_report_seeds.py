@@ -115,7 +115,7 @@ def test_an_oracle_says_that_it_is_one_and_what_it_chose():
 
 def test_accuracies_are_shown_and_logged():
     accurate = with_metrics(THREE[0], accuracy_normal=0.9, accuracy_anomaly=0.25)
-    assert line(text_of(result_table([accurate])), "mean")[6:8] == ["90.0", "25.0"]
+    assert line(text_of(result_table([accurate])), "mean")[4:6] == ["90.0", "25.0"]
     side_by_side = text_of(result_table([accurate, cell(0.9, preset="paper")]))
     assert line(side_by_side, "accuracy anomaly")[2] == "25.0"
     points = {name: value for name, value, _ in metric_points(accurate.results)}

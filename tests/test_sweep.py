@@ -17,7 +17,7 @@ from benchmarks.detectors import DETECTORS, Range
 from benchmarks.experiments import make_experiments
 from benchmarks.inputs import Rows
 from benchmarks.session import Session, run_session
-from benchmarks.sweep import Plan, Question, check_storage, check_study_name, choose_sampler, make_space, sweep
+from benchmarks.sweep import Plan, Question, check_storage, check_study_name, choose_sampler, make_space, sweep, what_fits
 from benchmarks.sweep.studies import point
 from dn2.detector import DN2
 
@@ -84,7 +84,7 @@ def test_a_grid_is_visited_once_and_all_k_cost_one_search(workspace, tracker, mo
         trial = found.table.trials[numbers[one.info.run_id]]
         assert one.data.params["k"] == str(trial.params["k"])
         assert one.data.metrics["rocauc_validation"] == pytest.approx(trial.value)
-        assert one.data.metrics["normalize_number"] == {"l2": 1, "none": 2}[trial.params["normalize"]]
+        assert one.data.metrics["normalize_number/toy"] == {"l2": 1, "none": 2}[trial.params["normalize"]]
 
     (winner,) = runs_of(tracker, kind="cell", selection="validation")
     assert winner.data.tags["study/toy"] == f"validation, winner, trial {found.best.number}"
@@ -115,6 +115,20 @@ def test_what_is_finished_is_looked_up(workspace, tracker, monkeypatch):
     assert {trial.run_id for trial in other.table.trials} == {trial.run_id for trial in first.table.trials}
     for one in runs_of(tracker, kind="cell"):
         assert one.data.tags["study/toy"] == one.data.tags["study/another"]
+
+
+def test_a_cell_of_two_studies_has_the_numbers_of_both(workspace, tracker):
+    run(small(normalize=("l2", "none"), k_values=(1,)), workspace, tracker, study="one")
+    run(small(normalize=("none", "power"), k_values=(1,)), workspace, tracker, study="other")
+    trials = runs_of(tracker, kind="cell", selection="none")
+    numbers = {
+        one.data.params["normalize"]: {name: v for name, v in one.data.metrics.items() if "_number" in name} for one in trials
+    }
+    assert numbers == {
+        "l2": {"normalize_number/one": 1},
+        "none": {"normalize_number/one": 2, "normalize_number/other": 1},
+        "power": {"normalize_number/other": 2},
+    }
 
 
 def test_a_study_is_continued_to_more_trials(workspace, tracker):
@@ -243,6 +257,17 @@ def test_samplers_and_trials_that_cannot_be_are_refused():
             choose_sampler("tpe", small(), trials)
     with pytest.raises(UsageError, match="sampler"):
         choose_sampler("grid", small(), None)
+
+
+def test_values_that_ask_for_more_training_rows_than_there_are_are_left_out(workspace, tracker):
+    session = Session(workspace, tracker)
+    question, left_out = what_fits(small(k_values=(1, 5, 50, 70)), session.prepare)
+    assert question.space["k"] == (1, 5)
+    assert [reason.partition(":")[0] for reason in left_out] == ["k=70", "k=50"]
+    assert "needs at least 50 training rows" in left_out[1]
+    assert what_fits(question, session.prepare) == (question, [])
+    with pytest.raises(UsageError, match="at least 70 training rows"):
+        what_fits(small(k_values=(70,)), session.prepare)
 
 
 def test_spaces_that_cannot_be_are_refused():

@@ -1,4 +1,4 @@
-"""Workers that are free share the splits of a job, whichever executor they are of."""
+"""Workers share the splits of a job, whichever executor they are of."""
 
 import time
 from dataclasses import replace
@@ -12,7 +12,9 @@ from test_executors import Heard, do, job_of, training
 from benchmarks.contracts import SplitError
 from benchmarks.datasets import load_dataset
 from benchmarks.executors import Serial, Together, processes
+from benchmarks.experiments import make_experiments
 from benchmarks.protocols import make_splits
+from benchmarks.session import Session, run_session
 from benchmarks.work import Worker
 
 
@@ -55,8 +57,12 @@ def splits_of(job):
     return make_splits(job.experiments[-1], load_dataset("synthetic", home=Path()))
 
 
-def together(dealer, job, workspace, progress=None):
-    return list(dealer.work(job, splits_of(job), Heard(workspace.home, lambda: None), progress))
+def together(executor, job, workspace, share=3):
+    return list(begin(Together(executor), job, workspace, share))
+
+
+def begin(dealer, job, workspace, share=3):
+    return dealer.work(job, splits_of(job), share, Heard(workspace.home, lambda: None), None)
 
 
 def test_all_workers_encode_an_input_together_and_once(workspace):
@@ -64,52 +70,61 @@ def test_all_workers_encode_an_input_together_and_once(workspace):
     dealer = Together(executor)
     for expected in (3 + 3, 3):
         executor.jobs.clear()
-        together(dealer, job, workspace)
+        list(begin(dealer, job, workspace))
         assert len(executor.jobs) == expected
     executor.jobs.clear()
-    together(dealer, training(workspace), workspace)
+    list(begin(dealer, training(workspace), workspace))
     assert executor.left() == [("cross",), ("disc",)]
     assert len(executor.jobs) == 2, "pixels are not encoded"
 
 
 def test_workers_share_the_splits_of_a_job_and_results_are_the_serial_ones(two, workspace):
-    job, told = job_of(workspace, params={"k": [1, 2, 5]}, normalize=["l2"]), []
+    job = job_of(workspace, params={"k": [1, 2, 5]}, normalize=["l2"])
     expected, _ = do(Serial(workspace), job, workspace)
-    found = together(Together(two), job, workspace, lambda *call: told.append(call))
+    found = together(two, job, workspace)
     assert len(two._started) == 2
     found.sort(key=lambda result: [(one.experiment, one.split) for one in expected].index((result.experiment, result.split)))
     assert [(one.split, one.metrics) for one in found] == [(one.split, one.metrics) for one in expected]
     assert all(np.array_equal(one.scores, other.scores) for one, other in zip(found, expected, strict=True))
-    assert [done for what, done, _ in told if what.startswith("dn2 on")] == [1, 2, 3, 4]
-    assert told[-1] == ("dn2 on synthetic, l2", 4, 4)
 
 
 def test_what_is_done_is_dealt_to_nobody(workspace):
     executor, job = Three(workspace), job_of(workspace)
     finished = frozenset((job.experiments[0].key, split.name) for split in splits_of(job)[1:])
-    assert [result.split for result in together(Together(executor), replace(job, done=finished), workspace)] == ["disc"]
+    assert [result.split for result in together(executor, replace(job, done=finished), workspace)] == ["disc"]
     assert executor.left() == [("disc",)]
 
 
 def test_splits_that_are_searched_together_stay_together(workspace):
     executor, job = Three(workspace), job_of(workspace, protocol="leave_one_class_out")
-    together(Together(executor), job, workspace)
+    together(executor, job, workspace)
     assert executor.left() == [tuple(split.name for split in splits_of(job))]
 
 
-def test_workers_that_are_busy_get_no_part_of_another_job(workspace):
-    executor, jobs = Three(workspace), [job_of(workspace), job_of(workspace, normalize=["l2"])]
-    dealer = Together(executor)
-    together(dealer, jobs[0], workspace)  # encodes
-    executor.jobs.clear()
-    first = dealer.work(jobs[0], splits_of(jobs[0]), Heard(workspace.home, lambda: None), None)
-    next(first)
-    together(dealer, jobs[1], workspace)
-    assert len(executor.left()) == 3 + 1
-    list(first)
-    executor.jobs.clear()
-    together(dealer, jobs[1], workspace)
-    assert len(executor.left()) == 3
+def test_a_job_has_no_more_parts_than_it_is_given_workers(workspace):
+    for share, parts in ((0, 1), (1, 1), (2, 2), (9, 4)):
+        executor = Three(workspace)
+        assert len(together(executor, job_of(workspace), workspace, share)) == 4
+        assert len(executor.left()) == parts
+
+
+@pytest.mark.parametrize(
+    ("normalize", "shares"), [(("none",), [3]), (("none", "l2"), [1, 3]), (("none", "l2", "power"), [1, 1, 3])]
+)
+def test_the_last_job_of_a_session_shares_the_workers(workspace, tracker, monkeypatch, normalize, shares):
+    asked, told, work = [], [], Together.work
+
+    def note(self, job, splits, share, *rest):
+        asked.append((job.experiments[0].normalize, share))
+        return work(self, job, splits, share, *rest)
+
+    monkeypatch.setattr(Together, "work", note)
+    session = Session(workspace, tracker, executor=Three(workspace), progress=lambda *call: told.append(call))
+    outcome = run_session(session, make_experiments(datasets=["synthetic"], normalize=normalize))
+    assert not outcome.failures
+    assert sorted(share for _, share in asked) == shares
+    for name in normalize:
+        assert [call[1:] for call in told if call[0] == f"dn2 on synthetic, {name}"] == [(done, 4) for done in range(1, 5)]
 
 
 def test_a_part_that_fails_costs_no_other_part(workspace, monkeypatch):
@@ -126,9 +141,8 @@ def test_a_part_that_fails_costs_no_other_part(workspace, monkeypatch):
     monkeypatch.setattr(Together, "_encode", lambda *_: None)
     found = []
     with pytest.raises(SplitError, match="disc fails"):
-        found.extend(one.split for one in dealer.work(job, splits_of(job), Heard(workspace.home, lambda: None), None))
+        found.extend(one.split for one in begin(dealer, job, workspace))
     assert len(found) == 3
-    assert dealer._dealt == 0
 
 
 def test_parts_whose_results_nobody_takes_end_soon(workspace, monkeypatch):
@@ -143,8 +157,7 @@ def test_parts_whose_results_nobody_takes_end_soon(workspace, monkeypatch):
     monkeypatch.setattr(Three, "work", work)
     monkeypatch.setattr(Together, "_encode", lambda *_: None)
     dealer, job = Together(Three(workspace)), job_of(workspace)
-    results = dealer.work(job, splits_of(job), Heard(workspace.home, lambda: None), None)
+    results = begin(dealer, job, workspace)
     next(results)
     results.close()
     assert len(made) < 100
-    assert dealer._dealt == 0

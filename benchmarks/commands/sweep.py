@@ -66,7 +66,7 @@ def sweep(tracking_uri: str, as_json: bool, **options: Any) -> None:
     """
     from benchmarks.commands.progress import show_progress
     from benchmarks.session import Session
-    from benchmarks.sweep import Plan, check_storage, check_study_name, choose_sampler
+    from benchmarks.sweep import Plan, check_storage, check_study_name, choose_sampler, what_fits
     from benchmarks.sweep import sweep as run_study
     from benchmarks.tracking import Tracker, find_store
 
@@ -84,9 +84,12 @@ def sweep(tracking_uri: str, as_json: bool, **options: Any) -> None:
         for reason in skipped:
             click.echo(f"skipped: {reason}", err=True)
         name = study or question.study_name()
-        plan = Plan(name, *choose_sampler(sampler, question, trials), storage)
         say = lambda line: click.echo(line, err=True)  # noqa: E731
         session = Session(workspace, tracker, suite=name, executor=executor, progress=progress, say=say)
+        question, left_out = what_fits(question, session.prepare)
+        for reason in left_out:
+            click.echo(f"left out: {reason}", err=True)
+        plan = Plan(name, *choose_sampler(sampler, question, trials), storage)
         found = run_study(question, plan, session)
     if as_json:
         click.echo(json.dumps(found.record(), indent=2))

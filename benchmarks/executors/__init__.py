@@ -8,43 +8,16 @@ with it, and its job goes on elsewhere.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
-from benchmarks.contracts import Progress, Result, UsageError, Workspace
+from benchmarks.contracts import UsageError, Workspace
+from benchmarks.executors.executor import Executor
 from benchmarks.executors.serial import Serial
 from benchmarks.executors.together import Together
 from benchmarks.names import check_name
-from benchmarks.scoring import Watch
 from benchmarks.work import Job
 
 __all__ = ["EXECUTORS", "Executor", "Job", "Serial", "Together", "make_executor"]
-
-
-class Executor(Protocol):
-    """Does jobs.
-
-    Attributes
-    ----------
-    workers : int
-        So many jobs are done at once.
-    """
-
-    workers: int
-
-    def work(self, job: Job, watch: Watch, progress: Progress | None) -> Iterator[Result]:
-        """Do one job; yield each split's result the moment it is there. May be called from any number of threads.
-
-        Raises
-        ------
-        WorkerLostError
-            If several workers died of the job.
-        Exception
-            What the job itself raises, as in this process.
-        """
-
-    def close(self) -> None:
-        """End the workers."""
 
 
 EXECUTORS = {

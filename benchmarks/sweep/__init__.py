@@ -9,7 +9,7 @@ drawings.py   the study's figures
 """
 
 from benchmarks.sweep.found import Found, SweepTable, Trial, best_record
-from benchmarks.sweep.question import OBJECTIVES, Question, make_space
+from benchmarks.sweep.question import OBJECTIVES, Question, make_space, what_fits
 from benchmarks.sweep.samplers import SAMPLERS, choose_sampler
 from benchmarks.sweep.search import Plan, sweep
 from benchmarks.sweep.studies import check_storage, check_study_name
@@ -28,4 +28,5 @@ __all__ = [
     "choose_sampler",
     "make_space",
     "sweep",
+    "what_fits",
 ]

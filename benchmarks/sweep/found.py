@@ -116,7 +116,9 @@ class SweepTable:
         space: Mapping[str, Any] = self.question.space
         choices = {name: list(space[name]) for name in group if name in space}
         return dict(
-            sorted(lines.items(), key=lambda line: [choices[n].index(v) for n, v in zip(group, line[0], strict=True) if v])
+            sorted(
+                lines.items(), key=lambda line: [choices[n].index(v) for n, v in zip(group, line[0], strict=True) if n in choices]
+            )
         )
 
     def records(self) -> list[dict[str, Any]]:

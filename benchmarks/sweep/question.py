@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from typing import Any
@@ -146,6 +146,35 @@ class Question:
         words = (self.dataset, self.protocol, self.detector, self.variant, *self.classes, self.objective)
         text = "-".join(word for word in words if word)
         return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in text)
+
+
+def what_fits(question: Question, prepare: Callable[[Sequence[Experiment]], object]) -> tuple[Question, list[str]]:
+    """Leave values out of the space that ask for more training rows than a split has, such as k = 50; say which, and why.
+
+    Parameters
+    ----------
+    question : Question
+    prepare : callable
+        `benchmarks.session.Session.prepare`.
+
+    Raises
+    ------
+    UsageError
+        If no value is left.
+    """
+    space, reasons = dict(question.space), []
+    for name, values in question.path.items():
+        kept = list(values)
+        while True:  # from the largest, which is the first that does not fit
+            try:
+                prepare([question.cell({**question.first, name: kept[-1]})])
+                break
+            except UsageError as error:
+                if len(kept) == 1:
+                    raise
+                reasons.append(f"{name}={kept.pop()}: {error}")
+        space[name] = tuple(kept)
+    return replace(question, space=space), reasons
 
 
 def make_space(

@@ -18,7 +18,7 @@ import optuna
 
 from benchmarks.contracts import Cell, Experiment
 from benchmarks.inputs import feature_store
-from benchmarks.ledger import Summary
+from benchmarks.ledger import Mark, Summary
 from benchmarks.session import Session, cell_name
 from benchmarks.sweep import drawings, samplers, studies
 from benchmarks.sweep.found import Found, Trial, best_of, found_trials, make_table
@@ -153,10 +153,10 @@ class _Search:
         """Run one trial; return its value."""
         trial.set_user_attr("owner", owner_tags())
         params = samplers.suggest(trial, self.question.space)
-        tags = self._tags(f"trial {trial.number}")
+        mark = self._mark(f"trial {trial.number}", params)
         try:
             cell = self._prepared(params)
-            finished = self._finished(cell, tags, self.question.numbers(params), self._beside(params))
+            finished = self._finished(cell, mark, self._beside(params))
         except Exception as error:
             if self.session.stopping:
                 raise TrialFailedError("interrupted") from error
@@ -170,12 +170,10 @@ class _Search:
         self.session.say(f"trial {trial.number}: {said}: {self.question.metric} {value:.4f}")
         return value
 
-    def _finished(
-        self, cell: Experiment, tags: Mapping[str, str], numbers: Mapping[str, float], beside: Sequence[Experiment] = ()
-    ) -> Cell:
+    def _finished(self, cell: Experiment, mark: Mark, beside: Sequence[Experiment] = ()) -> Cell:
         """The finished cell: looked up, or computed. What failed is raised."""
         if cell.key not in self.session.finished:
-            self.session.ledger.mark(cell, tags, numbers)
+            self.session.ledger.mark(cell, mark)
             self.session.run([cell], beside)
         if cell.key not in self.session.finished:
             raise self.session.failures.get(cell_name(cell)) or TrialFailedError("interrupted")
@@ -191,9 +189,10 @@ class _Search:
                 (self.cells[name],) = self.session.prepare([self.question.cell({**others, **largest})])
         return self.cells[name].with_params(**{name: params[name] for name in path})
 
-    def _tags(self, role: str) -> dict[str, str]:
-        """A cell may belong to several studies, so each has a tag of its own."""
-        return {f"study/{self.plan.study}": f"{self.question.objective}, {role}"}
+    def _mark(self, role: str, params: Mapping[str, Any]) -> Mark:
+        """A cell may belong to several studies, so each has a tag and numbers of its own."""
+        numbers = {f"{name}/{self.plan.study}": value for name, value in self.question.numbers(params).items()}
+        return Mark({f"study/{self.plan.study}": f"{self.question.objective}, {role}"}, numbers)
 
     def _beside(self, params: Mapping[str, Any]) -> list[Experiment]:
         """Points of the space that one search may serve together with this one, and for which no image has to be encoded."""
@@ -235,13 +234,13 @@ class _Search:
 
     def _winner(self, best: Trial) -> Cell | None:
         """The best point on the test partition: one cell, tagged as chosen by validation. An oracle's is the trial's own."""
-        cell = self._prepared(best.params)
-        tags = self._tags(f"winner, trial {best.number}")
+        cell, mark = self._prepared(best.params), self._mark(f"trial {best.number}", best.params)
         if self.question.objective == "validation":
-            tags["selection"] = "validation"
             (cell,) = self.session.prepare([replace(cell, partition="test", resolved={})])
+            tags = self._mark(f"winner, trial {best.number}", best.params).tags
+            mark = Mark({**tags, "selection": "validation"})
         try:
-            return self._finished(cell, tags, {})
+            return self._finished(cell, mark)
         except Exception:  # said, and counted, by the session
             return None
 
