@@ -21,6 +21,8 @@ class Outcome:
         Those cells beside the published numbers, by what they have in common.
     failures : dict
         What a cell is called -> why it failed.
+    looked_up : int
+        So many of the cells were there already.
     summary_run_id, experiment_id : str
         Where the MLflow page shows it.
     tracking_error : TrackingError or None
@@ -30,6 +32,7 @@ class Outcome:
     cells: list[Cell]
     tables: dict[str, Table]
     failures: dict[str, Exception]
+    looked_up: int
     summary_run_id: str
     experiment_id: str
     tracking_error: TrackingError | None

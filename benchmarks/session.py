@@ -168,7 +168,8 @@ class Session:
         skipped = [line for name in dict.fromkeys(cell.dataset for cell in cells) for line in self.dataset(name).skipped]
         summary_run_id = self.ledger.close(tables, skipped, bool(self.failures), more)
         logged = [replace(cell, run_id=self.ledger.run_ids.get(cell.experiment.key, cell.run_id)) for cell in finished]
-        return Outcome(logged, tables, self.failures, summary_run_id, self.tracker.experiment_id, self.ledger.error)
+        looked_up = sum(bool(cell.run_id) for cell in finished)
+        return Outcome(logged, tables, self.failures, looked_up, summary_run_id, self.tracker.experiment_id, self.ledger.error)
 
     def _run_path(self, path: list[Experiment], beside: Sequence[Experiment], share: int = 1) -> None:
         """Run the cells of one fit; one that somebody else is at is waited for and then looked up."""

@@ -130,6 +130,7 @@ def test_the_table_reads_as_text(benchmarks, first_runs):
     assert "\x1b" not in done.stdout
     assert "mean" in done.stdout
     assert "python -m benchmarks ui" in done.stdout
+    assert "(2 of 2 had been computed before)" in done.stdout
     assert max(len(line) for line in done.stdout.splitlines() if "http" not in line) <= 130
 
 
@@ -138,6 +139,10 @@ def test_plan_says_what_is_finished(benchmarks, first_runs):
     assert done.returncode == 0, done.stderr
     cells = {cell["params"]["k"]: cell["status"] for cell in json.loads(done.stdout)["cells"]}
     assert cells == {2: "finished", 3: "pending"}
+    shared, _, *lines, total = benchmarks("plan", "--dataset", "synthetic", "--k", "2,3").stdout.splitlines()
+    assert shared.startswith("in all cells: dataset=synthetic protocol=one_vs_rest detector=dn2")
+    assert [line.split()[-1] for line in lines] == ["k=2", "k=3"]
+    assert total.startswith("2 cells, 1 pending")
 
 
 def test_ls_lists_every_table(benchmarks):

@@ -98,6 +98,15 @@ def test_the_papers_mean_is_over_the_classes_shown():
     assert "paper: DN2 2020 prints no number for this." in part.notes
 
 
+def test_an_approximate_index_says_what_it_logs_and_where_it_is_exact():
+    notes = {}
+    for index in ("exact", "hnsw"):
+        table = result_table([class_cell(replace(DN2, detector_params={**DN2.detector_params, "index": index}))])
+        notes[index] = " ".join(table.notes)
+    assert "fewer than 1,000 rows are searched exactly" in notes["hnsw"]
+    assert "searched exactly" not in notes["exact"]
+
+
 @pytest.mark.parametrize("columns", [1, 2, 4])
 def test_where_the_paper_prints_nothing_nothing_is_beside(columns):
     ours = [replace(DN2, detector_params={**DN2.detector_params, "k": k}) for k in range(1, columns + 1)]

@@ -33,7 +33,7 @@ def ls(home: Path, as_json: bool) -> None:
             click.echo("  " + _line(entry))
         click.echo()
     click.echo(f"On disk means under {home}, or in torch's cache.")
-    click.echo("Any network of timm's: --encoder timm:NAME --weights FILE; a+b joins two encoders.")
+    click.echo("Any network of timm's: --encoder timm:NAME --weights FILE; a+b joins encoders.")
 
 
 def _line(entry: dict[str, Any]) -> str:

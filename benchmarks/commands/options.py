@@ -97,7 +97,7 @@ experiment_options = _chain(
     click.option("--protocol", metavar="NAME", default="one_vs_rest", show_default=True),
     click.option("--detector", type=CommaList(), default="dn2", show_default=True),
     click.option("--variant", type=CommaList(), default="", help="Named variants of the detector. [none]"),
-    click.option("--encoder", type=CommaList(), default="", help="a+b joins two. [the detector's own, efficientnet_lite0]"),
+    click.option("--encoder", type=CommaList(), default="", help="a+b joins them. [the detector's own, efficientnet_lite0]"),
     click.option("--normalize", type=CommaList(), default="", help="none, l2, power. [the detector's own, none]"),
     click.option("--size", type=int, default=0, help="Side in pixels for detectors on pixels. [the images' own]"),
     click.option("--preset", type=CommaList(), default="paper", show_default=True, help="Of trained detectors: paper, cpu."),

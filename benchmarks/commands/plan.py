@@ -33,12 +33,16 @@ def plan(tracking_uri: str, as_json: bool, **options: Any) -> None:
     if as_json:
         click.echo(json.dumps({"cells": [cell.record() for cell in cells]}, indent=2))
         return
+    told = [{name: str(value) for name, value in cell.experiment.params.items() if name != "input"} for cell in cells]
+    shared = dict(set.intersection(*(set(params.items()) for params in told))) if len(told) > 1 else {}
+    if said := [f"{name}={value}" for name, value in told[0].items() if name in shared and value not in ("none", "all", "test")]:
+        click.echo(f"in all cells: {' '.join(said)}")
     click.echo(f"{'status':<10} {'features':<18} {'seconds':>8} {'MB':>7}  cell")
-    for cell in cells:
+    for cell, params in zip(cells, told, strict=True):
         seconds = "unknown" if cell.seconds is None else f"{cell.seconds:.0f}"
         megabytes = "unknown" if cell.megabytes is None else f"{cell.megabytes:.0f}"
-        params = " ".join(f"{name}={value}" for name, value in cell.experiment.params.items() if name != "input")
-        click.echo(f"{cell.status:<10} {cell.features:<18} {seconds:>8} {megabytes:>7}  {params}")
+        own = " ".join(f"{name}={value}" for name, value in params.items() if name not in shared)
+        click.echo(f"{cell.status:<10} {cell.features:<18} {seconds:>8} {megabytes:>7}  {own}")
     known = [cell.seconds for cell in cells if cell.status == "pending"]
     total = "unknown" if None in known else f"{sum(known):.0f} s"  # type: ignore[arg-type]
     click.echo(f"{len(cells)} cells, {len(known)} pending; time left: {total}")

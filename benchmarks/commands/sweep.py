@@ -44,7 +44,7 @@ BEST_SHOWN, WIDE = 10, 120
     show_default=True,
     help="validation: folds of the training partition choose, and the winner is tested once. oracle: the test labels choose.",
 )
-@click.option("--encoders", type=CommaList(), default="", help="a+b joins two. [three EfficientNet-Lites and their joins]")
+@click.option("--encoders", type=CommaList(), default="", help="a+b joins them. [three EfficientNet-Lites and their joins]")
 @click.option("--k-values", type=CommaList(int), default="", help="[1,2,3,5,10,20,50]")
 @click.option("--normalize", type=CommaList(), default="none,l2,power", show_default=True)
 @click.option("--clean", type=CommaList(float), default="", help="Shares of the training rows that DN2 drops. [0]")
@@ -169,10 +169,11 @@ def _print(found: Found, tracker: Any) -> None:
     table = found.table
     best = sorted(table.done, key=lambda trial: (-(trial.value or 0.0), trial.number))[:BEST_SHOWN]
     grid = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
-    for name in ("trial", *found.question.space, f"{found.question.metric} (%)"):
+    varied = [name for name, values in found.question.space.items() if not isinstance(values, tuple) or len(values) > 1]
+    for name in ("trial", *varied, f"{found.question.metric} (%)"):
         grid.add_column(Text(name), justify="left" if name in ("encoder", "normalize") else "right", overflow="fold")
     for trial in best:
-        grid.add_row(str(trial.number), *map(str, trial.params.values()), percent(trial.value, decimals=2))
+        grid.add_row(str(trial.number), *(str(trial.params[name]) for name in varied), percent(trial.value, decimals=2))
     console = Console()
     if not console.is_terminal:
         console.width = WIDE  # three joined encoders would be folded

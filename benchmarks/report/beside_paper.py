@@ -60,6 +60,7 @@ def class_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> ClassT
     notes += [
         *said.hindsight([group[0] for group in groups]),
         *said.budgets(experiments),
+        *said.approximation(experiments),
         *_notes(groups, experiments, rows, mean),
     ]
     metric = "rocauc_validation" if first.partition == "validation" else "rocauc"

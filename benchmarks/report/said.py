@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks.contracts import Cell, Experiment
 from benchmarks.detectors import DETECTORS, PRESETS, beside_paper_settings, deviations
+from dn2.indexes import SMALLEST
 
 
 def budgets(experiments: Sequence[Experiment]) -> Iterator[str]:
@@ -27,6 +28,15 @@ def hindsight(cells: Sequence[Cell]) -> Iterator[str]:
                 f"selection=oracle: of {cell.experiment.method}'s grid, the point with the best ROCAUC on the test labels, "
                 "for each class: hindsight that no user has."
             )
+
+
+def approximation(experiments: Sequence[Experiment]) -> Iterator[str]:
+    """Say what an approximate search logs, and where it is none."""
+    if any(experiment.detector_params.get("index", "exact") not in ("exact", "flat") for experiment in experiments):
+        yield (
+            "recall: share of the k nearest rows that the index found, in percent; rocauc change: its ROCAUC less the exact "
+            f"one's, in points. Banks of fewer than {SMALLEST:,} rows are searched exactly, whatever the index."
+        )
 
 
 def seeds(groups: Sequence[Sequence[Cell]], of: str) -> Iterator[str]:
