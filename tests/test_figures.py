@@ -13,7 +13,7 @@ from handmade_cells import CIFAR10, DN2, L2, class_cell, curve_cell
 from matplotlib.text import Text
 
 from benchmarks.contracts import Interval
-from benchmarks.figures import class_bars, curves
+from benchmarks.figures import class_bars, curves, drawn_by_pyplot
 from benchmarks.report import result_table
 
 
@@ -217,3 +217,18 @@ def test_figures_are_pngs_without_pyplot():
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root).stdout
         == "False False\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "degrees"), [("abc", 0), (["efficientnet_lite0+efficientnet_lite1", "efficientnet_lite2"], 90)]
+)
+def test_names_that_do_not_stand_side_by_side_are_turned(names, degrees):
+    def plot():
+        from matplotlib import pyplot
+
+        axes = pyplot.subplots(figsize=(4, 3))[1]
+        axes.set_xticks(range(len(names)), list(names))
+        return axes
+
+    (axes,) = drawn_by_pyplot(plot).axes
+    assert {label.get_rotation() for label in axes.get_xticklabels()} == {degrees}
