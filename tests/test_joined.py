@@ -162,15 +162,6 @@ def test_one_search_a_split_serves_all_joins(monkeypatch):
     assert searches == [[(0,), (1,), (0, 1)]] * 4
 
 
-@pytest.mark.parametrize("protocol", ["one_vs_rest", "contamination"])
-def test_progress_ends_where_it_says(protocol):
-    calls = []
-    list(run(cells(protocol), DATASET, WIDE, provenance={}, progress=lambda _, *call: calls.append(call)))
-    (total,) = {total for _, total in calls}
-    assert calls[-1] == (total, total)
-    assert total == len(ENCODERS) * len(make_splits(cells(protocol)[0], DATASET))
-
-
 def test_who_shares_a_fit():
     experiments = cells()
     assert same_fit(experiments) == [sorted(experiments, key=lambda cell: cell.detector_params["k"])]

@@ -64,6 +64,17 @@ def test_any_of_them_may_be_there_already(workspace, tracker, before, asked, bes
         assert together[cell.key] == [result.metrics for result in alone]
 
 
+@pytest.mark.parametrize(("asked", "beside"), [(6, 0), (1, 6), (2, 6)])
+def test_progress_ends_where_it_says(workspace, tracker, asked, beside):
+    space, told = cells(workspace, A, B, f"{A}+{B}"), []
+    session = Session(workspace, tracker, progress=lambda what, *call: told.append(call) if "dn2 on" in what else None)
+    with session:
+        session.run(space[:asked], space[:beside])
+        session.close(space[:asked])
+    results = len(space) * 2  # of every cell, as one search serves all, two classes
+    assert told == [(done, results) for done in range(1, results + 1)]
+
+
 def test_what_was_computed_beside_is_taken_from_the_disk_and_nothing_else_is_looked_up(workspace, tracker, monkeypatch):
     looked_up, find = [], Ledger.find
     space = cells(workspace, A, B, f"{A}+{B}")

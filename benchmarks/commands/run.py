@@ -75,8 +75,9 @@ def _say_where(outcome: Any, tracker: Any, tracking_uri: str) -> None:
     from benchmarks.tracking import ui_link
 
     runs = f"{len(outcome.cells)} runs and their" if len(outcome.cells) > 1 else "1 run and its"
-    earlier = f" ({outcome.looked_up} of {len(outcome.cells)} had been computed before)" if outcome.looked_up else ""
-    click.echo(f"{runs} summary are in {tracker.address}{earlier}")
+    click.echo(f"{runs} summary are in {tracker.address}")
+    if outcome.looked_up:
+        click.echo(f"{outcome.looked_up} of {len(outcome.cells)} had been computed before")
     if tracker.address.startswith("http"):
         click.echo(f"Look at them:\n  {ui_link(outcome.experiment_id, tracker.address)}")
     else:
