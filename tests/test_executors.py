@@ -193,6 +193,8 @@ def test_a_worker_that_starts_while_the_executor_is_closed_is_ended(two, workspa
         def let_go(self):
             pass
 
+        see_off = let_go
+
         def end(self):
             started.clear()
 

@@ -275,7 +275,8 @@ def test_busy_workers_end_with_their_driver(place, sent, code):
     workers = workers_of(driver.process.pid)
     assert len(workers) == 2
     os.kill(driver.process.pid, sent)
-    assert driver.finish()[0] == code
+    found = driver.finish()
+    assert found[0] == code, found
     deadline = time.monotonic() + 30
     while any(map(is_there, workers)) and time.monotonic() < deadline:
         time.sleep(0.2)

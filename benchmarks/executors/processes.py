@@ -52,7 +52,7 @@ class Processes:
         for process in started:
             process.let_go()
         for process in started:
-            process.end()
+            process.see_off()
 
     def _once(self, job: Job) -> Iterator[Message]:
         process = self._idle.get()
@@ -89,6 +89,7 @@ class _Process:
             self._process.start()
         theirs.close()
         self._busy = False
+        self._ending = threading.Lock()
 
     def messages(self, job: Job) -> Iterator[Message]:
         """Have it do a job; yield what it says.
@@ -112,19 +113,25 @@ class _Process:
             ) from None
 
     def let_go(self) -> None:
-        """Have it end by itself, if it does nothing."""
-        if not self._busy:
+        """Have it end by itself, or, if it is at a job, at once: the thread that waits for it then ends with `end`."""
+        if self._busy:
+            self._process.kill()
+        else:
             with suppress(OSError):  # it has ended already
                 self._line.send(None)
 
+    def see_off(self) -> None:
+        """End it, unless it was at a job and a thread waits for it: two that close one line close somebody else's."""
+        if not self._busy:
+            self._process.join(GRACE_SECONDS)  # one that is killed leaves semaphores, of which Python warns
+            self.end()
+
     def end(self) -> None:
-        """End it, whatever it does."""
-        self.let_go()
-        if not self._busy:  # one that is killed leaves semaphores, of which Python warns
-            self._process.join(GRACE_SECONDS)
+        """End it at once."""
         self._process.kill()
-        self._process.join()
-        self._line.close()
+        with self._ending:
+            self._process.join()
+            self._line.close()
 
 
 def _serve(line: Connection, workspace: Workspace) -> None:
