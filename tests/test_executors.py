@@ -141,8 +141,7 @@ def test_a_killed_worker_costs_no_result_and_none_comes_twice(two, workspace):
     assert ("cross", "loss", 8) in losses
 
 
-def test_a_job_that_kills_every_worker_is_given_up(two, workspace, monkeypatch):
-    monkeypatch.setattr(messages, "TRIES", 2)
+def test_a_job_that_kills_every_worker_is_given_up(two, workspace):
     started, start = [], two._start
     two._start = lambda: started.append(1) or start()
     with pytest.raises(WorkerLostError, match=r"worker process of deep_svdd one_class on synthetic died \(exit code -9\)"):
