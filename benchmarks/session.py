@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +36,7 @@ from benchmarks.provenance import provenance
 from benchmarks.report import result_tables
 from benchmarks.scoring import called
 from benchmarks.tracking import Tracker
+from benchmarks.waiting import result_of
 from benchmarks.watch import TrainingWatch, one_at_a_time
 from benchmarks.work import Worker
 
@@ -145,12 +146,13 @@ class Session:
                 self._run_path(path, beside)
             return
         with ThreadPoolExecutor(workers) as pool:
-            tasks = []
-            for remaining, path in zip(range(len(paths), 0, -1), paths, strict=True):
-                # The last one shares the workers that would have nothing to do.
-                tasks.append(pool.submit(self._run_path, path, beside, workers // remaining))
             try:
-                list(map(Future.result, tasks))
+                tasks = []
+                for remaining, path in zip(range(len(paths), 0, -1), paths, strict=True):
+                    # The last one shares the workers that would have nothing to do.
+                    tasks.append(pool.submit(self._run_path, path, beside, workers // remaining))
+                for task in tasks:
+                    result_of(task)
             except BaseException:
                 self.stop()
                 pool.shutdown(cancel_futures=True)

@@ -72,6 +72,7 @@ ALLOWED = {
         "benchmarks.work",
         "dn2.engines",
     },
+    "benchmarks.waiting": set(),
     "benchmarks.watch": {"benchmarks.cells", "benchmarks.contracts", "benchmarks.ledger"},
     "benchmarks.ledger": {
         "benchmarks.cells",
@@ -97,6 +98,7 @@ ALLOWED = {
         "benchmarks.report",
         "benchmarks.scoring",
         "benchmarks.tracking",
+        "benchmarks.waiting",
         "benchmarks.watch",
         "benchmarks.work",
     },
@@ -111,6 +113,7 @@ ALLOWED = {
         "benchmarks.outcome",
         "benchmarks.session",
         "benchmarks.tracking",
+        "benchmarks.waiting",
         "dn2.encoders",
     },
     "benchmarks.report": {

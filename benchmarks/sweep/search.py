@@ -24,6 +24,7 @@ from benchmarks.sweep import drawings, samplers, studies
 from benchmarks.sweep.found import Found, Trial, best_of, found_trials, make_table
 from benchmarks.sweep.question import Question
 from benchmarks.tracking.owner import owner_tags
+from benchmarks.waiting import result_of
 
 SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -136,7 +137,7 @@ class _Search:
             return
         with ThreadPoolExecutor(1) as beside:  # Optuna itself, when interrupted, waits for the trials that are running
             try:
-                beside.submit(optimize).result()
+                result_of(beside.submit(optimize))
             except BaseException:
                 self.session.stop()
                 raise

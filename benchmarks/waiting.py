@@ -1,0 +1,20 @@
+"""Waiting for other threads without missing Ctrl-C."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, wait
+from typing import TypeVar
+
+T = TypeVar("T")
+SECONDS = 0.5
+
+
+def result_of(task: Future[T]) -> T:
+    """Wait for a task of another thread, and return what it returns or raise what it raises.
+
+    Wakes up now and then: a signal that comes in the moment before a wait begins does not end that wait, and Python acts on a
+    signal only when its main thread is awake.
+    """
+    while not wait([task], SECONDS).done:
+        pass
+    return task.result()
