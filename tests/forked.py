@@ -16,8 +16,18 @@ import pytest
 from benchmarks.tracking.store import SETTINGS
 
 TESTS = Path(__file__).parent
-OURS = ("benchmarks.session", "benchmarks.commands.ready", "dn2.features", "dn2.detector", "mlflow_laws")
-LATE = ("matplotlib.backends.backend_agg", "mlflow.store.tracking.sqlalchemy_store", "pandas", "pyarrow.parquet", "pytest")
+OURS = ("benchmarks.session", "benchmarks.sweep", "benchmarks.commands.ready", "dn2.features", "dn2.detector", "mlflow_laws")
+LATE = (
+    "matplotlib.backends.backend_agg",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "optuna.visualization",
+    "pandas",
+    "pyarrow.parquet",
+    "pytest",
+    "sklearn.ensemble",  # with which Optuna estimates importances
+    "torch._dynamo",  # imported by every optimizer of torch's, and by its export
+    "torch.onnx",
+)
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload([*OURS, *LATE])
 TIMEOUT = 240

@@ -141,12 +141,19 @@ def test_a_killed_worker_costs_no_result_and_none_comes_twice(two, workspace):
     assert ("cross", "loss", 8) in losses
 
 
-def test_a_job_that_kills_every_worker_is_given_up(two, workspace):
+def test_a_job_that_kills_every_worker_is_given_up(two, workspace, monkeypatch):
     started, start = [], two._start
-    two._start = lambda: started.append(1) or start()
+
+    def start_and_kill():
+        started.append(start())
+        kill_workers(two)
+        return started[-1]
+
+    monkeypatch.setattr(two, "_start", start_and_kill)
     with pytest.raises(WorkerLostError, match=r"worker process of deep_svdd one_class on synthetic died \(exit code -9\)"):
-        do(two, training(workspace, epochs=[300]), workspace, at_loss=lambda: kill_workers(two))
+        do(two, training(workspace), workspace)
     assert len(started) == messages.TRIES
+    monkeypatch.undo()
     assert len(do(two, job_of(workspace), workspace)[0]) == 4, "the next job finds a new worker"
 
 

@@ -164,7 +164,7 @@ DETECTORS: dict[str, DetectorEntry] = {
         draws=True,
         version=2,
         space={"margin": Range(0.03, 3.0, log=True), "learning_rate": Range(1e-4, 1e-2, log=True)},
-        toy={"epochs": 2, "width": 1, "learning_rate": 0.01},
+        toy={"epochs": 1, "width": 1, "learning_rate": 0.01},
     ),
     "mhrot": DetectorEntry(
         target="baselines.mhrot:MHRot",
@@ -199,6 +199,6 @@ DETECTORS: dict[str, DetectorEntry] = {
         draws=True,
         version=2,
         space={"learning_rate": Range(1e-2, 1.0, log=True), "dropout": Range(0.0, 0.5)},
-        toy={"epochs": 3, "batch_size": 32, "depth": 10, "width": 1},
+        toy={"epochs": 1, "batch_size": 32, "depth": 10, "width": 1},
     ),
 }
