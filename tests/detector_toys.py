@@ -58,9 +58,11 @@ def images(n, seed, side=SIDE):
 
 
 def normal_rows(name, n=40, seed=0):
-    """Single rows, groups of three, or images that have an up and a down; a quarter as many large images."""
+    """Single rows, groups of three, or images that have an up and a down; a quarter as many for what is costly."""
     if variant_of(name).input:
         return images(n // 4, seed, 64)
+    if name in TRANSFORMATIONS:
+        return images(n // 4, seed)
     if on_pixels(name):
         return images(n, seed)
     shape = (n, 3, WIDTH) if entry_of(name).groups else (n, WIDTH)

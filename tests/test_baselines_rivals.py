@@ -23,7 +23,10 @@ RIVALS = {
     "mhrot": lambda **params: MHRot(**{"epochs": 2, "width": 1, **COMMON, **params}),
     "mhrot_high": lambda **params: MHRot("high", **{"epochs": 2, "batch_size": 16, **COMMON, **params}),
 }
-every_rival = pytest.mark.parametrize("name", RIVALS)
+SLOW = "mhrot_high"  # images of 64 px; the detector laws run on it, too
+every_rival = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == SLOW else ()) for name in RIVALS]
+)
 small_rivals = pytest.mark.parametrize("name", ["deep_svdd", "geom_rotation", "goad", "mhrot"])  # the others cost seconds
 
 
