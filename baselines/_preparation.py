@@ -6,7 +6,6 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from sklearn.exceptions import NotFittedError
 
 from baselines._device import pick_device, pick_precision
 from baselines._images import MIN_SIDE, check_images, check_varied, draw_subset
@@ -82,6 +81,8 @@ def check_ready(rival: Rival, X: np.ndarray, name: str) -> None:
         If X is of another type or shape.
     """
     if not hasattr(rival, "network_"):
+        from sklearn.exceptions import NotFittedError  # late: it takes a second
+
         raise NotFittedError(f"{name} was not fitted: call fit before anomaly_score")
     check_images(X, name)
     shape: tuple[int, ...] = rival.shape_  # type: ignore[attr-defined]

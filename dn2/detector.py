@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.exceptions import NotFittedError
 
 from dn2.joined import Join, nearest_joined
 from dn2.neighbors import APPROXIMATE, Bank, check_index, check_k
@@ -216,6 +215,8 @@ class DN2:
 
     def _search(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if not hasattr(self, "_neighbours"):
+            from sklearn.exceptions import NotFittedError  # late: it takes a second
+
             raise NotFittedError("DN2 has no training rows yet: call fit before scoring")
         return self._neighbours.nearest(as_float32(X), self.k)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.exceptions import NotFittedError
 
 from dn2.detector import DN2
 
@@ -111,6 +110,8 @@ class GroupDN2:
 
     def _fitted(self) -> DN2:
         if not hasattr(self, "_dn2"):
+            from sklearn.exceptions import NotFittedError  # late: it takes a second
+
             raise NotFittedError("GroupDN2 has no training sets yet: call fit before scoring")
         return self._dn2
 

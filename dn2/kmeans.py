@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from sklearn.exceptions import NotFittedError
 
 from dn2.detector import DN2, as_float32
 from dn2.neighbors import check_k, check_matrix
@@ -107,6 +106,8 @@ class KMeansDN2:
             If X is not a finite matrix as wide as the training rows.
         """
         if not hasattr(self, "_dn2"):
+            from sklearn.exceptions import NotFittedError  # late: it takes a second
+
             raise NotFittedError("KMeansDN2 has no centres yet: call fit before scoring")
         return self._dn2.anomaly_score(X)
 
