@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -50,8 +52,16 @@ class Rows:
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Gather rows of any shape (...): returns float32 of shape (..., d)."""
-        parts = [self.normalize(np.asarray(part[rows])) for part in self.parts]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+        if len(self.parts) == 1:
+            return self._gather(self.parts[0], rows)
+
+        from dn2.engines import available_cores
+
+        with ThreadPoolExecutor(available_cores()) as pool:
+            return np.concatenate(list(pool.map(self._gather, self.parts, repeat(rows))), axis=-1)
+
+    def _gather(self, part: Any, rows: np.ndarray) -> np.ndarray:
+        return self.normalize(np.asarray(part[rows]))
 
     def only(self, names: Sequence[str]) -> Rows:
         """The input of some of its encoders, in the order given."""
@@ -59,6 +69,12 @@ class Rows:
             return self
         chosen = [self.names.index(name) for name in names]
         return Rows([self.parts[i] for i in chosen], self.normalize, names, [self.rates[i] for i in chosen if self.rates])
+
+    def normalized(self, name: str) -> Rows:
+        """The same features under one of `dn2.normalize.NORMALIZATIONS`."""
+        from dn2.normalize import NORMALIZATIONS
+
+        return replace(self, normalize=NORMALIZATIONS[check_name(name, NORMALIZATIONS, "normalisation")])
 
     def apart(self, rows: np.ndarray) -> list[np.ndarray]:
         """Take gathered rows (..., d) apart into views (..., d_i), one an encoder."""
@@ -117,15 +133,14 @@ def input_identity(name: str, workspace: Workspace) -> dict[str, Any]:
     return {"weights": digests, "preprocessing": features.PREPROCESSING, "engine": engine}
 
 
-def load_input(dataset: Dataset, name: str, normalize: str, workspace: Workspace, progress: Progress | None = None) -> Input:
-    """Read an input's rows, computing first whatever the store does not hold yet.
+def load_input(dataset: Dataset, name: str, workspace: Workspace, progress: Progress | None = None) -> Input:
+    """Read an input's rows, features as they are stored, computing first whatever the store does not hold yet.
 
     Parameters
     ----------
     dataset : Dataset
     name : str
         ``features:<encoder>[+<encoder>...]``, ``pixels`` or ``pixels:SIZE``.
-    normalize : {"none", "l2", "power"}
     workspace : Workspace
     progress : callable, optional
         Told of each encoder's images done and to do.
@@ -137,12 +152,11 @@ def load_input(dataset: Dataset, name: str, normalize: str, workspace: Workspace
     if not encoder_names(name):
         return load_pixels(dataset, name)
 
-    from dn2 import normalize as normalizations
+    from dn2.normalize import none
 
-    check_name(normalize, normalizations.NORMALIZATIONS, "normalisation")
     parts = [_features(dataset, encoder, workspace, progress) for encoder in encoder_names(name)]
     rates = [part.images_per_second for part in parts]
-    return Rows(parts, normalizations.NORMALIZATIONS[normalize], encoder_names(name), rates)
+    return Rows(parts, none, encoder_names(name), rates)
 
 
 def feature_store(dataset: Dataset, encoder_name: str, workspace: Workspace) -> Any:

@@ -51,7 +51,7 @@ class Worker:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self._datasets: dict[str, Dataset] = {}
-        self._input: tuple[tuple[str, str, str], Input] | None = None
+        self._input: tuple[tuple[str, str], Input] | None = None
 
     def dataset(self, name: str, progress: Progress | None = None) -> Dataset:
         """Open a data set where and how the workspace says.
@@ -69,12 +69,13 @@ class Worker:
 
     def input(self, experiment: Experiment, progress: Progress | None = None) -> Input:
         """Read what a cell's detector eats, computing first whatever the feature store does not hold yet."""
-        wanted = experiment.dataset, experiment.input, experiment.normalize
+        wanted = experiment.dataset, experiment.input
         if self._input is None or self._input[0] != wanted:
             self._input = None  # two at once may not fit
             dataset = self.dataset(experiment.dataset, progress)
-            self._input = wanted, load_input(dataset, experiment.input, experiment.normalize, self.workspace, progress)
-        return self._input[1]
+            self._input = wanted, load_input(dataset, experiment.input, self.workspace, progress)
+        X = self._input[1]
+        return X.normalized(experiment.normalize) if isinstance(X, Rows) else X
 
     def work(self, job: Job, watch: Watch | None = None, progress: Progress | None = None) -> Iterator[Result]:
         """Do a job; yield each split's result the moment it is there."""

@@ -7,8 +7,10 @@ are those of a search in the joined rows, to the last bit (see `dn2.exact`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -73,18 +75,18 @@ def nearest_joined(
     todo = iter(range(0, n, step))
 
     def work() -> None:
-        space = [torch.empty((step, m), dtype=torch.float64, device=where) for _ in parts]
+        space = [torch.empty((step, m), dtype=torch.float64, device=where) for _ in range(len(parts) + 1)]
         for start in todo:  # shared by the threads: each takes the next block
             block = slice(start, min(start + step, n))
             asked = [query[block] for query in queries]
-            near = [part.distances(query, out[: len(query)]) for part, query, out in zip(parts, asked, space, strict=True)]
+            near = [part.compare(query, out[: len(query)]) for part, query, out in zip(parts, asked, space[1:], strict=True)]
             for join, (distances, rows) in zip(joins, answers, strict=True):
-                distances[block], rows[block] = _nearest(asked, banks, near, join, k)
+                distances[block], rows[block] = _nearest(asked, banks, near, join, k, space[0][: len(asked[0])])
 
     # A thread for each block, as in dn2.exact.
     threads = available_cores()
     with torch_settings("highest"), ThreadPoolExecutor(threads) as pool:
-        parts = [_Part(bank, where) for bank in banks]
+        parts = list(pool.map(lambda bank: _Part(bank, where), banks))
         for done in [pool.submit(work) for _ in range(threads)]:
             done.result()
     if not all(np.isfinite(distances).all() for distances, _ in answers):
@@ -101,16 +103,30 @@ class _Part:
         self.rows = raw.sub_(self.mean)
         self.squares = torch.linalg.vecdot(self.rows, self.rows)
 
-    def distances(self, queries: np.ndarray, out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write squared distances (b, m) into ``out``; return them, and what their errors are measured in (b,).
-
-        That is (|x| + |y|)^2 for the longest row y, both less the mean.
-        """
+    def compare(self, queries: np.ndarray, out: torch.Tensor) -> _Compared:
+        """Compare rows (b, d) with the part's; what needs much room is written into ``out``."""
         block = _in_float64(queries, out.device).sub_(self.mean)
         squares = torch.linalg.vecdot(block, block)
-        torch.mm(block, self.rows.T, out=out)
-        out.mul_(-2).add_(self.squares).add_(squares[:, None])
-        return out, (squares.sqrt() + self.squares.max().sqrt()).square()
+        torch.addmm(self.squares, block, self.rows.T, alpha=-2, out=out)
+        return _Compared(out, squares, (squares.sqrt() + self.squares.max().sqrt()).square())
+
+
+class _Compared(NamedTuple):
+    """Squared distances of a block of queries in one part, and what their errors are measured in.
+
+    Attributes
+    ----------
+    values : Tensor of shape (b, m)
+        Less the query's own |x|^2, which makes no row nearer than another.
+    own : Tensor of shape (b,)
+        |x|^2.
+    scale : Tensor of shape (b,)
+        (|x| + |y|)^2 for the longest row y, both less the mean.
+    """
+
+    values: torch.Tensor
+    own: torch.Tensor
+    scale: torch.Tensor
 
 
 def _in_float64(rows: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -121,28 +137,29 @@ def _in_float64(rows: np.ndarray, device: torch.device) -> torch.Tensor:
 def _nearest(
     queries: Sequence[np.ndarray],
     banks: Sequence[np.ndarray],
-    near: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    near: Sequence[_Compared],
     join: Join,
     k: int,
+    space: torch.Tensor,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose each query's k nearest rows of one join.
 
-    A sum of d products is off by d rounding units of |x||y| at most (Higham, Accuracy and Stability of Numerical Algorithms,
-    section 3.1), and so are, in the same units, the sums from differences that `dn2.exact` answers. So the two differ by 2d units
-    at most; twenty more are for the mean, the other operations and the joining of a few parts.
+    A sum of |y|^2 and d products is off by d + 1 rounding units of (|x| + |y|)^2 at most (Higham, Accuracy and Stability of
+    Numerical Algorithms, section 3.1), and the sums from differences that `dn2.exact` answers by d. So the two differ by little
+    more than 2d units; twenty are for the mean, the other operations and the joining of a few parts.
     """
-    values, scale = near[join[0]]
+    values, own, scale = near[join[0]]
     for part in join[1:]:
-        values, scale = values + near[part][0], scale + near[part][1]
+        values = torch.add(values, near[part].values, out=space)
+        own, scale = own + near[part].own, scale + near[part].scale
     error = (2 * sum(queries[part].shape[1] for part in join) + 20) * ROUNDING * scale
-    found = values.topk(min(k + 1, values.shape[1]), dim=1, largest=False, sorted=True)
-    ranked, off = found.values.cpu().numpy(), error.cpu().numpy()[:, None]
-    rows = found.indices[:, :k].cpu().numpy()
+    lowest, columns = _lowest(values, min(k + 1, values.shape[1]))
+    ranked, rows, off = lowest + own.cpu().numpy()[:, None], columns[:, :k], error.cpu().numpy()[:, None]
     with np.errstate(over="ignore"):  # the caller refuses infinity
         low, high = ((ranked[:, :k] + sign * off).astype(np.float32) for sign in (-1, 1))
     unsure = np.flatnonzero((low != high).any(1) | (np.diff(ranked, axis=1) <= 2 * off).any(1))
     if len(unsure):
-        limit = torch.from_numpy(ranked[unsure, k - 1] + 2 * off[unsure, 0]).to(values.device)
+        limit = torch.from_numpy(lowest[unsure, k - 1] + 2 * off[unsure, 0]).to(values.device)
         query, row = (index.cpu().numpy() for index in torch.nonzero(values[unsure] <= limit[:, None], as_tuple=True))
         needed, place = np.unique(row, return_inverse=True)
         ours = np.concatenate([queries[part][unsure] for part in join], axis=1)
@@ -150,3 +167,25 @@ def _nearest(
         with np.errstate(over="ignore"):
             high[unsure], rows[unsure] = smallest(query, row, measure(ours.astype(np.float64), theirs, query, place), k)
     return high, rows
+
+
+def _lowest(values: torch.Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each row's smallest values (b, count), ascending, and their columns.
+
+    They are in the groups of columns with the smallest minima, as many groups as values. Minima are found at the speed of memory,
+    sorting is not; and numpy sorts small rows faster than torch.
+    """
+    n = values.shape[1]
+    size = math.isqrt(n // count)  # of a group: then as many minima are looked through as values of the groups chosen
+    groups = n // size
+    minima = values[:, : groups * size].unflatten(1, (size, groups)).amin(1).cpu().numpy()
+    best = np.argpartition(minima, count - 1, axis=1)[:, :count]
+    columns = (best[:, :, None] + groups * np.arange(size)).reshape(len(best), count * size)
+    left_over = np.broadcast_to(np.arange(groups * size, n), (len(best), n - groups * size))
+    columns = np.concatenate([columns, left_over], axis=1)
+    near = values.gather(1, torch.from_numpy(columns).to(values.device)).cpu().numpy()
+    chosen = np.argpartition(near, count - 1, axis=1)[:, :count]
+    near = np.take_along_axis(near, chosen, axis=1)
+    order = np.argsort(near, axis=1)
+    places = np.take_along_axis(chosen, order, axis=1)
+    return np.take_along_axis(near, order, axis=1), np.take_along_axis(columns, places, axis=1)

@@ -44,7 +44,7 @@ COLUMNS = ("columns", "rows", "index", "build_seconds", "seconds_per_1000", "byt
 def prepare(work: Path, home: Path, banks: list[tuple[int, int]]) -> None:
     """Write the queries and the largest bank of each width, unless it is there; smaller banks are its first rows."""
     dataset = load_dataset("cifar10", home=home)
-    X = load_input(dataset, "features:efficientnet_lite0", "none", Workspace(home))
+    X = load_input(dataset, "features:efficientnet_lite0", Workspace(home))
     rng = np.random.default_rng(0)
     normal = dataset.labels != CAT
     real = X[np.sort(rng.permutation(np.flatnonzero(dataset.is_train & normal)))]

@@ -93,7 +93,7 @@ def stored_features(home, weights_home):
     workspace = Workspace(home)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dn2.features, "load_extractor", toy_extractor)
-        load_input(load_dataset("synthetic", home=home), "features:efficientnet_lite0", "none", workspace)
+        load_input(load_dataset("synthetic", home=home), "features:efficientnet_lite0", workspace)
     return workspace
 
 

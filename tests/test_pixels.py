@@ -31,7 +31,7 @@ ROWS = np.array([4, 0, 3, 3])
 
 def test_arrays_are_gathered_as_they_are():
     synthetic = load(None)
-    X = load_input(synthetic, "pixels", "none", Workspace(None))
+    X = load_input(synthetic, "pixels", Workspace(None))
     assert (X.shape, len(X)) == ((240, 32, 32, 3), 240)
     np.testing.assert_array_equal(X[ROWS], synthetic.images[ROWS])
     assert X[ROWS].dtype == np.uint8

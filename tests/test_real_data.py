@@ -45,7 +45,7 @@ def test_all_engines_give_the_same_features_and_the_same_rocauc(fetched):
 def test_trouser_of_fashion_mnist(fetched):
     """One number for the whole chain, known from another implementation: raw features, k = 2, class trouser: 99.4."""
     dataset = load_dataset("fashion_mnist", home=fetched)
-    X = load_input(dataset, "features:efficientnet_lite0", "none", Workspace(fetched))
+    X = load_input(dataset, "features:efficientnet_lite0", Workspace(fetched))
     is_trouser = dataset.labels == dataset.class_names.index("trouser")
     test = np.flatnonzero(~dataset.is_train)
     detector = DN2(k=2).fit(X[np.flatnonzero(dataset.is_train & is_trouser)])
@@ -55,7 +55,7 @@ def test_trouser_of_fashion_mnist(fetched):
 def test_the_mean_of_cifar10(fetched):
     """What the README's table says of raw features, k = 2."""
     dataset = load_dataset("cifar10", home=fetched)
-    X = load_input(dataset, "features:efficientnet_lite0", "none", Workspace(fetched))
+    X = load_input(dataset, "features:efficientnet_lite0", Workspace(fetched))
     test = np.flatnonzero(~dataset.is_train)
     scored = X[test]
     areas = []
