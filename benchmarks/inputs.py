@@ -52,13 +52,18 @@ class Rows:
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Gather rows of any shape (...): returns float32 of shape (..., d)."""
+        parts = self.apart(rows)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+    def apart(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Gather rows of each encoder: float32 arrays of shape (..., d_i)."""
         if len(self.parts) == 1:
-            return self._gather(self.parts[0], rows)
+            return [self._gather(self.parts[0], rows)]
 
         from dn2.engines import available_cores
 
         with ThreadPoolExecutor(available_cores()) as pool:
-            return np.concatenate(list(pool.map(self._gather, self.parts, repeat(rows))), axis=-1)
+            return list(pool.map(self._gather, self.parts, repeat(rows)))
 
     def _gather(self, part: Any, rows: np.ndarray) -> np.ndarray:
         return self.normalize(np.asarray(part[rows]))
@@ -75,10 +80,6 @@ class Rows:
         from dn2.normalize import NORMALIZATIONS
 
         return replace(self, normalize=NORMALIZATIONS[check_name(name, NORMALIZATIONS, "normalisation")])
-
-    def apart(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Take gathered rows (..., d) apart into views (..., d_i), one an encoder."""
-        return np.split(rows, np.cumsum([part.shape[1] for part in self.parts])[:-1], axis=-1)
 
 
 Input = Rows | Pixels

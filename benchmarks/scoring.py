@@ -53,16 +53,22 @@ class Watch(Protocol):
 
 
 class Tests:
-    """The test rows that were gathered last: all classes of one_vs_rest are scored on the same test images."""
+    """The test rows that were gathered last: all classes of one_vs_rest are scored on the same test images.
 
-    def __init__(self, X: Input) -> None:
-        self.X = X
+    Parameters
+    ----------
+    gather : callable
+        ``gather(rows)``: of an input, `Rows.__getitem__` or `Rows.apart`.
+    """
+
+    def __init__(self, gather: Callable[[np.ndarray], Any]) -> None:
+        self.gather = gather
         self.rows = np.empty(0, np.int64)
-        self.gathered = np.empty(0)
+        self.gathered: Any = np.empty(0)
 
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+    def __getitem__(self, rows: np.ndarray) -> Any:
         if not np.array_equal(rows, self.rows):
-            self.rows, self.gathered = rows, self.X[rows]
+            self.rows, self.gathered = rows, self.gather(rows)
         return self.gathered
 
 

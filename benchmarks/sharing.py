@@ -47,12 +47,12 @@ def score_group(
     """
     encoders = {experiment.input: experiment.encoders for experiment in group}
     inputs = {name: X.only(of_input) if isinstance(X, Rows) else X for name, of_input in encoders.items()}
-    tests = {name: Tests(of_input) for name, of_input in inputs.items()}
-    every_part = Tests(X)
+    tests = {name: Tests(of_input.__getitem__) for name, of_input in inputs.items()}
+    parts_of_tests = Tests(X.apart if isinstance(X, Rows) else X.__getitem__)
     for together in share_rows(splits):
         if len(together) == 1 and isinstance(X, Rows) and len(inputs) > 1:
             joins = {name: tuple(map(X.names.index, of_input)) for name, of_input in encoders.items()}
-            yield _score_joined(group[-1], together[0], X, every_part, joins)
+            yield _score_joined(group[-1], together[0], X, parts_of_tests, joins)
             continue
         for name in inputs:
             for scored in _score_together(group[-1], together, inputs[name], tests[name], watch, progress):
@@ -66,7 +66,7 @@ def _score_joined(
     with named(experiment, split):
         detector: Any = make_detector(experiment)
         started = time.perf_counter()
-        banks, rows = X.apart(X[split.train]), X.apart(tests[split.test])
+        banks, rows = X.apart(split.train), tests[split.test]
         found = detector.score_joined(banks, rows, list(joins.values()))
         seconds = (time.perf_counter() - started) / len(joins)
     return {name: Scored(split, points, 0.0, seconds) for name, points in zip(joins, found, strict=True)}

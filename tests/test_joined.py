@@ -5,6 +5,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.contracts import Dataset
 from benchmarks.detectors import DETECTORS, make_detector, same_fit, widest
@@ -69,6 +70,16 @@ def test_what_the_exact_search_rounds_away_is_rounded_away_here(stride):
     banks = [np.zeros_like(query) for query in queries]
     ((distances, _),) = nearest_joined(queries, banks, [(0, 1)], 1)
     np.testing.assert_array_equal(distances, nearest(np.concatenate(queries, axis=1), np.concatenate(banks, axis=1), 1)[0])
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 61])
+@pytest.mark.parametrize("n", [61, 97, 500])
+def test_the_lowest_values_are_found_wherever_they_are(n, count):
+    values = RNG.permuted(np.tile(np.arange(n) // 2, (200, 1)), axis=1).astype(np.float64)  # each but the last twice
+    lowest, columns = joined._lowest(torch.from_numpy(values), count)
+    np.testing.assert_array_equal(lowest, np.sort(values, axis=1)[:, :count])
+    np.testing.assert_array_equal(np.take_along_axis(values, columns, axis=1), lowest)
+    assert all(len(set(row)) == count for row in columns)
 
 
 def test_many_blocks_are_one(monkeypatch):
@@ -175,5 +186,5 @@ def test_who_shares_a_fit():
 
 def test_each_encoder_says_how_fast_it_was():
     assert [WIDE.only(name.split("+")).images_per_second for name in ENCODERS] == [100, 50, pytest.approx(100 / 3)]
-    np.testing.assert_array_equal(np.concatenate(WIDE.apart(WIDE[np.arange(5)]), axis=1), WIDE[np.arange(5)])
-    assert [part.shape for part in WIDE.apart(WIDE[np.arange(5)])] == [(5, 6), (5, 9)]
+    np.testing.assert_array_equal(np.concatenate(WIDE.apart(np.arange(5)), axis=1), WIDE[np.arange(5)])
+    assert [part.shape for part in WIDE.apart(np.arange(5))] == [(5, 6), (5, 9)]
