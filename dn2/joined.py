@@ -144,15 +144,17 @@ def _nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose each query's k nearest rows of one join.
 
-    A sum of |y|^2 and d products is off by d + 1 rounding units of (|x| + |y|)^2 at most (Higham, Accuracy and Stability of
-    Numerical Algorithms, section 3.1), and the sums from differences that `dn2.exact` answers by d. So the two differ by little
-    more than 2d units; twenty are for the mean, the other operations and the joining of a few parts.
+    A sum of |y|^2 and d products is off by d + 1 rounding units of |y|^2 + 2|x||y| at most, in whatever order it is summed, and
+    |x|^2 and |y|^2 themselves by d (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1): together little more
+    than 2d units of (|x| + |y|)^2 in each part. The sums from differences that `dn2.exact` answers are off by one unit a column
+    of the join. Twenty more are for the mean, the other operations and the joining of a few parts.
     """
     values, own, scale = near[join[0]]
     for part in join[1:]:
         values = torch.add(values, near[part].values, out=space)
         own, scale = own + near[part].own, scale + near[part].scale
-    error = (2 * sum(queries[part].shape[1] for part in join) + 20) * ROUNDING * scale
+    widths = [queries[part].shape[1] for part in join]
+    error = (2 * max(widths) + sum(widths) + 20) * ROUNDING * scale
     lowest, columns = _lowest(values, min(k + 1, values.shape[1]))
     ranked, rows, off = lowest + own.cpu().numpy()[:, None], columns[:, :k], error.cpu().numpy()[:, None]
     with np.errstate(over="ignore"):  # the caller refuses infinity
