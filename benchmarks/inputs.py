@@ -76,7 +76,7 @@ class Rows:
         return Rows([self.parts[i] for i in chosen], self.normalize, names, [self.rates[i] for i in chosen if self.rates])
 
     def normalized(self, name: str) -> Rows:
-        """The same features under one of `dn2.normalize.NORMALIZATIONS`."""
+        """The same features under one of `dn2.normalize.NORMALIZATIONS`; UsageError if there is none of that name."""
         from dn2.normalize import NORMALIZATIONS
 
         return replace(self, normalize=NORMALIZATIONS[check_name(name, NORMALIZATIONS, "normalisation")])

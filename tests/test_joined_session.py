@@ -1,5 +1,7 @@
 """A session shares a search among inputs joined of the same encoders, whatever of them is finished already."""
 
+from dataclasses import replace
+
 import numpy as np
 import optuna
 import pytest
@@ -14,6 +16,7 @@ from benchmarks.session import Session
 from benchmarks.sweep import Question
 from benchmarks.sweep.samplers import queue_grid
 from dn2.detector import DN2
+from dn2.normalize import NORMALIZATIONS
 
 A, B, C, D = "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "resnet18"
 
@@ -103,6 +106,17 @@ def test_an_encoder_whose_features_are_no_numbers_fails_alone(workspace, tracker
         session.close(asked)
     assert session.finished.keys() == {cell.key for cell in asked if cell.encoders == (A,)}
     assert len(session.failures) == 4
+
+
+def test_features_are_opened_once_for_all_normalisations(workspace, monkeypatch):
+    opened, load = [], benchmarks.work.load_input
+    monkeypatch.setattr(benchmarks.work, "load_input", lambda *given: opened.append(given) or load(*given))
+    (cell,) = cells(workspace, f"{A}+{B}", ks=(1,))
+    worker, rows = benchmarks.work.Worker(workspace), np.array([4, 0, 3])
+    for name, normalize in NORMALIZATIONS.items():
+        X = worker.input(replace(cell, normalize=name))
+        np.testing.assert_array_equal(X[rows], np.concatenate([normalize(part[rows]) for part in X.parts], axis=1))
+    assert len(opened) == 1
 
 
 def test_a_point_is_beside_another_only_if_no_image_has_to_be_encoded(workspace, monkeypatch):
