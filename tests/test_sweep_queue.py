@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from contextlib import contextmanager
 
 import optuna
 import pytest
@@ -66,27 +67,44 @@ class Endless(Serial):
         self.closed.set()
 
 
-def test_an_interrupted_study_does_not_wait_for_its_trials(workspace, tracker, monkeypatch):
-    executor = Endless(workspace)
-    monkeypatch.setattr(Together, "_encode", lambda *_: None)
+@contextmanager
+def interrupted(executor):
+    """Ctrl-C, once the executor is at work, that comes to another thread: it does not end what the main thread waits for."""
 
     def interrupt():
         executor.begun.acquire()
-        signal.raise_signal(signal.SIGINT)  # in this thread: it does not end what the main thread waits for
+        signal.raise_signal(signal.SIGINT)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     threading.Thread(target=interrupt, daemon=True).start()
-    session = Session(workspace, tracker, suite="toy", executor=executor)
     try:
         with pytest.raises(KeyboardInterrupt):
-            sweep(small(), Plan("toy", "brute", 3), session)
+            yield
     finally:
         signal.signal(signal.SIGINT, before)
     assert executor.in_time
+
+
+def test_an_interrupted_study_does_not_wait_for_its_trials(workspace, tracker, monkeypatch):
+    executor = Endless(workspace)
+    monkeypatch.setattr(Together, "_encode", lambda *_: None)
+    session = Session(workspace, tracker, suite="toy", executor=executor)
+    with interrupted(executor):
+        sweep(small(), Plan("toy", "brute", 3), session)
     assert not session.failures
     assert not any("error" in trial.user_attrs for trial in stored(workspace).trials)
     found, _ = run(small(), workspace, tracker)
     assert len(found.table.trials) == 3
+
+
+def test_an_interrupted_session_does_not_wait_for_its_cells(workspace, tracker, monkeypatch):
+    executor = Endless(workspace)
+    monkeypatch.setattr(Together, "_encode", lambda *_: None)
+    session = Session(workspace, tracker, suite="toy", executor=executor)
+    cells = session.prepare([small().cell(params) for params in small().grid()])
+    with interrupted(executor), session:
+        session.run(cells)
+    assert not session.failures
 
 
 def test_what_is_computed_beside_a_trial_is_left_on_no_disk(workspace, tracker):
