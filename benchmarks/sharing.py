@@ -48,9 +48,9 @@ def score_group(
     encoders = {experiment.input: experiment.encoders for experiment in group}
     inputs = {name: X.only(of_input) if isinstance(X, Rows) else X for name, of_input in encoders.items()}
     tests = {name: Tests(of_input.__getitem__) for name, of_input in inputs.items()}
-    parts_of_tests = Tests(X.apart if isinstance(X, Rows) else X.__getitem__)
+    parts_of_tests = Tests(X.apart) if isinstance(X, Rows) and len(inputs) > 1 else None
     for together in share_rows(splits):
-        if len(together) == 1 and isinstance(X, Rows) and len(inputs) > 1:
+        if parts_of_tests is not None and isinstance(X, Rows) and len(together) == 1:
             joins = {name: tuple(map(X.names.index, of_input)) for name, of_input in encoders.items()}
             yield _score_joined(group[-1], together[0], X, parts_of_tests, joins)
             continue

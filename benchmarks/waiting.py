@@ -6,7 +6,7 @@ from concurrent.futures import Future, wait
 from typing import TypeVar
 
 T = TypeVar("T")
-SECONDS = 0.5
+SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def result_of(task: Future[T]) -> T:
@@ -15,6 +15,6 @@ def result_of(task: Future[T]) -> T:
     Wakes up now and then: a signal that comes in the moment before a wait begins does not end that wait, and Python acts on a
     signal only when its main thread is awake.
     """
-    while not wait([task], SECONDS).done:
+    while not wait([task], SECONDS_BETWEEN_LOOKS).done:
         pass
     return task.result()

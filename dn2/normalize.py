@@ -29,7 +29,8 @@ def l2(features: np.ndarray) -> np.ndarray:
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
     length = np.sqrt(np.einsum("...d,...d->...", features, features, dtype=np.float64))[..., None]
-    return (features / np.where(length > 0, length, 1.0)).astype(np.float32)
+    divided = np.empty(np.shape(features), np.float32)  # computed in float64 and rounded a piece at a time
+    return np.divide(features, np.where(length > 0, length, 1.0), out=divided, dtype=np.float64, casting="same_kind")
 
 
 def power(features: np.ndarray) -> np.ndarray:
@@ -37,7 +38,9 @@ def power(features: np.ndarray) -> np.ndarray:
 
     Source: Perronnin, Sanchez and Mensink 2010, "Improving the Fisher kernel", section 3.2.
     """
-    return l2(np.sign(features) * np.sqrt(np.abs(features)))
+    roots = np.sqrt(np.abs(features))
+    roots *= np.sign(features)
+    return l2(roots)
 
 
 NORMALIZATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"none": none, "l2": l2, "power": power}
