@@ -14,6 +14,7 @@ from benchmarks.metrics import auroc, split_metrics
 from benchmarks.protocols import make_splits
 from benchmarks.scoring import Point, Scored, Watch
 from benchmarks.sharing import score_group
+from benchmarks.waiting import one_ahead
 
 KEPT_NEAREST = 10
 """So many nearest training rows are kept a scored row: enough to look at, and 50 would be most of a result's bytes."""
@@ -65,7 +66,10 @@ def run(
     for group in same_fit(list(experiments)):
         splits = make_splits(group[-1], dataset)
         todo = [split for split in splits if any((experiment.key, split.name) not in done for experiment in group)]
-        for of_input in score_group(group, todo, X, watch, progress):
+        scores = score_group(group, todo, X, watch, progress)
+        if len({experiment.input for experiment in group}) > 1:  # searches of seconds: a training would keep Ctrl-C waiting
+            scores = one_ahead(scores)
+        for of_input in scores:
             for experiment in group:
                 scored = of_input.get(experiment.input)
                 if scored is not None and (experiment.key, scored.split.name) not in done:

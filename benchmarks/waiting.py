@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, wait
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -18,3 +19,16 @@ def result_of(task: Future[T]) -> T:
     while not wait([task], SECONDS_BETWEEN_LOOKS).done:
         pass
     return task.result()
+
+
+def one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each of which is computed, in another thread, while the one before it is made use of.
+
+    Who stops early, or is interrupted, waits for the one that is being computed.
+    """
+    end = object()
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, end)
+        while (item := result_of(coming)) is not end:
+            coming = pool.submit(next, items, end)
+            yield item  # type: ignore[misc]

@@ -52,6 +52,7 @@ ALLOWED = {
         "benchmarks.protocols",
         "benchmarks.scoring",
         "benchmarks.sharing",
+        "benchmarks.waiting",
     },
     "benchmarks.sharing": {"benchmarks.contracts", "benchmarks.detectors", "benchmarks.inputs", "benchmarks.scoring"},
     "benchmarks.scoring": {"benchmarks.contracts", "benchmarks.detectors", "benchmarks.inputs", "benchmarks.pixels"},
