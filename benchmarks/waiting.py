@@ -1,4 +1,4 @@
-"""Waiting for other threads without missing Ctrl-C."""
+"""Waiting for other threads without missing Ctrl-C, or while they are one result ahead."""
 
 from __future__ import annotations
 

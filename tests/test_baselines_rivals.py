@@ -23,9 +23,10 @@ RIVALS = {
     "mhrot": lambda **params: MHRot(**{"epochs": 2, "width": 1, **COMMON, **params}),
     "mhrot_high": lambda **params: MHRot("high", **{"epochs": 2, "batch_size": 16, **COMMON, **params}),
 }
-SLOW = "mhrot_high"  # images of 64 px; the detector laws run on it, too
-every_rival = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == SLOW else ()) for name in RIVALS]
+every_rival = pytest.mark.parametrize("name", RIVALS)
+LARGE = "mhrot_high"  # images of 64 px, on which a detector law says the same of every variant
+large_is_slow = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == LARGE else ()) for name in RIVALS]
 )
 small_rivals = pytest.mark.parametrize("name", ["deep_svdd", "geom_rotation", "goad", "mhrot"])  # the others cost seconds
 
@@ -51,7 +52,7 @@ def test_training_changes_the_weights_and_scores_take_many_values(name):
     assert len(np.unique(scores)) == 12
 
 
-@every_rival
+@large_is_slow
 def test_an_images_score_is_the_same_in_any_company(name):
     detector = RIVALS[name](epochs=1).fit(pictures(name))
     X = pictures(name, 9, 1)
@@ -92,7 +93,7 @@ def test_another_configurations_checkpoint_is_not_continued(name, tmp_path):
     np.testing.assert_array_equal(weights(continued), weights(anew))
 
 
-@every_rival
+@large_is_slow
 @pytest.mark.parametrize("channels", [1, 3])
 def test_ten_images_of_either_kind_are_enough_and_they_and_global_settings_are_left_as_they_are(name, channels):
     X = pictures(name, 10, 0, channels)
