@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from baselines._device import autocast
 from baselines._networks import WideResNet
+from baselines._preparation import autocast
 
 Maps = Callable[[torch.Tensor], torch.Tensor]
 
@@ -41,7 +41,9 @@ class CompiledWideResNet:
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Pooled features of images (b, c, side, side), shape (b, 64 * width), float32."""
         if x.shape not in self._compiled:
-            self._compiled[x.shape] = self._on_cpu(x.shape) if self.device.type == "cpu" else self._in_torch
+            self._compiled[x.shape] = (
+                self._on_cpu(x.shape) if self.device.type == "cpu" else self._in_torch
+            )
         return self._compiled[x.shape](x).float().mean((2, 3))
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -82,7 +84,9 @@ def _graph(network: WideResNet, x: Any) -> Any:
 
     def convolve(x: Any, convolution: Any) -> Any:
         padding = list(convolution.padding)
-        return ops.convolution(x, _array(convolution.weight), list(convolution.stride), padding, padding, [1, 1])
+        return ops.convolution(
+            x, _array(convolution.weight), list(convolution.stride), padding, padding, [1, 1]
+        )
 
     x = convolve(x, network.stem)
     block: Any

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
@@ -47,7 +48,9 @@ class PreActivationBlock(nn.Module):
         self.dropout = Dropout(dropout)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
         changes = stride != 1 or channels_in != channels_out
-        self.project = nn.Conv2d(channels_in, channels_out, 1, stride, bias=False) if changes else None
+        self.project = (
+            nn.Conv2d(channels_in, channels_out, 1, stride, bias=False) if changes else None
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         active = F.relu(self.norm1(x))
@@ -70,18 +73,24 @@ class WideResNet(nn.Module):
         Share of activations dropped between a block's convolutions.
     """
 
-    def __init__(self, channels: int, outputs: int, depth: int = 10, width: int = 4, dropout: float = 0.0) -> None:
+    def __init__(
+        self, channels: int, outputs: int, depth: int = 10, width: int = 4, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         blocks, rest = divmod(depth - 4, 6)
         if rest or blocks < 1:
-            raise ValueError(f"a Wide ResNet's depth is 6 n + 4 (10, 16, 22 ...), got {depth}: use 10 or 16")
+            raise ValueError(
+                f"a Wide ResNet's depth is 6 n + 4 (10, 16, 22 ...), got {depth}: use 10 or 16"
+            )
         widths = (16, 16 * width, 32 * width, 64 * width)
         self.stem = nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False)
         stages: list[nn.Module] = []
         for stage, (before, after) in enumerate(pairwise(widths)):
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
-                stages.append(PreActivationBlock(before if block == 0 else after, after, stride, dropout))
+                stages.append(
+                    PreActivationBlock(before if block == 0 else after, after, stride, dropout)
+                )
         self.blocks = nn.ModuleList(stages)
         self.norm = nn.BatchNorm2d(widths[-1])
         self.head = nn.Linear(widths[-1], outputs)
@@ -104,7 +113,9 @@ class WideResNet(nn.Module):
             return self.head(features)
 
 
-def build_network(make: Callable[[], Network], device: torch.device, generator: torch.Generator) -> Network:
+def build_network(
+    make: Callable[[], Network], device: torch.device, generator: torch.Generator
+) -> Network:
     """Build a network on a device with float32 weights drawn from the generator, channels last; no global state is used.
 
     Convolutions start He-normal (1502.01852, by fan-out), linear layers uniform in +-1/sqrt(inputs), biases and buffers at 0
@@ -117,7 +128,9 @@ def build_network(make: Callable[[], Network], device: torch.device, generator: 
         buffer.zero_()
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+            nn.init.kaiming_normal_(
+                module.weight, mode="fan_out", nonlinearity="relu", generator=generator
+            )
         elif isinstance(module, nn.Linear):
             bound = 1 / math.sqrt(module.in_features)
             nn.init.uniform_(module.weight, -bound, bound, generator=generator)
@@ -133,3 +146,167 @@ def use_generator(network: nn.Module, generator: torch.Generator) -> None:
     for module in network.modules():
         if isinstance(module, Dropout):
             module.generator = generator
+
+
+REDUCTION = 16  # of the channel attention's hidden layer (CBAM, section 4.1)
+SPATIAL_KERNEL = 7  # of the spatial attention (CBAM, section 4.1)
+
+
+class Attention(nn.Module):
+    """Scales channels by what their averages and maxima say, then places by what those over the channels say."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = channels // REDUCTION
+        self.squeeze = nn.Conv2d(channels, hidden, 1)  # linear layers over pooled channels
+        self.expand = nn.Conv2d(hidden, channels, 1)
+        self.place = nn.Conv2d(2, 1, SPATIAL_KERNEL, padding=SPATIAL_KERNEL // 2, bias=False)
+        self.place_norm = nn.BatchNorm2d(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pooled = (x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True))
+        x = (
+            x
+            * torch.stack([self.expand(F.relu(self.squeeze(pool))) for pool in pooled])
+            .sum(0)
+            .sigmoid()
+        )
+        across = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
+        return x * self.place_norm(self.place(across)).sigmoid()
+
+
+class AttentionBlock(nn.Module):
+    """Two 3x3 convolutions with BatchNorm, attention, and the skip connection added before the last ReLU."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels_out)
+        self.attention = Attention(channels_out)
+        self.project: nn.Module | None = None
+        if stride != 1 or channels_in != channels_out:
+            self.project = nn.Sequential(
+                nn.Conv2d(channels_in, channels_out, 1, stride, bias=False),
+                nn.BatchNorm2d(channels_out),
+            )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.attention(self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x))))))
+        return F.relu(out + (x if self.project is None else self.project(x)))
+
+
+class AttentionResNet18(nn.Module):
+    """Four stages of two blocks with 64, 128, 256 and 512 channels, after a 7x7 convolution and a max-pool.
+
+    Parameters
+    ----------
+    channels : int
+        Of the images.
+    outputs : int
+        Logits; those of several heads lie side by side.
+    """
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+        self.stem_norm = nn.BatchNorm2d(64)
+        stages = (
+            (64, 64, 1),
+            (64, 64, 1),
+            (64, 128, 2),
+            (128, 128, 1),
+            (128, 256, 2),
+            (256, 256, 1),
+            (256, 512, 2),
+            (512, 512, 1),
+        )
+        self.blocks = nn.Sequential(*(AttentionBlock(*stage) for stage in stages))
+        self.head = nn.Linear(512, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits, shape (b, outputs), float32."""
+        x = F.max_pool2d(F.relu(self.stem_norm(self.stem(x))), 3, 2, 1)
+        features = self.blocks(x).float().mean((2, 3))
+        with torch.autocast(x.device.type, enabled=False):
+            return self.head(features)
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Channels of the blocks (each halves the side), and the dimensions of the embedding."""
+
+    channels: tuple[int, ...]
+    embedding: int
+
+
+DIGIT_SIDE = 28
+DIGITS = Widths((8, 4), 32)
+"""For 28 x 28 x 1, MNIST's and its kin's: 4 x 7 x 7 = 196 -> 32."""
+COLOUR = Widths((32, 64, 128), 128)
+"""For all others; at 32 px 128 x 4 x 4 = 2048 -> 128."""
+
+CODE_SIDE = 4
+"""The embedding is folded into a map of so many pixels a side for the decoder: 128 into 8 x 4 x 4, 32 into 2 x 4 x 4."""
+
+
+class Encoder(nn.Module):
+    """Blocks of 5x5 convolution, BatchNorm without affine, leaky ReLU and 2x2 max-pool, then a linear layer.
+
+    Nothing has a bias: with one, the network could map every image to the centre (Ruff et al., proposition 2).
+
+    Parameters
+    ----------
+    channels, side : int
+        Of the images.
+    """
+
+    def __init__(self, channels: int, side: int, widths: Widths) -> None:
+        super().__init__()
+        before = (channels, *widths.channels[:-1])
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(a, b, 5, padding=2, bias=False)
+            for a, b in zip(before, widths.channels, strict=True)
+        )
+        self.norms = nn.ModuleList(
+            nn.BatchNorm2d(b, eps=1e-4, affine=False) for b in widths.channels
+        )
+        self.side = side >> len(widths.channels)
+        self.embed = nn.Linear(widths.channels[-1] * self.side**2, widths.embedding, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Embed images (b, c, side, side); returns (b, embedding), float32."""
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = F.max_pool2d(F.leaky_relu(norm(convolution(x))), 2)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.embed(x.float().flatten(1))
+
+
+class Autoencoder(nn.Module):
+    """The encoder, and its mirror: nearest upsampling where the encoder pools, a sigmoid at the end.
+
+    Deviation: the decoder starts from 4 x 4 and the last upsamplings go straight to the encoder's sides; at 28 px the authors'
+    decoder overshoots to 16 and crops.
+    """
+
+    def __init__(self, channels: int, side: int, widths: Widths) -> None:
+        super().__init__()
+        self.encoder = Encoder(channels, side, widths)
+        code_channels = widths.embedding // CODE_SIDE**2
+        self.norm = nn.BatchNorm1d(widths.embedding, eps=1e-4, affine=False)
+        before = (code_channels, *reversed(widths.channels))
+        after = (*reversed(widths.channels), channels)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(a, b, 5, padding=2, bias=False) for a, b in zip(before, after, strict=True)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(b, eps=1e-4, affine=False) for b in after[:-1])
+        self.sides = [side >> level for level in reversed(range(len(widths.channels)))]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Reconstruct images; values in [0, 1], float32."""
+        code = F.leaky_relu(self.norm(self.encoder(x)))
+        x = code.reshape(len(code), -1, CODE_SIDE, CODE_SIDE)
+        for convolution, norm, side in zip(self.convolutions, self.norms, self.sides, strict=False):
+            x = F.interpolate(F.leaky_relu(norm(convolution(x))), (side, side))
+        return self.convolutions[-1](x).float().sigmoid()

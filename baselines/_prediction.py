@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from baselines._images import to_device
+from baselines._preparation import to_device
 from baselines._transforms import Views
 
 CHUNK_IMAGES = 1024

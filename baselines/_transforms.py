@@ -24,7 +24,13 @@ def reflected_positions(side: int, shift: int) -> torch.Tensor:
 
 
 def source_positions(
-    side: int, *, crop: int = 0, flip: bool = False, right: int = 0, down: int = 0, quarter_turns: int = 0
+    side: int,
+    *,
+    crop: int = 0,
+    flip: bool = False,
+    right: int = 0,
+    down: int = 0,
+    quarter_turns: int = 0,
 ) -> torch.Tensor:
     """Crop the centre, flip left-right, shift, then rotate counter-clockwise: the source of each pixel, int64.
 
@@ -49,7 +55,9 @@ def source_positions(
         source = source[start : start + crop, start : start + crop]
     if flip:
         source = source.flip(1)
-    source = source[reflected_positions(len(source), down)][:, reflected_positions(len(source), right)]
+    source = source[reflected_positions(len(source), down)][
+        :, reflected_positions(len(source), right)
+    ]
     return torch.rot90(source, quarter_turns).reshape(-1)
 
 
@@ -119,7 +127,9 @@ class Views:
     def make(self, numbers: torch.Tensor) -> torch.Tensor:
         """Make views, shape (b, c, new side, new side), float32 in [-1, 1], channels last in memory."""
         image = numbers.div(len(self.sources), rounding_mode="floor")
-        rows = self.sources[self.labels(numbers)] + image[:, None] * (self.images.shape[1] * self.images.shape[2])
+        rows = self.sources[self.labels(numbers)] + image[:, None] * (
+            self.images.shape[1] * self.images.shape[2]
+        )
         pixels = self._pixels.index_select(0, rows.reshape(-1))
         return scale_pixels(pixels.reshape(len(numbers), self._side, self._side, -1))
 
@@ -127,3 +137,42 @@ class Views:
 def scale_pixels(images: torch.Tensor) -> torch.Tensor:
     """Scale images (b, h, w, c) of 0 to 255 to [-1, 1], as (b, c, h, w) float32, channels last in memory."""
     return images.permute(0, 3, 1, 2).to(torch.float32).mul_(1 / 127.5).sub_(1)
+
+
+def rotated_crops(
+    images: torch.Tensor, crop: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Crop, flip and shift each image at random, and return it under the four rotations.
+
+    Parameters
+    ----------
+    images : tensor of shape (b, side, side, c), uint8
+    crop : int
+        Pixels a side. Shifts are by a quarter of it, or none, with reflection.
+    generator : torch.Generator
+        On the images' device.
+
+    Returns
+    -------
+    views : tensor of shape (4 * b, c, crop, crop), float32
+        In [-1, 1]; rotation by rotation.
+    down, right : tensors of shape (b,), int64
+        Which shift each image had: 0 none, 1 up or left, 2 down or right.
+    """
+    b, side, device = len(images), images.shape[1], images.device
+    offsets = torch.randint(side - crop + 1, (2, b), generator=generator, device=device)
+    flips = torch.randint(2, (b,), generator=generator, device=device).bool()
+    down, right = torch.randint(3, (2, b), generator=generator, device=device)
+    shifted = torch.stack(
+        [reflected_positions(crop, shift) for shift in (0, -(crop // 4), crop // 4)]
+    ).to(device)
+    rows, columns = shifted[down], shifted[right]
+    columns = torch.where(
+        flips[:, None], crop - 1 - columns, columns
+    )  # flipped before it is shifted
+    rows, columns = rows + offsets[0][:, None], columns + offsets[1][:, None]
+    cropped = images[
+        torch.arange(b, device=device)[:, None, None], rows[:, :, None], columns[:, None, :]
+    ]
+    turned = torch.cat([torch.rot90(cropped, turns, (1, 2)) for turns in range(4)])
+    return scale_pixels(turned.contiguous()), down, right

@@ -10,18 +10,82 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
-from baselines._autoencoder import COLOUR, DIGIT_SIDE, DIGITS, Autoencoder
-from baselines._checkpoint import read_checkpoint, training_identity
-from baselines._device import autocast, in_precision, name_arithmetic, pick_precision
-from baselines._hypersphere import Hypersphere, contrast_normalise, push_from_zero
-from baselines._images import check_rows, to_device
-from baselines._networks import build_network
-from baselines._parameters import check_parameters
+from baselines._networks import (
+    COLOUR,
+    DIGIT_SIDE,
+    DIGITS,
+    Autoencoder,
+    Encoder,
+    Widths,
+    build_network,
+)
 from baselines._prediction import predict_views
-from baselines._preparation import check_ready, prepare_training
-from baselines._training import Monitor, Training, fit_network
+from baselines._preparation import (
+    autocast,
+    check_parameters,
+    check_ready,
+    check_rows,
+    in_precision,
+    name_arithmetic,
+    pick_precision,
+    prepare_training,
+    to_device,
+)
+from baselines._training import Monitor, Training, fit_network, read_checkpoint, training_identity
 from baselines._transforms import Views, identity
+
+CENTRE_MARGIN = 0.1
+"""A coordinate of the centre nearer to 0 is pushed there, else a network could reach it with weights at 0 (authors' code)."""
+
+
+def contrast_normalise(images: torch.Tensor) -> torch.Tensor:
+    """Subtract each image's mean and divide by its mean absolute value (the L1 global contrast normalisation of the code).
+
+    A constant image has no contrast and becomes 0.
+
+    Parameters
+    ----------
+    images : tensor of shape (b, c, h, w)
+        In any linear scale: the result is the same.
+    """
+    centred = images - images.mean((1, 2, 3), keepdim=True)
+    contrast = centred.abs().mean((1, 2, 3), keepdim=True)
+    return torch.where(contrast > 1e-6, centred / contrast.clamp(min=1e-6), 0.0)
+
+
+def push_from_zero(centre: torch.Tensor) -> torch.Tensor:
+    """Move coordinates nearer to 0 than the margin to it, keeping their sign; 0 goes up."""
+    pushed = torch.where(centre < 0, -CENTRE_MARGIN, CENTRE_MARGIN).to(centre.dtype)
+    return torch.where(centre.abs() < CENTRE_MARGIN, pushed, centre)
+
+
+class Hypersphere(nn.Module):
+    """An encoder, and the sphere its embeddings of normal images are drawn into.
+
+    The scale of the images, the centre and the radius are buffers: a checkpoint holds them too.
+    """
+
+    scale: torch.Tensor
+    centre: torch.Tensor
+    radius: torch.Tensor
+
+    def __init__(self, channels: int, side: int, widths: Widths) -> None:
+        super().__init__()
+        self.encoder = Encoder(channels, side, widths)
+        self.register_buffer("scale", torch.zeros(2))
+        self.register_buffer("centre", torch.zeros(widths.embedding))
+        self.register_buffer("radius", torch.zeros(()))
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalise contrast, then map the training images' least and greatest value to 0 and 1."""
+        return (contrast_normalise(images) - self.scale[0]) / (self.scale[1] - self.scale[0])
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Squared distances of embeddings to the centre, shape (b,), float32."""
+        return (self.encoder(self.normalise(images)) - self.centre).square().sum(1)
+
 
 RATE_DROP = 0.1
 
@@ -94,7 +158,7 @@ class DeepSVDD:
         self.precision = precision
 
     def arithmetic(self) -> str:
-        """Say what this machine computes in, which the scores depend on; see `baselines._device.name_arithmetic`."""
+        """Say what this machine computes in, which the scores depend on; see `baselines._preparation.name_arithmetic`."""
         return name_arithmetic(self.device, self.precision)
 
     def check_rows(self, n: int) -> None:
@@ -108,7 +172,9 @@ class DeepSVDD:
         check_parameters(self, "Deep SVDD")
         check_rows(n, 2, "Deep SVDD")
 
-    def fit(self, X: np.ndarray, *, monitor: Monitor | None = None, checkpoint: Path | None = None) -> DeepSVDD:
+    def fit(
+        self, X: np.ndarray, *, monitor: Monitor | None = None, checkpoint: Path | None = None
+    ) -> DeepSVDD:
         """Train on normal images.
 
         Parameters
@@ -147,21 +213,45 @@ class DeepSVDD:
                 return distances.mean()
             square = network.radius.square()
             loss = square + (distances - square).clamp(min=0).mean() / self.nu
-            if epoch > self.warm_up_epochs:  # not learnt by gradient: it is the batch's quantile (authors' code)
+            if (
+                epoch > self.warm_up_epochs
+            ):  # not learnt by gradient: it is the batch's quantile (authors' code)
                 network.radius.copy_(distances.detach().sqrt().quantile(1 - self.nu))
             return loss
 
         traits = training_identity(self, X, device.type, precision)
         shuffling = torch.Generator(device).manual_seed(self.seed)
-        if read_checkpoint(checkpoint, traits, "loss") is None:  # else the pretraining is over, and its result there
+        if (
+            read_checkpoint(checkpoint, traits, "loss") is None
+        ):  # else the pretraining is over, and its result there
             rate = self._rate(self.pretrain_drop_epoch)
-            pretraining = Training("pretrain_loss", len(X), self.batch_size, self.pretrain_epochs, rate, traits)
+            pretraining = Training(
+                "pretrain_loss", len(X), self.batch_size, self.pretrain_epochs, rate, traits
+            )
             adam = self._adam(autoencoder)
-            fit_network(autoencoder, reconstruction_loss, adam, pretraining, shuffling, monitor=monitor, checkpoint=checkpoint)
+            fit_network(
+                autoencoder,
+                reconstruction_loss,
+                adam,
+                pretraining,
+                shuffling,
+                monitor=monitor,
+                checkpoint=checkpoint,
+            )
             network.encoder.load_state_dict(autoencoder.encoder.state_dict())
             network.centre.copy_(push_from_zero(_mean_embedding(network, X, device, precision)))
-        training = Training("loss", len(X), self.batch_size, self.epochs, self._rate(self.drop_epoch), traits)
-        fit_network(network, distance_loss, self._adam(network), training, shuffling, monitor=monitor, checkpoint=checkpoint)
+        training = Training(
+            "loss", len(X), self.batch_size, self.epochs, self._rate(self.drop_epoch), traits
+        )
+        fit_network(
+            network,
+            distance_loss,
+            self._adam(network),
+            training,
+            shuffling,
+            monitor=monitor,
+            checkpoint=checkpoint,
+        )
         self.network_, self.shape_ = network, X.shape[1:]
         return self
 
@@ -197,7 +287,9 @@ class DeepSVDD:
         return lambda time: self.learning_rate * (RATE_DROP if time >= drop_epoch else 1.0)
 
     def _adam(self, network: torch.nn.Module) -> torch.optim.Adam:
-        return torch.optim.Adam(network.parameters(), self.learning_rate, weight_decay=self.weight_decay)
+        return torch.optim.Adam(
+            network.parameters(), self.learning_rate, weight_decay=self.weight_decay
+        )
 
 
 def _least_and_greatest(views: Views, batch_size: int) -> torch.Tensor:
@@ -207,7 +299,9 @@ def _least_and_greatest(views: Views, batch_size: int) -> torch.Tensor:
     return torch.stack([torch.stack(ends)[:, 0].min(), torch.stack(ends)[:, 1].max()])
 
 
-def _mean_embedding(network: Hypersphere, X: np.ndarray, device: torch.device, precision: torch.dtype) -> torch.Tensor:
+def _mean_embedding(
+    network: Hypersphere, X: np.ndarray, device: torch.device, precision: torch.dtype
+) -> torch.Tensor:
     """Mean of the training images' embeddings, in evaluation mode, shape (embedding,), float32."""
     network.eval()
 
@@ -215,4 +309,6 @@ def _mean_embedding(network: Hypersphere, X: np.ndarray, device: torch.device, p
         return network.encoder(network.normalise(images))
 
     parts = predict_views(in_precision(embed, device, precision), X, identity(X.shape[1]), device)
-    return (torch.stack([embeddings.double().sum(0) for _, embeddings in parts]).sum(0) / len(X)).float()
+    return (
+        torch.stack([embeddings.double().sum(0) for _, embeddings in parts]).sum(0) / len(X)
+    ).float()

@@ -13,15 +13,21 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from baselines._checkpoint import training_identity
-from baselines._device import autocast, name_arithmetic, pick_precision
-from baselines._images import check_rows, pad_digits, to_device
 from baselines._inference import CompiledWideResNet
 from baselines._networks import WideResNet, build_network
-from baselines._parameters import check_parameters
 from baselines._prediction import judge_views, predict_views
-from baselines._preparation import check_ready, prepare_training
-from baselines._training import Monitor, Training, fit_network
+from baselines._preparation import (
+    autocast,
+    check_parameters,
+    check_ready,
+    check_rows,
+    name_arithmetic,
+    pad_digits,
+    pick_precision,
+    prepare_training,
+    to_device,
+)
+from baselines._training import Monitor, Training, fit_network, training_identity
 from baselines._transforms import Views, geometric_transformations
 
 TRIPLET_WEIGHT = 0.1  # authors' code
@@ -89,7 +95,7 @@ class GOAD:
         self.precision = precision
 
     def arithmetic(self) -> str:
-        """Say what this machine computes in, which the scores depend on; see `baselines._device.name_arithmetic`."""
+        """Say what this machine computes in, which the scores depend on; see `baselines._preparation.name_arithmetic`."""
         return name_arithmetic(self.device, self.precision)
 
     def check_rows(self, n: int) -> None:
@@ -103,7 +109,9 @@ class GOAD:
         check_parameters(self, "GOAD")
         check_rows(n, 2, "GOAD")
 
-    def fit(self, X: np.ndarray, *, monitor: Monitor | None = None, checkpoint: Path | None = None) -> GOAD:
+    def fit(
+        self, X: np.ndarray, *, monitor: Monitor | None = None, checkpoint: Path | None = None
+    ) -> GOAD:
         """Train on normal images.
 
         Parameters
@@ -126,7 +134,9 @@ class GOAD:
         X, device, precision, start = prepare_training(self, X, "GOAD")
         X = pad_digits(X)
         sources = geometric_transformations(X.shape[1])
-        network = build_network(lambda: WideResNet(X.shape[3], len(sources), self.depth, self.width), device, start)
+        network = build_network(
+            lambda: WideResNet(X.shape[3], len(sources), self.depth, self.width), device, start
+        )
         views = Views(to_device(X, device), sources)
         every = torch.arange(len(sources), device=device)
 
@@ -135,7 +145,9 @@ class GOAD:
             with autocast(device, precision):
                 features = network.features(views.make(numbers))
             classified = F.cross_entropy(network.head(features), views.labels(numbers))
-            triplet = centre_triplet_loss(features.reshape(len(images), len(every), -1), self.margin)
+            triplet = centre_triplet_loss(
+                features.reshape(len(images), len(every), -1), self.margin
+            )
             return classified + TRIPLET_WEIGHT * triplet + NORM_WEIGHT * features.square().mean()
 
         training = Training(
@@ -148,7 +160,9 @@ class GOAD:
         )
         optimizer = torch.optim.Adam(network.parameters(), self.learning_rate)
         shuffling = torch.Generator(device).manual_seed(self.seed)
-        fit_network(network, loss_of, optimizer, training, shuffling, monitor=monitor, checkpoint=checkpoint)
+        fit_network(
+            network, loss_of, optimizer, training, shuffling, monitor=monitor, checkpoint=checkpoint
+        )
         self.network_, self.shape_ = network, shape
         self.centres_ = _mean_features(CompiledWideResNet(network, precision), X, sources, device)
         return self
@@ -181,11 +195,17 @@ class GOAD:
         compiled = CompiledWideResNet(self.network_, pick_precision(self.precision, device))
         centres = torch.tensor(self.centres_, device=device)
 
-        def judge(features: torch.Tensor, transformations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def judge(
+            features: torch.Tensor, transformations: torch.Tensor
+        ) -> tuple[torch.Tensor, torch.Tensor]:
             distances = (features[:, None] - centres).square().sum(2)
-            return F.cross_entropy(-distances, transformations, reduction="none"), distances.argmin(1) == transformations
+            return F.cross_entropy(-distances, transformations, reduction="none"), distances.argmin(
+                1
+            ) == transformations
 
-        anomalies, accuracies = judge_views(compiled.features, judge, X, geometric_transformations(X.shape[1]), device)
+        anomalies, accuracies = judge_views(
+            compiled.features, judge, X, geometric_transformations(X.shape[1]), device
+        )
         return anomalies.sum(1), accuracies.mean(1)
 
 
@@ -207,13 +227,17 @@ def centre_triplet_loss(features: torch.Tensor, margin: float) -> torch.Tensor:
     return (own + margin - nearest_other).clamp(min=0).mean()
 
 
-def _mean_features(network: CompiledWideResNet, X: np.ndarray, sources: torch.Tensor, device: torch.device) -> np.ndarray:
+def _mean_features(
+    network: CompiledWideResNet, X: np.ndarray, sources: torch.Tensor, device: torch.device
+) -> np.ndarray:
     """Mean features of the images under each transformation, shape (t, d), float32.
 
     Deviation: in evaluation mode, by one more pass. The released code averages what the network gave while it was training.
     """
     total: torch.Tensor | float = 0.0
     for numbers, features in predict_views(network.features, X, sources, device):
-        members = F.one_hot(torch.from_numpy(numbers % len(sources)).to(device), len(sources)).double()
+        members = F.one_hot(
+            torch.from_numpy(numbers % len(sources)).to(device), len(sources)
+        ).double()
         total = total + members.T @ features.double()
     return (cast(torch.Tensor, total) / len(X)).float().cpu().numpy()

@@ -13,18 +13,24 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from baselines._attention import AttentionResNet18
-from baselines._checkpoint import training_identity
-from baselines._crops import rotated_crops
-from baselines._device import autocast, in_precision, name_arithmetic, pick_precision
-from baselines._images import MIN_SIDE, check_rows, pad_digits, to_device
 from baselines._inference import CompiledWideResNet
-from baselines._networks import WideResNet, build_network
-from baselines._parameters import check_parameters
+from baselines._networks import AttentionResNet18, WideResNet, build_network
 from baselines._prediction import judge_views
-from baselines._preparation import check_ready, prepare_training
-from baselines._training import Monitor, Training, fit_network
-from baselines._transforms import Views, turns_and_shifts
+from baselines._preparation import (
+    MIN_SIDE,
+    autocast,
+    check_parameters,
+    check_ready,
+    check_rows,
+    in_precision,
+    name_arithmetic,
+    pad_digits,
+    pick_precision,
+    prepare_training,
+    to_device,
+)
+from baselines._training import Monitor, Training, fit_network, training_identity
+from baselines._transforms import Views, rotated_crops, turns_and_shifts
 
 HEADS = (4, 3, 3)  # rotations, vertical shifts, horizontal shifts
 MOMENTUM = 0.9  # Nesterov's (authors' code)
@@ -98,7 +104,7 @@ class MHRot:
         self.precision = precision
 
     def arithmetic(self) -> str:
-        """Say what this machine computes in, which the scores depend on; see `baselines._device.name_arithmetic`."""
+        """Say what this machine computes in, which the scores depend on; see `baselines._preparation.name_arithmetic`."""
         return name_arithmetic(self.device, self.precision)
 
     def check_rows(self, n: int) -> None:
@@ -112,7 +118,9 @@ class MHRot:
         check_parameters(self, "MHRot")
         check_rows(n, 2, "MHRot")
 
-    def fit(self, X: np.ndarray, *, monitor: Monitor | None = None, checkpoint: Path | None = None) -> MHRot:
+    def fit(
+        self, X: np.ndarray, *, monitor: Monitor | None = None, checkpoint: Path | None = None
+    ) -> MHRot:
         """Train on normal images.
 
         Parameters
@@ -139,7 +147,11 @@ class MHRot:
         random = torch.Generator(device).manual_seed(self.seed)
         network: nn.Module
         if low:
-            network = build_network(lambda: WideResNet(channels, sum(HEADS), self.depth, self.width, self.dropout), device, start)
+            network = build_network(
+                lambda: WideResNet(channels, sum(HEADS), self.depth, self.width, self.dropout),
+                device,
+                start,
+            )
         else:
             network = build_network(lambda: AttentionResNet18(channels, sum(HEADS)), device, start)
         views = Views(images, self._sources(X.shape[1]))
@@ -147,12 +159,17 @@ class MHRot:
         def loss_of(numbers: torch.Tensor, _epoch: int) -> torch.Tensor:
             with autocast(device, precision):
                 if low:
-                    logits, labels = network(views.make(numbers)), head_labels(views.labels(numbers))
+                    logits, labels = (
+                        network(views.make(numbers)),
+                        head_labels(views.labels(numbers)),
+                    )
                 else:
                     crops, down, right = rotated_crops(images[numbers], _crop(X.shape[1]), random)
                     turns = torch.arange(4, device=device).repeat_interleave(len(numbers))
                     logits, labels = network(crops), (turns, down.repeat(4), right.repeat(4))
-            losses = [F.cross_entropy(*pair) for pair in zip(logits.split(HEADS, 1), labels, strict=True)]
+            losses = [
+                F.cross_entropy(*pair) for pair in zip(logits.split(HEADS, 1), labels, strict=True)
+            ]
             return torch.stack(losses).mean()
 
         training = Training(
@@ -164,9 +181,15 @@ class MHRot:
             identity=training_identity(self, X, device.type, precision),
         )
         optimizer = torch.optim.SGD(
-            network.parameters(), self.learning_rate, MOMENTUM, weight_decay=self.weight_decay, nesterov=True
+            network.parameters(),
+            self.learning_rate,
+            MOMENTUM,
+            weight_decay=self.weight_decay,
+            nesterov=True,
         )
-        fit_network(network, loss_of, optimizer, training, random, monitor=monitor, checkpoint=checkpoint)
+        fit_network(
+            network, loss_of, optimizer, training, random, monitor=monitor, checkpoint=checkpoint
+        )
         self.network_, self.shape_ = network, shape
         return self
 
@@ -208,7 +231,10 @@ class MHRot:
 
     def _rate(self, time: float) -> float:
         """Learning rate at a time in epochs: half a cosine from the first to the last."""
-        return LAST_RATE + (self.learning_rate - LAST_RATE) * (1 + math.cos(math.pi * time / self.epochs)) / 2
+        return (
+            LAST_RATE
+            + (self.learning_rate - LAST_RATE) * (1 + math.cos(math.pi * time / self.epochs)) / 2
+        )
 
 
 def head_labels(transformations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -216,7 +242,9 @@ def head_labels(transformations: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
     return transformations // 9, transformations // 3 % 3, transformations % 3
 
 
-def _judge(logits: torch.Tensor, transformations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _judge(
+    logits: torch.Tensor, transformations: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     pairs = list(zip(logits.split(HEADS, 1), head_labels(transformations), strict=True))
     given = [head.softmax(1).gather(1, label[:, None])[:, 0] for head, label in pairs]
     right = [(head.argmax(1) == label).double() for head, label in pairs]

@@ -70,7 +70,9 @@ class OCSVM:
     True
     """
 
-    def __init__(self, nu: float | str = 0.1, gamma: float | str = "scale", max_images: int = 6000) -> None:
+    def __init__(
+        self, nu: float | str = 0.1, gamma: float | str = "scale", max_images: int = 6000
+    ) -> None:
         self.nu = nu
         self.gamma = gamma
         self.max_images = max_images
@@ -79,12 +81,20 @@ class OCSVM:
         """Raise ValueError if a parameter is out of range, or there is no training row."""
         if self.nu != "grid" and not (_is_number(self.nu) and 0 < self.nu <= 1):  # type: ignore[operator]
             raise ValueError(f"nu must be a number in (0, 1] or 'grid', got {self.nu!r}")
-        if self.gamma not in ("scale", "grid") and not (_is_number(self.gamma) and 0 < self.gamma < np.inf):  # type: ignore[operator]
-            raise ValueError(f"gamma must be a number above 0, 'scale' or 'grid', got {self.gamma!r}")
+        if self.gamma not in ("scale", "grid") and not (
+            _is_number(self.gamma) and 0 < self.gamma < np.inf  # type: ignore[operator]
+        ):
+            raise ValueError(
+                f"gamma must be a number above 0, 'scale' or 'grid', got {self.gamma!r}"
+            )
         if not isinstance(self.max_images, int) or self.max_images < 0:
-            raise ValueError(f"max_images must be a whole number of at least 0, which means all, got {self.max_images!r}")
+            raise ValueError(
+                f"max_images must be a whole number of at least 0, which means all, got {self.max_images!r}"
+            )
         if n < 1:
-            raise ValueError(f"OCSVM needs at least 1 training image, got {n}: train on more images.")
+            raise ValueError(
+                f"OCSVM needs at least 1 training image, got {n}: train on more images."
+            )
 
     def fit(
         self,
@@ -114,7 +124,9 @@ class OCSVM:
             X = X[np.sort(np.random.default_rng(0).choice(len(X), self.max_images, replace=False))]
         rows = _flatten(X)
         if np.ptp(X) == 0:
-            raise ValueError(f"all pixels of the {len(X)} training images are {X.flat[0]}: give images that differ.")
+            raise ValueError(
+                f"all pixels of the {len(X)} training images are {X.flat[0]}: give images that differ."
+            )
         variance = rows.var()
         nus: Any = NUS if self.nu == "grid" else (self.nu,)
         gammas = GAMMAS if self.gamma == "grid" else (self.gamma,)
@@ -122,7 +134,9 @@ class OCSVM:
         self.machines_ = []
         for gamma in gammas:
             value = 1 / (rows.shape[1] * variance) if gamma == "scale" else float(gamma)
-            self.machines_.append(Machines(gamma, value, nus, *_solve(np.exp(-value * distances), nus)))
+            self.machines_.append(
+                Machines(gamma, value, nus, *_solve(np.exp(-value * distances), nus))
+            )
         self.rows_, self._shape = rows, X.shape[1:]
         return self
 
@@ -146,7 +160,9 @@ class OCSVM:
             If X is not of the training images' type and size, or nu or gamma is a grid, which has many scores.
         """
         if "grid" in (self.nu, self.gamma):
-            raise ValueError(f"OCSVM(nu={self.nu!r}, gamma={self.gamma!r}) has a score for each point: call score_path.")
+            raise ValueError(
+                f"OCSVM(nu={self.nu!r}, gamma={self.gamma!r}) has a score for each point: call score_path."
+            )
         ((_, scores, _),) = self.score_path(X)
         return scores
 
@@ -165,7 +181,9 @@ class OCSVM:
             raise NotFittedError("OCSVM has no support vectors yet: call fit before scoring")
         _check_images(X)
         if X.shape[1:] != self._shape:
-            raise ValueError(f"images must be {self._shape} as in training, got {X.shape[1:]}: resize them.")
+            raise ValueError(
+                f"images must be {self._shape} as in training, got {X.shape[1:]}: resize them."
+            )
         decisions = [np.empty((len(of_gamma.nus), len(X))) for of_gamma in self.machines_]
         for start in range(0, len(X), BLOCK):
             distances = _squared_distances(_flatten(X[start : start + BLOCK]), self.rows_)
@@ -174,7 +192,11 @@ class OCSVM:
                 found[:, start : start + BLOCK] = (sums - of_gamma.rhos).T
         for found, of_gamma in zip(decisions, self.machines_, strict=True):
             for decision, nu in zip(found, of_gamma.nus, strict=True):
-                yield {"nu": nu, "gamma": of_gamma.asked}, -decision, None  # a decision is higher for normal rows
+                yield (
+                    {"nu": nu, "gamma": of_gamma.asked},
+                    -decision,
+                    None,
+                )  # a decision is higher for normal rows
 
 
 def _solve(kernel: np.ndarray, nus: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -182,13 +204,17 @@ def _solve(kernel: np.ndarray, nus: tuple[float, ...]) -> tuple[np.ndarray, np.n
 
     def solve(nu: float) -> tuple[np.ndarray, float]:
         machine = OneClassSVM(kernel="precomputed", nu=nu)
-        machine.random_state = 0  # otherwise libsvm, which needs none here, is given a seed from the global generator
+        machine.random_state = (
+            0  # otherwise libsvm, which needs none here, is given a seed from the global generator
+        )
         machine.fit(kernel)
         alphas = np.zeros(len(kernel))
         alphas[machine.support_] = machine.dual_coef_[0]
         return alphas, machine.offset_.item()
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) as pool:
+    with ThreadPoolExecutor(
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    ) as pool:
         alphas, rhos = zip(*pool.map(solve, nus), strict=True)
     return np.stack(alphas, axis=1), np.array(rhos)
 
@@ -209,7 +235,9 @@ def _flatten(images: np.ndarray) -> np.ndarray:
 
 def _check_images(X: np.ndarray) -> None:
     if X.dtype != np.uint8 or X.ndim != 4 or X.shape[3] not in (1, 3) or 0 in X.shape[1:]:
-        raise ValueError(f"images must be uint8 of shape (n, h, w, 1 or 3), finite by that, got {X.dtype} {X.shape}.")
+        raise ValueError(
+            f"images must be uint8 of shape (n, h, w, 1 or 3), finite by that, got {X.dtype} {X.shape}."
+        )
 
 
 def _is_number(value: Any) -> bool:

@@ -39,7 +39,9 @@ def run_main(arguments: list[str] | None = None) -> int:
     try:
         return main.main(arguments, prog_name="python -m benchmarks", standalone_mode=False) or 0
     except (KeyboardInterrupt, click.Abort):
-        return _complain("interrupted: what is finished is kept, the same command continues", INTERRUPTED)
+        return _complain(
+            "interrupted: what is finished is kept, the same command continues", INTERRUPTED
+        )
     except click.ClickException as error:
         return _complain(error.format_message(), error.exit_code)
     except UsageError as error:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -141,7 +142,13 @@ class Detector(Protocol):
     epoch is done, 1.0 at its end. ``checkpoint`` is one file that `fit` writes and continues from to the same weights.
     """
 
-    def fit(self, X: np.ndarray, *, monitor: Callable[..., None] | None = None, checkpoint: Path | None = None) -> Detector:
+    def fit(
+        self,
+        X: np.ndarray,
+        *,
+        monitor: Callable[..., None] | None = None,
+        checkpoint: Path | None = None,
+    ) -> Detector:
         """Learn from normal rows alone, shape (n, ...); ``monitor`` is called with losses, ``checkpoint`` is continued from."""
 
     def anomaly_score(self, X: np.ndarray) -> np.ndarray:
@@ -181,7 +188,9 @@ class Experiment:
         fields = asdict(self)
         del fields["device"]
         if self.preset == "none":
-            del fields["preset"]  # a detector without presets has the key it had before there were any
+            del fields[
+                "preset"
+            ]  # a detector without presets has the key it had before there were any
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
@@ -294,3 +303,25 @@ class Cell:
     selection: str
     results: tuple[Result, ...]
     mean: Interval | None
+
+
+def check_name(name: str, table: Iterable[str], what: str) -> str:
+    """Return ``name`` if the table has it.
+
+    Raises
+    ------
+    UsageError
+        With the nearest names and the whole list.
+    """
+    names = sorted(table)
+    if name in names:
+        return name
+    raise UsageError(
+        f"unknown {what} '{name}'.{did_you_mean(name, names)} There are: {', '.join(names)}."
+    )
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """A question that names the nearest, with a space before it; empty if none is near."""
+    near = get_close_matches(name, list(names), n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(near)}?" if near else ""

@@ -8,16 +8,22 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from benchmarks.contracts import Dataset, Experiment, UsageError, Workspace
+from benchmarks.contracts import Dataset, Experiment, UsageError, Workspace, check_name
 from benchmarks.datasets import check_dataset
-from benchmarks.detectors import DETECTORS, PRESETS, check_preset, detector_input, detector_params, make_detector
+from benchmarks.detectors import (
+    DETECTORS,
+    PRESETS,
+    check_preset,
+    detector_input,
+    detector_params,
+    make_detector,
+)
 from benchmarks.inputs import encoder_names
-from benchmarks.names import check_name
 from benchmarks.protocols import PROTOCOLS, make_splits, validation
 from benchmarks.protocols import protocol_params as protocol_params_of
 from dn2.encoders import check_weights, get_encoder
 from dn2.engines import engine_class
-from dn2.normalize import NORMALIZATIONS
+from dn2.features import NORMALIZATIONS
 
 
 def make_experiments(
@@ -91,7 +97,11 @@ def make_experiments(
     cells = []
     for dataset, detector, variant, preset in product(datasets, detectors, variants, presets):
         entry = DETECTORS[detector]
-        own = {name: values for name, values in params.items() if name in entry.defaults or name not in known}
+        own = {
+            name: values
+            for name, values in params.items()
+            if name in entry.defaults or name not in known
+        }
         for (source, how), values in product(
             _inputs(dataset, detector, variant, encoders, normalize, size), product(*own.values())
         ):
@@ -102,25 +112,37 @@ def make_experiments(
                 input=source,
                 normalize=how,
                 variant=variant or entry.default_variant,
-                detector_params=detector_params(detector, variant, dict(zip(own, values, strict=True)), preset, dataset),
+                detector_params=detector_params(
+                    detector, variant, dict(zip(own, values, strict=True)), preset, dataset
+                ),
                 protocol_params=of_protocol,
                 classes=tuple(classes),
                 seed=seed,
                 preset=check_preset(detector, preset),
                 device=device,
             )
-            cells += [replace(cell, seed=seed + number) for number in range(seeds if entry.draws else 1)]
+            cells += [
+                replace(cell, seed=seed + number) for number in range(seeds if entry.draws else 1)
+            ]
     return list({cell.key: cell for cell in cells}.values())
 
 
 def _inputs(
-    dataset: str, detector: str, variant: str, encoders: Sequence[str], normalize: Sequence[str], size: int
+    dataset: str,
+    detector: str,
+    variant: str,
+    encoders: Sequence[str],
+    normalize: Sequence[str],
+    size: int,
 ) -> list[tuple[str, str]]:
     """What a detector eats, with each normalisation: features as asked for, or pixels."""
     source = detector_input(detector, variant, dataset)
     if source == "features":
         own = DETECTORS[detector]
-        return [(f"features:{name}", how) for name, how in product(encoders or [own.encoder], normalize or [own.normalize])]
+        return [
+            (f"features:{name}", how)
+            for name, how in product(encoders or [own.encoder], normalize or [own.normalize])
+        ]
     return [(f"pixels:{size}" if size else source, "none")]
 
 
@@ -133,7 +155,10 @@ def _check_asked(
     presets: Sequence[str],
 ) -> None:
     """Refuse what none of the detectors can have; what some can, they get."""
-    sources = {detector: {detector_input(detector, variant) for variant in variants} for detector in detectors}
+    sources = {
+        detector: {detector_input(detector, variant) for variant in variants}
+        for detector in detectors
+    }
     on_pixels = [detector for detector, found in sources.items() if "features" not in found]
     for name, given in (("encoder", encoders), ("normalize", set(normalize) - {"none"})):
         if len(on_pixels) == len(detectors) and given:
@@ -141,9 +166,13 @@ def _check_asked(
                 f"{name} is for features, and {', '.join(on_pixels)} looks at pixels, got {','.join(given)}: leave it out."
             )
     if size and not on_pixels:
-        raise UsageError(f"size is for detectors on pixels, and {', '.join(detectors)} has features, got {size}: leave it out.")
+        raise UsageError(
+            f"size is for detectors on pixels, and {', '.join(detectors)} has features, got {size}: leave it out."
+        )
     if set(presets) != {"paper"} and not any(DETECTORS[detector].presets for detector in detectors):
-        raise UsageError(f"{', '.join(detectors)} trains nothing and has no presets, got {','.join(presets)}: leave it out.")
+        raise UsageError(
+            f"{', '.join(detectors)} trains nothing and has no presets, got {','.join(presets)}: leave it out."
+        )
 
 
 def check_groups(detector: str, protocol: str) -> None:
@@ -158,7 +187,9 @@ def check_groups(detector: str, protocol: str) -> None:
     if DETECTORS[check_name(detector, DETECTORS, "detector")].groups != groups:
         given = "groups of images" if groups else "single images"
         fitting = ", ".join(name for name, entry in DETECTORS.items() if entry.groups == groups)
-        raise UsageError(f"protocol '{protocol}' gives {given}, which '{detector}' cannot score: take one of {fitting}.")
+        raise UsageError(
+            f"protocol '{protocol}' gives {given}, which '{detector}' cannot score: take one of {fitting}."
+        )
 
 
 def check_encoders(name: str) -> None:
@@ -193,7 +224,9 @@ def check_early(experiments: Sequence[Experiment], workspace: Workspace) -> None
         if workspace.engine is not None or workspace.device is not None:
             engine_class(workspace.engine, workspace.device)
         if workspace.weights is not None and workspace.weights.is_file():
-            for name in {name for experiment in experiments for name in encoder_names(experiment.input)}:
+            for name in {
+                name for experiment in experiments for name in encoder_names(experiment.input)
+            }:
                 check_weights(get_encoder(name), workspace.weights)
     except ValueError as error:
         raise UsageError(str(error)) from None
@@ -219,13 +252,18 @@ def resolve(experiment: Experiment, dataset: Dataset, identity: Mapping[str, Any
     for name in experiment.classes:
         check_name(name, dataset.class_names, "class")
     classes = tuple(name for name in dataset.class_names if name in experiment.classes)
-    versions = {"protocol": PROTOCOLS[experiment.protocol].version, "detector": DETECTORS[experiment.detector].version}
+    versions = {
+        "protocol": PROTOCOLS[experiment.protocol].version,
+        "detector": DETECTORS[experiment.detector].version,
+    }
     if experiment.partition == "validation":
         versions["validation"] = validation.VERSION
     arithmetic = getattr(make_detector(experiment), "arithmetic", None)
     computed_in = {"arithmetic": arithmetic()} if arithmetic else {}
     return replace(
-        experiment, classes=classes, resolved={"data": dataset.fingerprint, "versions": versions, **identity, **computed_in}
+        experiment,
+        classes=classes,
+        resolved={"data": dataset.fingerprint, "versions": versions, **identity, **computed_in},
     )
 
 

@@ -67,7 +67,10 @@ def class_bars(
             width,
             label=label,
             color=COLOURS[number % len(COLOURS)],
-            yerr=[[m - one for m, one in zip(middle, low, strict=True)], [one - m for m, one in zip(middle, high, strict=True)]],
+            yerr=[
+                [m - one for m, one in zip(middle, low, strict=True)],
+                [one - m for m, one in zip(middle, high, strict=True)],
+            ],
             error_kw={"elinewidth": 1, "capsize": 1.5},
         )
     if has_paper:
@@ -79,10 +82,18 @@ def class_bars(
             label="paper",
             color=PAPER_COLOUR,
         )
-    drawn = [bound for values in series.values() for value in values if value is not None for bound in value]
+    drawn = [
+        bound
+        for values in series.values()
+        for value in values
+        if value is not None
+        for bound in value
+    ]
     _percent_axis(axes, [*drawn, *(value for value in paper if value is not None)])
     axes.set_ylabel(f"{axes.get_ylabel()}\nwhiskers: {whiskers}")
-    axes.set_xticks(range(len(names)), names, rotation=35 if slanted else 0, ha="right" if slanted else "center")
+    axes.set_xticks(
+        range(len(names)), names, rotation=35 if slanted else 0, ha="right" if slanted else "center"
+    )
     axes.set_xlim(-0.6, len(names) - 0.4)
     _add_legend(figure)
     return figure
@@ -123,7 +134,10 @@ def curves(
         axes.errorbar(
             xs,
             middle,
-            yerr=[[m - one for m, one in zip(middle, low, strict=True)], [one - m for m, one in zip(middle, high, strict=True)]],
+            yerr=[
+                [m - one for m, one in zip(middle, low, strict=True)],
+                [one - m for m, one in zip(middle, high, strict=True)],
+            ],
             label=label,
             color=COLOURS[number % len(COLOURS)],
             marker=MARKERS[number % len(MARKERS)],
@@ -157,7 +171,12 @@ def curves(
     return figure
 
 
-def front(title: str, x_label: str, dots: Sequence[tuple[float, float]], best: Sequence[tuple[float, float, str]]) -> Figure:
+def front(
+    title: str,
+    x_label: str,
+    dots: Sequence[tuple[float, float]],
+    best: Sequence[tuple[float, float, str]],
+) -> Figure:
     """Draw ROCAUC against what it costs, on a logarithmic axis: a dot a trial, and those that no other beats joined, with names.
 
     Parameters
@@ -168,9 +187,22 @@ def front(title: str, x_label: str, dots: Sequence[tuple[float, float]], best: S
         The Pareto front.
     """
     figure, axes = _new_figure(title, width_inches=8.0)
-    axes.plot([x for x, _ in dots], [100 * y for _, y in dots], "o", color=PAPER_COLOUR, markersize=4, label="trials")
+    axes.plot(
+        [x for x, _ in dots],
+        [100 * y for _, y in dots],
+        "o",
+        color=PAPER_COLOUR,
+        markersize=4,
+        label="trials",
+    )
     ordered = sorted(best)
-    axes.plot([x for x, _, _ in ordered], [100 * y for _, y, _ in ordered], "o-", color=COLOURS[0], label="Pareto front")
+    axes.plot(
+        [x for x, _, _ in ordered],
+        [100 * y for _, y, _ in ordered],
+        "o-",
+        color=COLOURS[0],
+        label="Pareto front",
+    )
     for x, y, name in ordered:
         axes.annotate(name, (x, 100 * y), xytext=(4, 6), textcoords="offset points", fontsize=8)
     axes.set_xscale("log")
@@ -197,8 +229,13 @@ def drawn_by_pyplot(plot: Callable[[], Axes]) -> Figure:
         pyplot.close("all")
     assert isinstance(figure, Figure)
     for axes in figure.axes:
-        if sum(len(label.get_text()) for label in axes.get_xticklabels()) > CHARACTERS_PER_INCH * figure.get_figwidth():
-            axes.tick_params(axis="x", labelrotation=90)  # names, joined with +, do not stand side by side
+        if (
+            sum(len(label.get_text()) for label in axes.get_xticklabels())
+            > CHARACTERS_PER_INCH * figure.get_figwidth()
+        ):
+            axes.tick_params(
+                axis="x", labelrotation=90
+            )  # names, joined with +, do not stand side by side
     return figure
 
 
@@ -219,7 +256,9 @@ def _readable(ticks: Mapping[float, str], axes: Axes) -> list[float]:
 
 def _new_figure(title: str, width_inches: float) -> tuple[Figure, Axes]:
     """Make a figure of one plot, light grid behind the data, drawn by Agg; the title is broken into lines that fit."""
-    wide = int(0.8 * (width_inches - 1) * CHARACTERS_PER_INCH)  # right of the axis; its letters are larger
+    wide = int(
+        0.8 * (width_inches - 1) * CHARACTERS_PER_INCH
+    )  # right of the axis; its letters are larger
     lines = [line for part in title.splitlines() for line in textwrap.wrap(part, wide)]
     figure = Figure(figsize=(width_inches, 3.8 + 0.2 * len(lines)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
@@ -240,7 +279,13 @@ def _add_legend(figure: Figure) -> None:
     n_rows = math.ceil(len(labels) / max(1, min(4, fit)))
     figure.set_figheight(figure.get_figheight() + 0.2 * (n_rows - 1))
     n_columns = math.ceil(len(labels) / n_rows)
-    figure.legend(*zip(*ordered, strict=True), loc="outside lower center", ncols=n_columns, frameon=False, fontsize=9)
+    figure.legend(
+        *zip(*ordered, strict=True),
+        loc="outside lower center",
+        ncols=n_columns,
+        frameon=False,
+        fontsize=9,
+    )
 
 
 def _percent_axis(axes: Axes, values: Iterable[float]) -> None:

@@ -12,11 +12,11 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from benchmarks.cells import Cells
 from benchmarks.contracts import Cell, Dataset, Experiment
 from benchmarks.detectors import selection_of
 from benchmarks.protocols import PROTOCOLS
 from benchmarks.report import Table, result_table, summary_points
+from benchmarks.result_store import Cells
 from benchmarks.tracking import Tracker, TrackingError
 
 DEFINITIONS = {name: entry.definition for name, entry in PROTOCOLS.items()}
@@ -193,19 +193,33 @@ class Ledger:
             self._try(partial(self.tracker.end, run_id, status, reason))
 
     @_alone
-    def close(self, tables: Mapping[str, Table], skipped: Sequence[str], failed: bool, more: Summary = NOTHING) -> str:
+    def close(
+        self,
+        tables: Mapping[str, Table],
+        skipped: Sequence[str],
+        failed: bool,
+        more: Summary = NOTHING,
+    ) -> str:
         """Log tables, figures and curves of this invocation and the images left out; return the summary's run id."""
         self.log_pending()
         texts = {f"{name}.csv": table.to_csv() for name, table in tables.items()} | dict(more.texts)
         if skipped:
             texts["skipped_images.txt"] = "".join(f"{line}\n" for line in skipped)
-        figures = {f"{name}.png": table.figure() for name, table in tables.items()} | dict(more.figures)
+        figures = {f"{name}.png": table.figure() for name, table in tables.items()} | dict(
+            more.figures
+        )
         points, status = [*summary_points(tables), *more.points], "FAILED" if failed else "FINISHED"
         # A suite or a study has given it its name at the start.
-        named = {} if self.suite or not tables else {"mlflow.runName": f"summary {', '.join(tables)}"[:250]}
+        named = (
+            {}
+            if self.suite or not tables
+            else {"mlflow.runName": f"summary {', '.join(tables)}"[:250]}
+        )
         if tags := {**named, **more.tags}:
             self._try(partial(self.tracker.tag, self._summary, tags))
-        end = partial(self.tracker.finish_summary, texts=texts, figures=figures, points=points, status=status)
+        end = partial(
+            self.tracker.finish_summary, texts=texts, figures=figures, points=points, status=status
+        )
         self._try(partial(end, self._summary))
         return self._summary
 
@@ -244,7 +258,9 @@ class Ledger:
         points = self._losses.get(key)
         if points and key in self._open:
             logged = self._try(partial(self.tracker.log_points, self._open[key], points))
-            self._next_losses = time.monotonic() + (SECONDS_BETWEEN_LOSSES if logged else SECONDS_AFTER_SILENCE)
+            self._next_losses = time.monotonic() + (
+                SECONDS_BETWEEN_LOSSES if logged else SECONDS_AFTER_SILENCE
+            )
             if logged:
                 del self._losses[key]
 

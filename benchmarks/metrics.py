@@ -82,7 +82,10 @@ def rocauc(is_anomaly: np.ndarray, scores: np.ndarray) -> Interval:
 
 
 def mean_rocauc(
-    splits: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], *, replicates: int = 1000, seed: int = 0
+    splits: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
 ) -> Interval:
     """Mean ROCAUC over splits with a 95 % percentile interval from a bootstrap over the test images, which the splits share.
 
@@ -113,19 +116,32 @@ def mean_rocauc(
     Rubin, The Bayesian Bootstrap, Annals of Statistics 9 (1981).
     """
     if not splits:
-        raise ValueError("mean_rocauc needs at least one split, got none: pass (rows, is_anomaly, scores) for each")
+        raise ValueError(
+            "mean_rocauc needs at least one split, got none: pass (rows, is_anomaly, scores) for each"
+        )
     for rows, _, scores in splits:
         if len(rows) != len(scores):
-            raise ValueError(f"mean_rocauc needs one row number a score, got {len(rows)} rows and {len(scores)} scores")
+            raise ValueError(
+                f"mean_rocauc needs one row number a score, got {len(rows)} rows and {len(scores)} scores"
+            )
     each = [rocauc(is_anomaly, scores) for _, is_anomaly, scores in splits]
     value = float(np.mean([one.value for one in each]))
     if len(each) == 1 or all(one.value in (0.0, 1.0) for one in each):
-        return Interval(value, float(np.mean([one.low for one in each])), float(np.mean([one.high for one in each])))
+        return Interval(
+            value,
+            float(np.mean([one.low for one in each])),
+            float(np.mean([one.high for one in each])),
+        )
     rows = np.concatenate([rows for rows, _, _ in splits])
     units, unit_of_row = np.unique(rows, axis=0, return_inverse=True)
     ends = np.cumsum([len(scores) for _, _, scores in splits])
     counts = [
-        _Counts(unit_of_row.ravel()[end - len(scores) : end], np.asarray(is_anomaly), np.asarray(scores), len(units))
+        _Counts(
+            unit_of_row.ravel()[end - len(scores) : end],
+            np.asarray(is_anomaly),
+            np.asarray(scores),
+            len(units),
+        )
         for end, (_, is_anomaly, scores) in zip(ends, splits, strict=True)
     ]
     rng = np.random.default_rng(seed)
@@ -168,11 +184,15 @@ class _Counts:
     The distinct scores of the smaller class cut the line into points and gaps; the larger class is summed in each.
     """
 
-    def __init__(self, units: np.ndarray, is_anomaly: np.ndarray, scores: np.ndarray, n_units: int) -> None:
+    def __init__(
+        self, units: np.ndarray, is_anomaly: np.ndarray, scores: np.ndarray, n_units: int
+    ) -> None:
         self.few_are_anomalies = 2 * is_anomaly.sum() <= len(is_anomaly)
         is_few = is_anomaly == self.few_are_anomalies
         points, place = np.unique(scores[is_few], return_inverse=True)
-        gap = np.searchsorted(points, scores[~is_few], "left") + np.searchsorted(points, scores[~is_few], "right")
+        gap = np.searchsorted(points, scores[~is_few], "left") + np.searchsorted(
+            points, scores[~is_few], "right"
+        )
         self.few = _sums(place, units[is_few], (len(points), n_units))
         self.many = _sums(gap, units[~is_few], (2 * len(points) + 1, n_units))
 
@@ -180,7 +200,9 @@ class _Counts:
         """Weighted ROCAUC, shape (replicates,), for weights of shape (n_units, replicates)."""
         few, many = self.few @ weights, self.many @ weights
         upto = np.cumsum(many, axis=0)
-        below = (upto[0:-1:2] + upto[1::2]) / 2  # gap 2i lies below point i, gap 2i + 1 holds its ties
+        below = (
+            upto[0:-1:2] + upto[1::2]
+        ) / 2  # gap 2i lies below point i, gap 2i + 1 holds its ties
         share = np.einsum("pr,pr->r", few, below) / (few.sum(axis=0) * upto[-1])
         return share if self.few_are_anomalies else 1 - share
 
@@ -194,9 +216,13 @@ def _two_samples(is_anomaly: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray
     """Scores of normal images and of anomalies, both ascending, after all checks."""
     is_anomaly, scores = np.asarray(is_anomaly), np.asarray(scores)
     if is_anomaly.ndim != 1 or is_anomaly.shape != scores.shape:
-        raise ValueError(f"is_anomaly and scores must both have shape (n,), got {is_anomaly.shape} and {scores.shape}")
+        raise ValueError(
+            f"is_anomaly and scores must both have shape (n,), got {is_anomaly.shape} and {scores.shape}"
+        )
     if is_anomaly.dtype != bool:
-        raise ValueError(f"is_anomaly must hold booleans (True: anomaly), got {is_anomaly.dtype}: compare the labels first")
+        raise ValueError(
+            f"is_anomaly must hold booleans (True: anomaly), got {is_anomaly.dtype}: compare the labels first"
+        )
     if scores.dtype.kind not in "buif":
         raise ValueError(f"scores must be real numbers, got {scores.dtype}: convert them to float")
     finite = np.isfinite(scores)

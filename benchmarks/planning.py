@@ -49,7 +49,9 @@ class PlannedCell:
         }
 
 
-def plan_cells(experiments: Sequence[Experiment], workspace: Workspace, tracker: Tracker) -> list[PlannedCell]:
+def plan_cells(
+    experiments: Sequence[Experiment], workspace: Workspace, tracker: Tracker
+) -> list[PlannedCell]:
     """Look at data, weights, feature stores and the tracking store, and compute nothing.
 
     Time that cells share is counted once, with the first of them: extracting features, and the one search for every k.
@@ -64,10 +66,17 @@ def plan_cells(experiments: Sequence[Experiment], workspace: Workspace, tracker:
     planned = [plan.plan(experiment) for experiment in experiments]
     pending = [cell.experiment for cell in planned if cell.status == "pending"]
     # Of inputs that were searched together each one's time is its share.
-    first = {key for group in same_fit(pending) for key in {cell.input: cell.key for cell in reversed(group)}.values()}
+    first = {
+        key
+        for group in same_fit(pending)
+        for key in {cell.input: cell.key for cell in reversed(group)}.values()
+    }
     searched = {cell.key for cell in pending} - first
     return [
-        replace(cell, seconds=0.0) if cell.experiment.key in searched and cell.seconds is not None else cell for cell in planned
+        replace(cell, seconds=0.0)
+        if cell.experiment.key in searched and cell.seconds is not None
+        else cell
+        for cell in planned
     ]
 
 
@@ -99,7 +108,9 @@ class _Plan:
         earlier = self.tracker.newest_metrics(cell)
         new, to_compute = self._to_compute(dataset, cell)
         seconds = (
-            earlier.get("time/fit_seconds", 0.0) + earlier["time/score_seconds"] if "time/score_seconds" in earlier else None
+            earlier.get("time/fit_seconds", 0.0) + earlier["time/score_seconds"]
+            if "time/score_seconds" in earlier
+            else None
         )
         if new:
             rate = earlier.get("throughput/images_per_second")
@@ -121,4 +132,6 @@ class _Plan:
 
     def _open_dataset(self, name: str) -> Dataset:
         workspace = self.workspace
-        return load_dataset(name, home=workspace.home, root=workspace.root, skip_corrupt=workspace.skip_corrupt)
+        return load_dataset(
+            name, home=workspace.home, root=workspace.root, skip_corrupt=workspace.skip_corrupt
+        )

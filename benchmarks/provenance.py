@@ -8,7 +8,16 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-PACKAGES = ("numpy", "torch", "torchvision", "timm", "openvino", "scikit-learn", "faiss-cpu", "mlflow")
+PACKAGES = (
+    "numpy",
+    "torch",
+    "torchvision",
+    "timm",
+    "openvino",
+    "scikit-learn",
+    "faiss-cpu",
+    "mlflow",
+)
 
 
 def provenance() -> dict[str, str | int | bool]:
@@ -16,13 +25,17 @@ def provenance() -> dict[str, str | int | bool]:
 
     The commit is "unknown" where the code does not run from its own checkout. A new file of code counts as a change.
     """
-    ours = Path(_git("rev-parse", "--show-toplevel") or "/") == Path(__file__).resolve().parent.parent
+    ours = (
+        Path(_git("rev-parse", "--show-toplevel") or "/") == Path(__file__).resolve().parent.parent
+    )
     return {
         "commit": _git("rev-parse", "HEAD") if ours else "unknown",
         "dirty": bool(_git("status", "--porcelain", "--", "*.py")) if ours else True,
         "host": platform.node(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1,
         "python": platform.python_version(),
         **{f"version_{package}": version(package) for package in PACKAGES},
     }
@@ -31,7 +44,9 @@ def provenance() -> dict[str, str | int | bool]:
 def _git(*arguments: str) -> str:
     here = Path(__file__).parent
     try:
-        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            ["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
@@ -42,4 +57,7 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )

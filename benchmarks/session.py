@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
-from benchmarks.cells import Cells
 from benchmarks.contracts import (
     Cell,
     Dataset,
@@ -30,15 +30,97 @@ from benchmarks.experiments import check, resolve
 from benchmarks.inputs import input_identity
 from benchmarks.ledger import DEFINITIONS, NOTHING, Ledger, Summary
 from benchmarks.metrics import mean_rocauc
-from benchmarks.outcome import Outcome
 from benchmarks.protocols import make_splits
 from benchmarks.provenance import provenance
-from benchmarks.report import result_tables
+from benchmarks.report import Table, result_tables
+from benchmarks.result_store import Cells
 from benchmarks.scoring import called
-from benchmarks.tracking import Tracker
-from benchmarks.waiting import result_of
-from benchmarks.watch import TrainingWatch, one_at_a_time
+from benchmarks.threads import result_of
+from benchmarks.tracking import Tracker, TrackingError
 from benchmarks.work import Worker
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a session.
+
+    Attributes
+    ----------
+    cells : list of Cell
+        Finished, in the order they were asked for; ``run_id`` is empty where the tracking server could not be told.
+    tables : dict
+        Those cells beside the published numbers, by what they have in common.
+    failures : dict
+        What a cell is called -> why it failed.
+    looked_up : int
+        So many of the cells were there already.
+    summary_run_id, experiment_id : str
+        Where the MLflow page shows it.
+    tracking_error : TrackingError or None
+        Why not everything is logged: the results are on disk, and the same command logs them.
+    """
+
+    cells: list[Cell]
+    tables: dict[str, Table]
+    failures: dict[str, Exception]
+    looked_up: int
+    summary_run_id: str
+    experiment_id: str
+    tracking_error: TrackingError | None
+
+
+STAGES = {"loss": "training", "pretrain_loss": "pretraining"}
+
+
+class TrainingWatch:
+    """Gives each training its monitor and its checkpoint.
+
+    Parameters
+    ----------
+    disk : Cells
+        Where checkpoints are.
+    ledger : Ledger
+        Told of each epoch's loss, as the metric ``loss/<split>`` with the epoch as step.
+    progress : callable, optional
+        Told of each stage in percent.
+    """
+
+    def __init__(self, disk: Cells, ledger: Ledger, progress: Progress | None) -> None:
+        self.disk = disk
+        self.ledger = ledger
+        self.progress = progress
+
+    def checkpoint(self, experiment: Experiment, split: Split) -> Path:
+        """The file that a training on this split writes, and continues from."""
+        return self.disk.checkpoint(experiment, split.name)
+
+    def monitor(
+        self, experiment: Experiment, split: Split
+    ) -> Callable[[str, int, int, float, float], None]:
+        """The monitor of a training on this split, as `benchmarks.contracts.Detector` describes it."""
+
+        def told(name: str, epoch: int, epochs: int, share: float, loss: float) -> None:
+            if self.progress:
+                what = f"{STAGES.get(name, name)} {experiment.method} on {experiment.dataset}, {split.name}, percent"
+                self.progress(what, round(100 * (epoch - 1 + share) / epochs), 100)
+            if share >= 1:
+                self.ledger.log_loss(experiment, f"{name}/{split.name}", float(loss), int(epoch))
+
+        return told
+
+
+def one_at_a_time(progress: Progress | None) -> Progress | None:
+    """Progress that several threads may report."""
+    if progress is None:
+        return None
+    lock = threading.Lock()
+
+    def report(what: str, done: int, total: int) -> None:
+        with lock:
+            progress(what, done, total)
+
+    return report
+
 
 Say = Callable[[str], None]
 KNOWN = (UsageError, MissingDataError, OutsideError, SplitError)
@@ -83,9 +165,17 @@ class Session:
         progress: Progress | None = None,
         say: Say = lambda _: None,
     ) -> None:
-        self.workspace, self.tracker, self.suite, self.force, self.say = workspace, tracker, suite, force, say
+        self.workspace, self.tracker, self.suite, self.force, self.say = (
+            workspace,
+            tracker,
+            suite,
+            force,
+            say,
+        )
         self.executor = executor or Serial(workspace)
-        self._driver = self.executor.worker if isinstance(self.executor, Serial) else Worker(workspace)
+        self._driver = (
+            self.executor.worker if isinstance(self.executor, Serial) else Worker(workspace)
+        )
         self.progress = one_at_a_time(progress)
         self.disk = Cells(workspace.home)
         self.finished: dict[str, Cell] = {}
@@ -101,9 +191,17 @@ class Session:
         ------
         UsageError, MissingDataError, MissingWeightsError
         """
-        opened = {name: self.dataset(name) for name in dict.fromkeys(e.dataset for e in experiments)}
-        identities = {name: input_identity(name, self.workspace) for name in dict.fromkeys(e.input for e in experiments)}
-        cells = [resolve(experiment, opened[experiment.dataset], identities[experiment.input]) for experiment in experiments]
+        opened = {
+            name: self.dataset(name) for name in dict.fromkeys(e.dataset for e in experiments)
+        }
+        identities = {
+            name: input_identity(name, self.workspace)
+            for name in dict.fromkeys(e.input for e in experiments)
+        }
+        cells = [
+            resolve(experiment, opened[experiment.dataset], identities[experiment.input])
+            for experiment in experiments
+        ]
         for cell in cells:
             check(cell, opened[cell.dataset])
         return cells
@@ -121,12 +219,21 @@ class Session:
         """
         self.tracker.connect()
         self.tracker.mark_dead()
-        self.ledger = Ledger(self.tracker, self.disk, self.suite, self.force, self._provenance, self.say)
+        self.ledger = Ledger(
+            self.tracker, self.disk, self.suite, self.force, self._provenance, self.say
+        )
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if error is not None:
-            self.ledger.break_off("FAILED" if isinstance(error, Exception) else "KILLED", str(error))
+            self.ledger.break_off(
+                "FAILED" if isinstance(error, Exception) else "KILLED", str(error)
+            )
 
     def run(self, cells: Sequence[Experiment], beside: Sequence[Experiment] = ()) -> None:
         """Run cells as `prepare` gives them: those that one fit serves together, and as many fits at once as there are workers.
@@ -167,18 +274,37 @@ class Session:
         """Log the tables of these cells, and what else belongs into the summary; say what came of them."""
         finished = [self.finished[cell.key] for cell in cells if cell.key in self.finished]
         tables = result_tables(finished, DEFINITIONS)
-        skipped = [line for name in dict.fromkeys(cell.dataset for cell in cells) for line in self.dataset(name).skipped]
+        skipped = [
+            line
+            for name in dict.fromkeys(cell.dataset for cell in cells)
+            for line in self.dataset(name).skipped
+        ]
         summary_run_id = self.ledger.close(tables, skipped, bool(self.failures), more)
-        logged = [replace(cell, run_id=self.ledger.run_ids.get(cell.experiment.key, cell.run_id)) for cell in finished]
+        logged = [
+            replace(cell, run_id=self.ledger.run_ids.get(cell.experiment.key, cell.run_id))
+            for cell in finished
+        ]
         looked_up = sum(bool(cell.run_id) for cell in finished)
-        return Outcome(logged, tables, self.failures, looked_up, summary_run_id, self.tracker.experiment_id, self.ledger.error)
+        return Outcome(
+            logged,
+            tables,
+            self.failures,
+            looked_up,
+            summary_run_id,
+            self.tracker.experiment_id,
+            self.ledger.error,
+        )
 
-    def _run_path(self, path: list[Experiment], beside: Sequence[Experiment], share: int = 1) -> None:
+    def _run_path(
+        self, path: list[Experiment], beside: Sequence[Experiment], share: int = 1
+    ) -> None:
         """Run the cells of one fit; one that somebody else is at is waited for and then looked up."""
         same = next(group for group in same_fit([*path, *beside]) if widest(path) in group)
         others = [cell for cell in same if cell not in path]
         try:
-            with self.disk.lock([*path, widest(same)], self._wait):  # which stands for all of them: a lock is an open file
+            with self.disk.lock(
+                [*path, widest(same)], self._wait
+            ):  # which stands for all of them: a lock is an open file
                 if todo := [cell for cell in path if not self._look_up(cell)]:
                     self._compute(todo, others, share)
         except Exception as error:
@@ -214,20 +340,37 @@ class Session:
         if missing := [cell for cell in cells if not results[cell.key].keys() >= set(names)]:
             # A result of what is logged already would stay on disk.
             free = [cell for cell in others if self.ledger.find(cell) is None]
-            for group in same_fit([*missing, *free]):  # without the widest, if that is finished, they share less
+            for group in same_fit(
+                [*missing, *free]
+            ):  # without the widest, if that is finished, they share less
                 if any(cell in missing for cell in group):
                     self._do(group, results, splits, share)
         for cell in cells:
             of_cell = results.pop(cell.key)
             self._finish(cell, tuple(of_cell[name] for name in names), dataset)
 
-    def _do(self, group: list[Experiment], results: dict[str, dict[str, Result]], splits: Sequence[Split], share: int) -> None:
+    def _do(
+        self,
+        group: list[Experiment],
+        results: dict[str, dict[str, Result]],
+        splits: Sequence[Split],
+        share: int,
+    ) -> None:
         """Have the splits computed of which there is no result yet; ``results`` get those of their cells, the disk gets all."""
-        done = frozenset((cell.key, name) for cell in group for name in results.get(cell.key) or self.disk.load(cell))
+        done = frozenset(
+            (cell.key, name)
+            for cell in group
+            for name in results.get(cell.key) or self.disk.load(cell)
+        )
         watch = TrainingWatch(self.disk, self.ledger, self.progress)
         job = Job(tuple(group), self._provenance, done)
-        what, left = f"{called(job.widest)}, {job.widest.normalize}", len(group) * len(splits) - len(done)
-        for number, result in enumerate(self._together.work(job, splits, share, watch, self.progress), start=1):
+        what, left = (
+            f"{called(job.widest)}, {job.widest.normalize}",
+            len(group) * len(splits) - len(done),
+        )
+        for number, result in enumerate(
+            self._together.work(job, splits, share, watch, self.progress), start=1
+        ):
             wanted = result.experiment.key in results
             self.disk.save(result, lasting=wanted)
             if wanted:
@@ -238,13 +381,19 @@ class Session:
     def _finish(self, cell: Experiment, results: tuple[Result, ...], dataset: Dataset) -> None:
         """Have a cell logged of which every split is there, and keep what tables need of it: all scores are in MLflow."""
         mean = None
-        if cell.partition == "test" and len({result.x for result in results}) == 1:  # what is only compared needs no interval
-            mean = mean_rocauc([(result.rows, result.is_anomaly, result.scores) for result in results])
+        if (
+            cell.partition == "test" and len({result.x for result in results}) == 1
+        ):  # what is only compared needs no interval
+            mean = mean_rocauc(
+                [(result.rows, result.is_anomaly, result.scores) for result in results]
+            )
         finished = Cell(cell, "", selection_of(cell), results, mean)
         cost: dict[str, float] = {}
         for name, value in (item for result in results for item in result.cost.items()):
             cost[name] = max(value, cost.get(name, 0.0))
-        self.ledger.finish(finished, dataset, {**cost, "skipped_images": float(len(dataset.skipped))})
+        self.ledger.finish(
+            finished, dataset, {**cost, "skipped_images": float(len(dataset.skipped))}
+        )
         self.finished[cell.key] = replace(finished, results=tuple(map(without_scores, results)))
 
     def _fail(self, path: Iterable[Experiment], error: Exception) -> None:
@@ -270,7 +419,9 @@ def run_session(session: Session, experiments: Sequence[Experiment]) -> Outcome:
     cells = session.prepare(experiments)
     for name in dict.fromkeys(cell.dataset for cell in cells):
         if skipped := session.dataset(name).skipped:
-            session.say(f"{name}: {len(skipped)} corrupt images are left out, skipped_images.txt of the summary run lists them")
+            session.say(
+                f"{name}: {len(skipped)} corrupt images are left out, skipped_images.txt of the summary run lists them"
+            )
     with session:
         session.run(cells)
         return session.close(cells)
@@ -283,4 +434,6 @@ def cell_name(cell: Experiment) -> str:
 
 def without_scores(result: Result) -> Result:
     """A result without its arrays, which a suite of many cells need not hold."""
-    return replace(result, scores=np.empty(0), rows=np.empty(0), is_anomaly=np.empty(0), nearest=None)
+    return replace(
+        result, scores=np.empty(0), rows=np.empty(0), is_anomaly=np.empty(0), nearest=None
+    )

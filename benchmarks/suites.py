@@ -26,19 +26,28 @@ def _dn2(title: str, *datasets: str, **arguments: Any) -> Suite:
 
 
 SUITES: dict[str, Suite] = {
-    "main": _dn2("DN2 on CIFAR-10: what `make benchmark` runs", "cifar10", normalize=("none", "l2", "power")),
+    "main": _dn2(
+        "DN2 on CIFAR-10: what `make benchmark` runs", "cifar10", normalize=("none", "l2", "power")
+    ),
     "table1": _dn2("Table 1: CIFAR-10", "cifar10"),
     "table2": _dn2("Table 2: FashionMNIST and CIFAR-100", "fashion_mnist", "cifar100_coarse"),
     "table3": _dn2("Table 3: Flowers, Birds, CatsVsDogs", "flowers102", "cub200", "cats_vs_dogs"),
     "table4": _dn2("Table 4: DIOR and WBC, far from ImageNet", "dior", "wbc"),
-    "table5": _dn2("Table 5: all classes but one are normal", "cifar10", "cifar100_coarse", protocol="leave_one_class_out"),
+    "table5": _dn2(
+        "Table 5: all classes but one are normal",
+        "cifar10",
+        "cifar100_coarse",
+        protocol="leave_one_class_out",
+    ),
     "fig4_groups": _dn2(
         "Fig. 4: sets of images",
         *BOTH,
         detectors=("dn2_group",),
         variants=("mean", "max", "concat"),
         protocol="groups",
-        protocol_params={"draws": 3},  # sets are drawn: one draw says nothing of how much that matters
+        protocol_params={
+            "draws": 3
+        },  # sets are drawn: one draw says nothing of how much that matters
     ),
     "fig5_small_train": _dn2("Fig. 5: few training images", *BOTH, protocol="small_train"),
     "fig5_contamination": _dn2(

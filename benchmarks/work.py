@@ -11,8 +11,8 @@ from typing import Any
 from benchmarks.contracts import Dataset, Experiment, Progress, Result, Workspace
 from benchmarks.datasets import load_dataset
 from benchmarks.detectors import widest
+from benchmarks.evaluate import run
 from benchmarks.inputs import Input, Rows, load_input
-from benchmarks.run import run
 from benchmarks.scoring import Watch
 
 
@@ -63,7 +63,11 @@ class Worker:
         if name not in self._datasets:
             where = self.workspace
             self._datasets[name] = load_dataset(
-                name, home=where.home, root=where.root, skip_corrupt=where.skip_corrupt, progress=progress
+                name,
+                home=where.home,
+                root=where.root,
+                skip_corrupt=where.skip_corrupt,
+                progress=progress,
             )
         return self._datasets[name]
 
@@ -77,7 +81,9 @@ class Worker:
         X = self._input[1]
         return X.normalized(experiment.normalize) if isinstance(X, Rows) else X
 
-    def work(self, job: Job, watch: Watch | None = None, progress: Progress | None = None) -> Iterator[Result]:
+    def work(
+        self, job: Job, watch: Watch | None = None, progress: Progress | None = None
+    ) -> Iterator[Result]:
         """Do a job; yield each split's result the moment it is there."""
         first = job.widest
         X = self.input(first, progress)
@@ -90,7 +96,11 @@ class Worker:
             progress=progress,
             watch=watch,
         ):
-            rate = X.only(result.experiment.encoders).images_per_second if isinstance(X, Rows) else None
+            rate = (
+                X.only(result.experiment.encoders).images_per_second
+                if isinstance(X, Rows)
+                else None
+            )
             speed = {"throughput/images_per_second": rate} if rate else {}
             yield replace(result, cost={**speed, "memory/peak_mb": peak_megabytes()})
 

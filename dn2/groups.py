@@ -26,7 +26,11 @@ def concat(X: np.ndarray) -> np.ndarray:
     return X.reshape(len(X), -1)
 
 
-POOLS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"mean": mean, "max": largest, "concat": concat}
+POOLS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "mean": mean,
+    "max": largest,
+    "concat": concat,
+}
 
 
 class GroupDN2:
@@ -117,5 +121,7 @@ class GroupDN2:
 
     def _pooled(self, X: np.ndarray) -> np.ndarray:
         if X.ndim != 3 or 0 in X.shape:
-            raise ValueError(f"GroupDN2 takes sets (n, size, d), none of them 0, got shape {X.shape}: use DN2 for single images")
+            raise ValueError(
+                f"GroupDN2 takes sets (n, size, d), none of them 0, got shape {X.shape}: use DN2 for single images"
+            )
         return POOLS[self.pool](X)

@@ -88,9 +88,13 @@ class ImageFiles(Sequence[np.ndarray]):
         When an image is asked for; see `read_image`.
     """
 
-    def __init__(self, paths: Sequence[Path], boxes: np.ndarray | None = None, size: int | None = None) -> None:
+    def __init__(
+        self, paths: Sequence[Path], boxes: np.ndarray | None = None, size: int | None = None
+    ) -> None:
         if boxes is not None and np.shape(boxes) != (len(paths), 4):
-            raise ValueError(f"boxes must have shape ({len(paths)}, 4), one a path, got {np.shape(boxes)}")
+            raise ValueError(
+                f"boxes must have shape ({len(paths)}, 4), one a path, got {np.shape(boxes)}"
+            )
         self.paths, self.boxes, self.size = paths, boxes, size
 
     def __len__(self) -> int:
@@ -144,7 +148,9 @@ class ImageFiles(Sequence[np.ndarray]):
 
 def _decode(path: Path) -> Image.Image:
     """Decode to mode L or RGB, upright."""
-    content = path.read_bytes()  # what fails here is the disk; what fails below is the file's content
+    content = (
+        path.read_bytes()
+    )  # what fails here is the disk; what fails below is the file's content
     try:
         if content.startswith(b"\x89PNG"):
             with Image.open(io.BytesIO(content)) as image:
@@ -156,9 +162,13 @@ def _decode(path: Path) -> Image.Image:
             pixels = _to_grey_or_rgb(file)
             return pixels.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else pixels
     except Image.UnidentifiedImageError:
-        raise CorruptImageError(path, "it is empty" if not content else "it is in no known image format") from None
+        raise CorruptImageError(
+            path, "it is empty" if not content else "it is in no known image format"
+        ) from None
     except Exception as error:  # decoders of broken files raise almost anything
-        raise CorruptImageError(path, (str(error).splitlines() or [type(error).__name__])[0]) from None
+        raise CorruptImageError(
+            path, (str(error).splitlines() or [type(error).__name__])[0]
+        ) from None
 
 
 def _header(path: Path) -> tuple[int, ...]:
@@ -195,5 +205,7 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     """Scale 0..65535 to 0..255; Pillow opens some 16-bit formats as 32-bit integers."""
     levels = np.asarray(image).astype(np.int64)
     if levels.min() < 0 or levels.max() > 65535:
-        raise ValueError(f"its grey levels go from {levels.min()} to {levels.max()}, not 0 to 65535: convert it to 8 or 16 bits")
+        raise ValueError(
+            f"its grey levels go from {levels.min()} to {levels.max()}, not 0 to 65535: convert it to 8 or 16 bits"
+        )
     return Image.fromarray(((levels + 128) // 257).astype(np.uint8))

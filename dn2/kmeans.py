@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dn2.detector import DN2, as_float32
-from dn2.neighbors import check_k, check_matrix
+from dn2.search import check_k, check_matrix
 
 
 class KMeansDN2:
@@ -50,11 +50,17 @@ class KMeansDN2:
     def check_rows(self, n: int) -> None:
         """Raise ValueError if a parameter is out of range or n training rows are too few for so many centres."""
         check_k(self.k)
-        if isinstance(self.centres, bool) or not isinstance(self.centres, int | np.integer) or self.centres < 1:
+        if (
+            isinstance(self.centres, bool)
+            or not isinstance(self.centres, int | np.integer)
+            or self.centres < 1
+        ):
             raise ValueError(f"centres must be an integer of at least 1, got {self.centres!r}")
         if n < self.centres:
             remedy = "lower centres or train on more images."
-            raise ValueError(f"KMeansDN2(centres={self.centres}) needs at least {self.centres} training rows, got {n}: {remedy}")
+            raise ValueError(
+                f"KMeansDN2(centres={self.centres}) needs at least {self.centres} training rows, got {n}: {remedy}"
+            )
 
     def fit(
         self,

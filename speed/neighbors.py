@@ -20,7 +20,7 @@ import faiss
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-from dn2.neighbors import nearest
+from dn2.search import nearest
 
 Found = tuple[np.ndarray, np.ndarray]
 
@@ -34,7 +34,9 @@ def faiss_flat(queries: np.ndarray, bank: np.ndarray, k: int) -> Found:
 
 def sklearn_brute(queries: np.ndarray, bank: np.ndarray, k: int) -> Found:
     """Its distances are roots; squaring them costs nothing here."""
-    distances, rows = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(bank).kneighbors(queries)
+    distances, rows = (
+        NearestNeighbors(n_neighbors=k, algorithm="brute").fit(bank).kneighbors(queries)
+    )
     return distances**2, rows
 
 
@@ -53,7 +55,9 @@ def like_features(n: int, width: int, seed: int) -> np.ndarray:
     return np.maximum(hidden + 0.7 * rng.standard_normal((n, width), dtype=np.float32) + 0.5, 0)
 
 
-def measure(queries: np.ndarray, banks: list[np.ndarray], k: int, repeats: int) -> dict[str, object]:
+def measure(
+    queries: np.ndarray, banks: list[np.ndarray], k: int, repeats: int
+) -> dict[str, object]:
     """Median seconds of each method, how many times ours is faster, and the share of rows that are ours."""
     seconds: dict[str, list[float]] = {name: [] for name in METHODS}
     rows: dict[str, np.ndarray] = {}
@@ -75,10 +79,16 @@ def measure(queries: np.ndarray, banks: list[np.ndarray], k: int, repeats: int) 
 
 def main() -> None:
     """Read the command line, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bank", help=".npy of shape (n, d); with --classes, cut into so many parts")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--bank", help=".npy of shape (n, d); with --classes, cut into so many parts"
+    )
     parser.add_argument("--queries", help=".npy of shape (m, d)")
-    parser.add_argument("--rows", type=int, default=5000, help="rows of a made-up bank, for each class")
+    parser.add_argument(
+        "--rows", type=int, default=5000, help="rows of a made-up bank, for each class"
+    )
     parser.add_argument("--n-queries", type=int, default=10000, help="made-up queries")
     parser.add_argument("--width", type=int, default=1280, help="columns of made-up features")
     parser.add_argument("--classes", type=int, default=1)
@@ -89,20 +99,35 @@ def main() -> None:
     if (options.bank is None) != (options.queries is None):
         parser.error("--bank and --queries go together: give both or neither")
     if options.bank:
-        bank, queries = (np.load(path).astype(np.float32) for path in (options.bank, options.queries))
+        bank, queries = (
+            np.load(path).astype(np.float32) for path in (options.bank, options.queries)
+        )
     else:
         bank = like_features(options.rows * options.classes, options.width, seed=1)
         queries = like_features(options.n_queries, options.width, seed=2)
     banks = np.array_split(bank, options.classes)
     results = [measure(queries, banks, k, options.repeats) for k in options.k]
     if options.json:
-        print(json.dumps({"bank": bank.shape, "queries": queries.shape, "classes": options.classes, "results": results}))
+        print(
+            json.dumps(
+                {
+                    "bank": bank.shape,
+                    "queries": queries.shape,
+                    "classes": options.classes,
+                    "results": results,
+                }
+            )
+        )
         return
-    print(f"{options.classes} bank(s) of {banks[0].shape[0]:,} x {bank.shape[1]:,}, {len(queries):,} queries")
+    print(
+        f"{options.classes} bank(s) of {banks[0].shape[0]:,} x {bank.shape[1]:,}, {len(queries):,} queries"
+    )
     print(f"{'k':>3}  {'method':<14} {'seconds':>8}  {'ours is faster':>14}  {'rows as ours':>12}")
     for result in results:
         for name in METHODS:
-            seconds, faster, same = (result[key][name] for key in ("seconds", "times_faster", "same_rows"))  # type: ignore[index]
+            seconds, faster, same = (
+                result[key][name] for key in ("seconds", "times_faster", "same_rows")
+            )  # type: ignore[index]
             print(f"{result['k']:>3}  {name:<14} {seconds:>8.3f}  {faster:>13.1f}x  {same:>12.4%}")
 
 

@@ -33,12 +33,29 @@ from benchmarks.contracts import Workspace
 from benchmarks.datasets import load_dataset
 from benchmarks.inputs import load_input
 from benchmarks.metrics import auroc
-from dn2.neighbors import Bank
+from dn2.search import Bank
 
 CAT, K, NARROW = 3, 2, 128
 INDEXES = ("exact", "hnsw", "ivf", "pq")  # exact first: the others are compared with it
-BANKS = [(1280, 10_000), (1280, 30_000), (1280, 100_000), (NARROW, 10_000), (NARROW, 100_000), (NARROW, 1_000_000)]
-COLUMNS = ("columns", "rows", "index", "build_seconds", "seconds_per_1000", "bytes_per_row", "recall", "rocauc", "rocauc_change")
+BANKS = [
+    (1280, 10_000),
+    (1280, 30_000),
+    (1280, 100_000),
+    (NARROW, 10_000),
+    (NARROW, 100_000),
+    (NARROW, 1_000_000),
+]
+COLUMNS = (
+    "columns",
+    "rows",
+    "index",
+    "build_seconds",
+    "seconds_per_1000",
+    "bytes_per_row",
+    "recall",
+    "rocauc",
+    "rocauc_change",
+)
 
 
 def prepare(work: Path, home: Path, banks: list[tuple[int, int]]) -> None:
@@ -54,7 +71,9 @@ def prepare(work: Path, home: Path, banks: list[tuple[int, int]]) -> None:
     queries, centre = X[chosen], real.mean(axis=0)
     np.save(work / "is_anomaly.npy", ~normal[chosen])
     centred = real - centre
-    turn = np.linalg.eigh((centred.T @ centred).astype(np.float64))[1][:, ::-1][:, :NARROW].astype(np.float32)
+    turn = np.linalg.eigh((centred.T @ centred).astype(np.float64))[1][:, ::-1][:, :NARROW].astype(
+        np.float32
+    )
     pairs = real[:5000]
     gaps = pairs - real[Bank(real).nearest(pairs, 2)[1][:, 1]]
     for width in sorted({width for width, _ in banks}):
@@ -71,7 +90,10 @@ def prepare(work: Path, home: Path, banks: list[tuple[int, int]]) -> None:
             rows[: len(known)] = known
             m = len(rows) - len(known)
             generator = np.random.default_rng([1, start])
-            made = real[generator.integers(0, len(real), m)] + gaps[generator.integers(0, len(gaps), m)]
+            made = (
+                real[generator.integers(0, len(real), m)]
+                + gaps[generator.integers(0, len(gaps), m)]
+            )
             rows[len(known) :] = np.maximum(made, 0)
             bank[start:stop] = narrow(rows)
         bank.flush()
@@ -90,7 +112,9 @@ def measure(work: Path, width: int, n: int, index: str) -> dict[str, object]:
     largest = max(work.glob(f"bank-{width}-*.npy"), key=lambda path: int(path.stem.split("-")[2]))
     rows, queries = np.load(largest, mmap_mode="r")[:n], np.load(work / f"queries-{width}.npy")
     is_anomaly = np.load(work / "is_anomaly.npy")
-    Bank(np.array(rows[:1000]), index=index).nearest(queries, K)  # libraries loaded, threads started
+    Bank(np.array(rows[:1000]), index=index).nearest(
+        queries, K
+    )  # libraries loaded, threads started
     before, started = held_bytes(), time.perf_counter()
     bank = Bank(rows, index=index)
     bank.nearest(queries[:64], K)  # what exact makes ready, it makes at the first search
@@ -104,40 +128,74 @@ def measure(work: Path, width: int, n: int, index: str) -> dict[str, object]:
     value, best = (auroc(is_anomaly, mean.mean(axis=1)) for mean in (distances, exact["distances"]))
     recall = (exact["rows"][:, :, None] == found[:, None, :]).any(axis=2).mean()
     numbers = built - started, 1000 * seconds / len(queries), held / n, recall, value, value - best
-    return dict(zip(COLUMNS, (width, n, index, *(round(float(number), 5) for number in numbers)), strict=True))
+    return dict(
+        zip(
+            COLUMNS,
+            (width, n, index, *(round(float(number), 5) for number in numbers)),
+            strict=True,
+        )
+    )
 
 
 def measured(work: Path, width: int, n: int, index: str) -> dict[str, object]:
     """Measure in another process, unless it was done before."""
     path = work / f"result-{width}-{n}-{index}.json"
     if not path.exists():
-        command = [sys.executable, __file__, "--work", str(work), "--one", str(width), str(n), index]
+        command = [
+            sys.executable,
+            __file__,
+            "--work",
+            str(work),
+            "--one",
+            str(width),
+            str(n),
+            index,
+        ]
         print(f"{width} columns, {n:,} rows, {index} ...", file=sys.stderr)
-        path.write_text(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        path.write_text(
+            subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        )
     result: dict[str, object] = json.loads(path.read_text())
     return result
 
 
 def table(results: list[dict[str, object]]) -> str:
     """In Markdown."""
-    lines = ["| columns | rows | index | build, s | search of 1,000, s | bytes a row | recall@2 | ROCAUC | change |"]
+    lines = [
+        "| columns | rows | index | build, s | search of 1,000, s | bytes a row | recall@2 | ROCAUC | change |"
+    ]
     lines.append("|---:|---:|---|---:|---:|---:|---:|---:|---:|")
     for result in results:
-        width, n, index, build, search, held, recall, value, change = (result[column] for column in COLUMNS)
-        numbers = f"{build:.1f} | {search:.3f} | {held:,.0f} | {recall:.3f} | {value:.4f} | {change:+.4f}"
+        width, n, index, build, search, held, recall, value, change = (
+            result[column] for column in COLUMNS
+        )
+        numbers = (
+            f"{build:.1f} | {search:.3f} | {held:,.0f} | {recall:.3f} | {value:.4f} | {change:+.4f}"
+        )
         lines.append(f"| {width:,} | {n:,} | {index} | {numbers} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     """Read the command line, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="10,000 rows of 128 columns only")
-    parser.add_argument("--work", type=Path, help="a folder for what is prepared, 1 GB [a temporary one]")
-    parser.add_argument("--home", type=Path, default=default_home(), help="where data and features are [DN2_HOME]")
+    parser.add_argument(
+        "--work", type=Path, help="a folder for what is prepared, 1 GB [a temporary one]"
+    )
+    parser.add_argument(
+        "--home", type=Path, default=default_home(), help="where data and features are [DN2_HOME]"
+    )
     parser.add_argument("--csv", type=Path, help="write the numbers there too")
     parser.add_argument("--indexes", nargs="+", choices=INDEXES, default=INDEXES)
-    parser.add_argument("--one", nargs=3, metavar=("COLUMNS", "ROWS", "INDEX"), help="measure in this process; needs --work")
+    parser.add_argument(
+        "--one",
+        nargs=3,
+        metavar=("COLUMNS", "ROWS", "INDEX"),
+        help="measure in this process; needs --work",
+    )
     options = parser.parse_args()
     if options.one:
         width, n, index = options.one
@@ -148,7 +206,9 @@ def main() -> None:
         work = options.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
         prepare(work, options.home, banks)
-        results = [measured(work, width, n, index) for width, n in banks for index in options.indexes]
+        results = [
+            measured(work, width, n, index) for width, n in banks for index in options.indexes
+        ]
     print(table(results))
     if options.csv:
         with options.csv.open("w", newline="") as file:

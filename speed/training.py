@@ -16,10 +16,10 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from baselines._device import autocast, in_precision, pick_device, pick_precision
 from baselines._inference import CompiledWideResNet
 from baselines._networks import WideResNet, build_network
 from baselines._prediction import predict_views
+from baselines._preparation import autocast, in_precision, pick_device, pick_precision
 from baselines._training import Training, fit_network
 from baselines._transforms import Views, geometric_transformations
 
@@ -37,7 +37,9 @@ def seconds(run: Callable[[], object]) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batches", type=int, default=12, help="a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device")
@@ -47,12 +49,19 @@ def main() -> None:
     device = pick_device(arguments.device)
     precision = pick_precision(arguments.precision, device)
     generator = torch.Generator(device).manual_seed(0)
-    images = torch.randint(0, 256, (arguments.batches * BATCH // 72 + 1, 32, 32, 3), dtype=torch.uint8, device=device)
+    images = torch.randint(
+        0, 256, (arguments.batches * BATCH // 72 + 1, 32, 32, 3), dtype=torch.uint8, device=device
+    )
     views = Views(images, geometric_transformations(32))
-    network = build_network(lambda: WideResNet(3, 72, 10, 4), device, torch.Generator().manual_seed(0))
+    network = build_network(
+        lambda: WideResNet(3, 72, 10, 4), device, torch.Generator().manual_seed(0)
+    )
     optimizer = torch.optim.Adam(network.parameters(), 1e-3, weight_decay=5e-4)
     items = arguments.batches * BATCH
-    ready = [(views.make(numbers), views.labels(numbers)) for numbers in torch.arange(items, device=device).split(BATCH)]
+    ready = [
+        (views.make(numbers), views.labels(numbers))
+        for numbers in torch.arange(items, device=device).split(BATCH)
+    ]
 
     def bare() -> None:
         network.train()
@@ -98,12 +107,21 @@ def main() -> None:
         for name, run in ways.items():
             times[name].append(seconds(run))
 
-    print(f"WRN-10-4, 32 px, {device}, {precision}, {torch.get_num_threads()} threads, {arguments.rounds} rounds")
+    print(
+        f"WRN-10-4, 32 px, {device}, {precision}, {torch.get_num_threads()} threads, {arguments.rounds} rounds"
+    )
     print(f"{'':18}{'median/s':>10}{'best/s':>10}   images")
     for name, taken in times.items():
-        print(f"{name:18}{counts[name] / statistics.median(taken):10.0f}{counts[name] / min(taken):10.0f}")
-    ratios = [loop / bare for bare, loop in zip(times["training, bare"], times["training, loop"], strict=True)]
-    print(f"loop / bare: median {statistics.median(ratios):.2f}, best {min(ratios):.2f} (limit 1.3)")
+        print(
+            f"{name:18}{counts[name] / statistics.median(taken):10.0f}{counts[name] / min(taken):10.0f}"
+        )
+    ratios = [
+        loop / bare
+        for bare, loop in zip(times["training, bare"], times["training, loop"], strict=True)
+    ]
+    print(
+        f"loop / bare: median {statistics.median(ratios):.2f}, best {min(ratios):.2f} (limit 1.3)"
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # before any library reads it
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = (
+    "1"  # before any library reads it
+)
 
 import numpy as np
 
@@ -62,7 +64,9 @@ class NoWatch:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--encoder", default="efficientnet_lite0")
     parser.add_argument("--classes", type=int, default=4)
@@ -85,7 +89,9 @@ def main() -> None:
             "cells, two workers": lambda: cells(two),
         }
         seconds: dict[str, list[float]] = {name: [] for name in measured}
-        for number in range(arguments.rounds + 1):  # in the first processes are started, data sets and features opened
+        for number in range(
+            arguments.rounds + 1
+        ):  # in the first processes are started, data sets and features opened
             for name, run in measured.items():
                 start = time.perf_counter()
                 run()

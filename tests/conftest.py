@@ -17,7 +17,9 @@ __all__ = ["fashion", "programs", "site"]
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when mlflow is imported
 # Kept from one run of the tests to the next, so that the weights are fetched once.
-SHARED_HOME = Path(os.environ.get("DN2_HOME") or Path(tempfile.gettempdir()) / f"dn2-tests-{os.getuid()}")
+SHARED_HOME = Path(
+    os.environ.get("DN2_HOME") or Path(tempfile.gettempdir()) / f"dn2-tests-{os.getuid()}"
+)
 
 
 def pytest_configure(config):
@@ -56,7 +58,12 @@ def make_store(tmp_path_factory):
 @pytest.fixture
 def store(make_store, tmp_path, monkeypatch):
     """Stand in a folder with a tracking store, as a user who has set nothing does."""
-    for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+    for name in (
+        "MLFLOW_RUN_ID",
+        "MLFLOW_TRACKING_URI",
+        "MLFLOW_EXPERIMENT_ID",
+        "MLFLOW_EXPERIMENT_NAME",
+    ):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "working directory"
     folder.mkdir()

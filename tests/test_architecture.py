@@ -1,6 +1,7 @@
 """Who may import whom, held against the imports that are really in the files."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,26 @@ ALLOWED = {
     "dn2": {"dn2"},
     "baselines": {"baselines"},
     "benchmarks.contracts": set(),
-    "benchmarks.names": {"benchmarks.contracts"},
-    "benchmarks.protocols": {"benchmarks.contracts", "benchmarks.names"},
+    "benchmarks.threads": set(),
+    "benchmarks.protocols": {"benchmarks.contracts"},
     "benchmarks.metrics": {"benchmarks.contracts"},
     "benchmarks.suites": {"benchmarks.contracts"},
-    "benchmarks.cells": {"benchmarks.contracts"},
+    "benchmarks.result_store": {"benchmarks.contracts"},
     "benchmarks.tracking": {"benchmarks.contracts"},
     "benchmarks.figures": {"benchmarks.contracts"},
     "benchmarks.provenance": {"benchmarks.contracts"},
+    "benchmarks.datasets": {"benchmarks.contracts", "dn2.images"},
+    "benchmarks.fetch": {"benchmarks.contracts", "benchmarks.datasets", "dn2.encoders"},
+    "benchmarks.inputs": {"benchmarks.contracts", "dn2"},
+    "benchmarks.detectors": {"benchmarks.contracts"},
+    "benchmarks.experiments": {
+        "benchmarks.contracts",
+        "benchmarks.datasets",
+        "benchmarks.detectors",
+        "benchmarks.inputs",
+        "benchmarks.protocols",
+        "dn2",
+    },
     "benchmarks.planning": {
         "benchmarks.contracts",
         "benchmarks.datasets",
@@ -30,77 +43,62 @@ ALLOWED = {
         "benchmarks.tracking",
         "dn2.encoders",
     },
-    "benchmarks.datasets": {"benchmarks.contracts", "benchmarks.names", "benchmarks.datasets", "dn2.images"},
-    "benchmarks.fetch": {"benchmarks.contracts", "benchmarks.names", "benchmarks.datasets", "dn2.encoders"},
-    "benchmarks.pixels": {"benchmarks.contracts", "dn2.images"},
-    "benchmarks.inputs": {"benchmarks.contracts", "benchmarks.names", "benchmarks.pixels", "dn2"},
-    "benchmarks.detectors": {"benchmarks.contracts", "benchmarks.names"},
-    "benchmarks.experiments": {
-        "benchmarks.contracts",
-        "benchmarks.names",
-        "benchmarks.datasets",
-        "benchmarks.detectors",
-        "benchmarks.inputs",
-        "benchmarks.protocols",
-        "dn2",
-    },
-    "benchmarks.run": {
+    "benchmarks.scoring": {"benchmarks.contracts", "benchmarks.detectors", "benchmarks.inputs"},
+    "benchmarks.evaluate": {
         "benchmarks.contracts",
         "benchmarks.detectors",
         "benchmarks.inputs",
         "benchmarks.metrics",
         "benchmarks.protocols",
         "benchmarks.scoring",
-        "benchmarks.sharing",
-        "benchmarks.waiting",
+        "benchmarks.threads",
     },
-    "benchmarks.sharing": {"benchmarks.contracts", "benchmarks.detectors", "benchmarks.inputs", "benchmarks.scoring"},
-    "benchmarks.scoring": {"benchmarks.contracts", "benchmarks.detectors", "benchmarks.inputs", "benchmarks.pixels"},
     "benchmarks.work": {
         "benchmarks.contracts",
         "benchmarks.datasets",
         "benchmarks.detectors",
+        "benchmarks.evaluate",
         "benchmarks.inputs",
-        "benchmarks.run",
         "benchmarks.scoring",
     },
     "benchmarks.executors": {
-        "benchmarks.cells",
         "benchmarks.contracts",
-        "benchmarks.names",
+        "benchmarks.result_store",
         "benchmarks.scoring",
-        "benchmarks.sharing",
         "benchmarks.work",
         "dn2.engines",
     },
-    "benchmarks.waiting": set(),
-    "benchmarks.watch": {"benchmarks.cells", "benchmarks.contracts", "benchmarks.ledger"},
+    "benchmarks.report": {
+        "benchmarks.contracts",
+        "benchmarks.detectors",
+        "benchmarks.figures",
+        "benchmarks.metrics",
+        "benchmarks.tracking",
+        "dn2.search",
+    },
     "benchmarks.ledger": {
-        "benchmarks.cells",
         "benchmarks.contracts",
         "benchmarks.detectors",
         "benchmarks.protocols",
         "benchmarks.report",
+        "benchmarks.result_store",
         "benchmarks.tracking",
     },
-    "benchmarks.outcome": {"benchmarks.contracts", "benchmarks.report", "benchmarks.tracking"},
     "benchmarks.session": {
-        "benchmarks.ledger",
         "benchmarks.contracts",
-        "benchmarks.cells",
         "benchmarks.detectors",
         "benchmarks.executors",
         "benchmarks.experiments",
         "benchmarks.inputs",
+        "benchmarks.ledger",
         "benchmarks.metrics",
-        "benchmarks.outcome",
         "benchmarks.protocols",
         "benchmarks.provenance",
         "benchmarks.report",
+        "benchmarks.result_store",
         "benchmarks.scoring",
+        "benchmarks.threads",
         "benchmarks.tracking",
-        "benchmarks.waiting",
-        "benchmarks.watch",
         "benchmarks.work",
     },
     "benchmarks.sweep": {
@@ -110,20 +108,10 @@ ALLOWED = {
         "benchmarks.figures",
         "benchmarks.inputs",
         "benchmarks.ledger",
-        "benchmarks.names",
-        "benchmarks.outcome",
         "benchmarks.session",
+        "benchmarks.threads",
         "benchmarks.tracking",
-        "benchmarks.waiting",
         "dn2.encoders",
-    },
-    "benchmarks.report": {
-        "benchmarks.contracts",
-        "benchmarks.detectors",
-        "benchmarks.figures",
-        "benchmarks.metrics",
-        "benchmarks.tracking",
-        "dn2.indexes",
     },
     "benchmarks.commands": {"benchmarks", "dn2"},
     "benchmarks.__main__": {"benchmarks", "dn2"},
@@ -133,8 +121,8 @@ ALLOWED = {
 ONLY_IN = {
     "mlflow": {"benchmarks.tracking"},
     "matplotlib": {"benchmarks.figures"},
-    "faiss": {"dn2.indexes", "dn2.kmeans"},
-    "ray": {"benchmarks.executors.on_ray"},
+    "faiss": {"dn2.search.approximate", "dn2.kmeans"},
+    "ray": {"benchmarks.executors.ray_cluster"},
     "optuna": {"benchmarks.sweep"},
     "click": {"benchmarks.commands", "benchmarks.__main__"},
     "subprocess": {"benchmarks.fetch", "benchmarks.provenance", "benchmarks.tracking"},
@@ -156,7 +144,9 @@ def imports(path):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module in OURS)
+            yield from (
+                f"{node.module}.{alias.name}" for alias in node.names if node.module in OURS
+            )
 
 
 def within(name, places):
@@ -187,6 +177,15 @@ def test_every_row_of_the_table_has_a_file():
     assert not [key for key in ALLOWED if key not in names]
 
 
-def test_no_file_holds_two_ideas():
-    long = [str(path) for _, path in modules() if len(path.read_text().splitlines()) > 300]
-    assert not long
+def test_no_file_name_stands_for_two_files():
+    stems = Counter(path.stem for _, path in modules() if path.stem != "__init__")
+    assert not {stem for stem, count in stems.items() if count > 1}
+
+
+def test_tests_lie_in_folders_that_mirror_the_packages():
+    support = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
+    assert {"dn2", "baselines", "benchmarks", "support"} <= support
+    packages = {path.parent.relative_to(ROOT) for _, path in modules()}
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        folder = path.parent.relative_to(ROOT / "tests")
+        assert folder in {*packages, Path(".")}, f"{path} mirrors no package"

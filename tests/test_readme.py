@@ -6,10 +6,10 @@ import types
 from pathlib import Path
 
 import pytest
-from test_detector_laws import LAWS
 
 from benchmarks import detectors
 from benchmarks.detectors import DETECTORS, DetectorEntry
+from tests.benchmarks.detectors.test_detector_laws import LAWS
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 

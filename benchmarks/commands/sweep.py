@@ -34,9 +34,21 @@ BEST_SHOWN, WIDE = 10, 120
 @click.option("--dataset", metavar="NAME", default="cifar10", show_default=True)
 @click.option("--protocol", metavar="NAME", default="one_vs_rest", show_default=True)
 @click.option("--detector", metavar="NAME", default="dn2", show_default=True)
-@click.option("--variant", metavar="NAME", default="", help="A named variant of the detector. [none]")
-@click.option("--trials", type=int, default=None, help="So many the study has in the end. [the whole grid; without one, 60]")
-@click.option("--sampler", metavar="NAME", default="", help="brute, tpe, random or gp. [brute for a grid, else tpe]")
+@click.option(
+    "--variant", metavar="NAME", default="", help="A named variant of the detector. [none]"
+)
+@click.option(
+    "--trials",
+    type=int,
+    default=None,
+    help="So many the study has in the end. [the whole grid; without one, 60]",
+)
+@click.option(
+    "--sampler",
+    metavar="NAME",
+    default="",
+    help="brute, tpe, random or gp. [brute for a grid, else tpe]",
+)
 @click.option(
     "--objective",
     metavar="NAME",
@@ -44,16 +56,46 @@ BEST_SHOWN, WIDE = 10, 120
     show_default=True,
     help="validation: folds of the training partition choose, and the winner is tested once. oracle: the test labels choose.",
 )
-@click.option("--encoders", type=CommaList(), default="", help="a+b joins them. [three EfficientNet-Lites and their joins]")
+@click.option(
+    "--encoders",
+    type=CommaList(),
+    default="",
+    help="a+b joins them. [three EfficientNet-Lites and their joins]",
+)
 @click.option("--k-values", type=CommaList(int), default="", help="[1,2,3,5,10,20,50]")
 @click.option("--normalize", type=CommaList(), default="none,l2,power", show_default=True)
-@click.option("--clean", type=CommaList(float), default="", help="Shares of the training rows that DN2 drops. [0]")
-@click.option("--sizes", type=CommaList(int), default="", help="Sides in pixels for detectors on pixels. [the images' own]")
-@click.option("--preset", metavar="NAME", default="paper", show_default=True, help="Of trained detectors: paper, cpu.")
+@click.option(
+    "--clean",
+    type=CommaList(float),
+    default="",
+    help="Shares of the training rows that DN2 drops. [0]",
+)
+@click.option(
+    "--sizes",
+    type=CommaList(int),
+    default="",
+    help="Sides in pixels for detectors on pixels. [the images' own]",
+)
+@click.option(
+    "--preset",
+    metavar="NAME",
+    default="paper",
+    show_default=True,
+    help="Of trained detectors: paper, cpu.",
+)
 @click.option("--classes", type=CommaList(), default="", help="Only these take their turn. [all]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of folds, sampler and detector.")
-@click.option("--storage", metavar="URL", default="", help="sqlite:///FILE or postgresql://... [a journal in DN2_HOME/studies]")
-@click.option("--study", metavar="NAME", default="", help="[after data set, protocol, detector and objective]")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Of folds, sampler and detector."
+)
+@click.option(
+    "--storage",
+    metavar="URL",
+    default="",
+    help="sqlite:///FILE or postgresql://... [a journal in DN2_HOME/studies]",
+)
+@click.option(
+    "--study", metavar="NAME", default="", help="[after data set, protocol, detector and objective]"
+)
 @workspace_options
 @executor_options
 @tracking_option
@@ -85,7 +127,9 @@ def sweep(tracking_uri: str, as_json: bool, **options: Any) -> None:
             click.echo(f"skipped: {reason}", err=True)
         name = study or question.study_name()
         say = lambda line: click.echo(line, err=True)  # noqa: E731
-        session = Session(workspace, tracker, suite=name, executor=executor, progress=progress, say=say)
+        session = Session(
+            workspace, tracker, suite=name, executor=executor, progress=progress, say=say
+        )
         question, left_out = what_fits(question, session.prepare)
         for reason in left_out:
             click.echo(f"left out: {reason}", err=True)
@@ -103,10 +147,10 @@ def sweep(tracking_uri: str, as_json: bool, **options: Any) -> None:
 
 def _question(options: dict[str, Any], workspace: Workspace) -> Question:
     """What is asked, all of it checked that needs neither data nor weights."""
+    from benchmarks.contracts import check_name
     from benchmarks.datasets import check_dataset
     from benchmarks.detectors import DETECTORS, detector_input
     from benchmarks.experiments import check_early
-    from benchmarks.names import check_name
     from benchmarks.protocols import PROTOCOLS
     from benchmarks.sweep import Question, make_space
 
@@ -115,7 +159,9 @@ def _question(options: dict[str, Any], workspace: Workspace) -> Question:
     check_dataset(dataset)
     check_name(detector, DETECTORS, "detector")
     if encoders and detector_input(detector, variant, dataset) != "features":
-        raise UsageError(f"--encoders is for detectors on features, and '{detector}' looks at pixels: leave it out.")
+        raise UsageError(
+            f"--encoders is for detectors on features, and '{detector}' looks at pixels: leave it out."
+        )
     space = make_space(
         detector,
         variant,
@@ -138,22 +184,28 @@ def _question(options: dict[str, Any], workspace: Workspace) -> Question:
     return question
 
 
-def _made_ready(question: Question, workspace: Workspace, progress: Any) -> tuple[Question, Sequence[str]]:
+def _made_ready(
+    question: Question, workspace: Workspace, progress: Any
+) -> tuple[Question, Sequence[str]]:
     """Fetch data and weights; encoders without weights are left out of the space, with the reasons."""
     from dataclasses import replace
 
-    from benchmarks.commands.ready import make_ready
+    from benchmarks.fetch import fetch_needed
 
     encoders = question.space.get("encoder", (None,))
     probes = {
-        encoder: question.cell({**question.first, **({} if encoder is None else {"encoder": encoder})})
+        encoder: question.cell(
+            {**question.first, **({} if encoder is None else {"encoder": encoder})}
+        )
         for encoder in encoders  # type: ignore[union-attr]
     }
-    reasons = make_ready(list(probes.values()), workspace, progress)
+    reasons = fetch_needed(list(probes.values()), workspace, progress)
     if not reasons:
         return question, ()
     left = tuple(encoder for encoder, cell in probes.items() if cell.key not in reasons)
-    return replace(question, space={**question.space, "encoder": left}), tuple(dict.fromkeys(reasons.values()))
+    return replace(question, space={**question.space, "encoder": left}), tuple(
+        dict.fromkeys(reasons.values())
+    )
 
 
 def _print(found: Found, tracker: Any) -> None:
@@ -169,11 +221,23 @@ def _print(found: Found, tracker: Any) -> None:
     table = found.table
     best = sorted(table.done, key=lambda trial: (-(trial.value or 0.0), trial.number))[:BEST_SHOWN]
     grid = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
-    varied = [name for name, values in found.question.space.items() if not isinstance(values, tuple) or len(values) > 1]
+    varied = [
+        name
+        for name, values in found.question.space.items()
+        if not isinstance(values, tuple) or len(values) > 1
+    ]
     for name in ("trial", *varied, f"{found.question.metric} (%)"):
-        grid.add_column(Text(name), justify="left" if name in ("encoder", "normalize") else "right", overflow="fold")
+        grid.add_column(
+            Text(name),
+            justify="left" if name in ("encoder", "normalize") else "right",
+            overflow="fold",
+        )
     for trial in best:
-        grid.add_row(str(trial.number), *(str(trial.params[name]) for name in varied), percent(trial.value, decimals=2))
+        grid.add_row(
+            str(trial.number),
+            *(str(trial.params[name]) for name in varied),
+            percent(trial.value, decimals=2),
+        )
     console = Console()
     if not console.is_terminal:
         console.width = WIDE  # three joined encoders would be folded
@@ -186,8 +250,13 @@ def _print(found: Found, tracker: Any) -> None:
     if found.best is not None:
         _print_best(found)
     if not found.outcome.tracking_error:
-        link = ui_link(found.outcome.experiment_id, *([tracker.address] if tracker.address.startswith("http") else []))
-        click.echo(f"Trials, figures and the table are in {tracker.address}: python -m benchmarks ui, then\n  {link}")
+        link = ui_link(
+            found.outcome.experiment_id,
+            *([tracker.address] if tracker.address.startswith("http") else []),
+        )
+        click.echo(
+            f"Trials, figures and the table are in {tracker.address}: python -m benchmarks ui, then\n  {link}"
+        )
 
 
 def _print_best(found: Found) -> None:
@@ -197,7 +266,13 @@ def _print_best(found: Found) -> None:
     record = best_record(found.question, found.best, found.winner)  # type: ignore[arg-type]
     params = ", ".join(f"{name}={value}" for name, value in record["params"].items())
     if found.question.objective == "oracle":
-        click.echo(f"Best: {params}: {percent(record['rocauc'], decimals=2)} %, chosen on the test labels (oracle).")
+        click.echo(
+            f"Best: {params}: {percent(record['rocauc'], decimals=2)} %, chosen on the test labels (oracle)."
+        )
     else:
-        validation, tested = (percent(record[name], decimals=2) for name in ("rocauc_validation", "rocauc"))
-        click.echo(f"Winner: {params}: {validation} % in validation, {tested} % on the test partition.")
+        validation, tested = (
+            percent(record[name], decimals=2) for name in ("rocauc_validation", "rocauc")
+        )
+        click.echo(
+            f"Winner: {params}: {validation} % in validation, {tested} % on the test partition."
+        )

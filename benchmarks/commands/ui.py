@@ -15,4 +15,9 @@ def ui(tracking_uri: str, host: str, port: int) -> None:
     """Start the MLflow page and print the link to the runs, as a table with charts."""
     from benchmarks.tracking import serve
 
-    serve(tracking_uri or None, host, port, lambda link: click.echo(f"The runs are at {link} (Ctrl-C ends the page)"))
+    serve(
+        tracking_uri or None,
+        host,
+        port,
+        lambda link: click.echo(f"The runs are at {link} (Ctrl-C ends the page)"),
+    )

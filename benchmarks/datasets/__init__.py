@@ -8,12 +8,21 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contracts import Dataset, MissingDataError, Progress, UsageError
+from benchmarks.contracts import Dataset, MissingDataError, Progress, UsageError, check_name
 from benchmarks.datasets.arrays import UNREADABLE
-from benchmarks.datasets.table import DATASETS, Entry
-from benchmarks.names import check_name
+from benchmarks.datasets.catalogue import DATASETS, Entry
 
-__all__ = ["DATASETS", "OWN_DATA", "Entry", "by_hand", "check_dataset", "check_root", "is_on_disk", "is_own", "load_dataset"]
+__all__ = [
+    "DATASETS",
+    "OWN_DATA",
+    "Entry",
+    "by_hand",
+    "check_dataset",
+    "check_root",
+    "is_on_disk",
+    "is_own",
+    "load_dataset",
+]
 
 OWN_DATA = {
     "folder:PATH": "image files of your own: PATH/train/CLASS/* and PATH/test/CLASS/*, or normal images only in PATH",
@@ -47,7 +56,12 @@ def check_dataset(name: str) -> str:
 
 
 def load_dataset(
-    name: str, *, home: Path, root: Path | None = None, skip_corrupt: bool = False, progress: Progress | None = None
+    name: str,
+    *,
+    home: Path,
+    root: Path | None = None,
+    skip_corrupt: bool = False,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Open a data set and check that it is the one its name stands for.
 
@@ -154,7 +168,8 @@ def _load_named(name: str, home: Path, root: Path | None) -> Dataset:
     if difference:
         raise MissingDataError(
             f"{name} in {where} is not the official data: {difference}: "
-            f"run `python -m benchmarks fetch {name}`" + ("" if root is None else " and leave --root out")
+            f"run `python -m benchmarks fetch {name}`"
+            + ("" if root is None else " and leave --root out")
         )
     return dataset
 
@@ -181,5 +196,7 @@ def _load_own(name: str) -> Dataset:
         dataset: Dataset = module.load(path)
     except UNREADABLE as error:
         raise MissingDataError(f"{name} cannot be read ({error})") from None
-    named = hashlib.sha256("\n".join([dataset.fingerprint, *dataset.class_names]).encode()).hexdigest()
+    named = hashlib.sha256(
+        "\n".join([dataset.fingerprint, *dataset.class_names]).encode()
+    ).hexdigest()
     return replace(dataset, name=f"{kind}:{slug(path.stem) or kind}", fingerprint=named)

@@ -19,7 +19,16 @@ import numpy as np
 
 from benchmarks.contracts import Dataset, MissingDataError
 
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, SyntaxError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    SyntaxError,
+    zlib.error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+)
 """What reading a missing, truncated or foreign file raises (SyntaxError is Pillow's for a broken PNG)."""
 
 
@@ -40,7 +49,11 @@ class Arrays:
 
     @classmethod
     def from_partitions(
-        cls, train_images: np.ndarray, train_labels: Sequence[int], test_images: np.ndarray, test_labels: Sequence[int]
+        cls,
+        train_images: np.ndarray,
+        train_labels: Sequence[int],
+        test_images: np.ndarray,
+        test_labels: Sequence[int],
     ) -> Arrays:
         """Join the two official partitions.
 
@@ -49,14 +62,19 @@ class Arrays:
         ValueError
             If a partition has not as many labels as images, or the images are not uint8.
         """
-        for images, labels, part in ((train_images, train_labels, "training"), (test_images, test_labels, "test")):
+        for images, labels, part in (
+            (train_images, train_labels, "training"),
+            (test_images, test_labels, "test"),
+        ):
             if len(images) != len(labels):
                 raise ValueError(f"there are {len(images)} {part} images and {len(labels)} labels")
             if images.dtype != np.uint8:
                 raise ValueError(f"the {part} images are {images.dtype}, not uint8")
         return cls(
             images=np.concatenate([train_images, test_images]),
-            labels=np.concatenate([np.asarray(train_labels), np.asarray(test_labels)]).astype(np.int64),
+            labels=np.concatenate([np.asarray(train_labels), np.asarray(test_labels)]).astype(
+                np.int64
+            ),
             is_train=np.arange(len(train_images) + len(test_images)) < len(train_images),
         )
 
@@ -111,7 +129,9 @@ class StoredImages(Sequence[np.ndarray]):
         try:
             self._array = np.load(path, mmap_mode="r", allow_pickle=False)
         except UNREADABLE as error:
-            raise MissingDataError(f"{path} cannot be read ({error}): {_remedy(path.parent)}") from None
+            raise MissingDataError(
+                f"{path} cannot be read ({error}): {_remedy(path.parent)}"
+            ) from None
 
     def __len__(self) -> int:
         return len(self._array)
@@ -121,7 +141,10 @@ class StoredImages(Sequence[np.ndarray]):
         return self._array[rows]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return StoredImages, (self.path, self.sha256)  # a worker maps the file again instead of receiving 180 MB
+        return StoredImages, (
+            self.path,
+            self.sha256,
+        )  # a worker maps the file again instead of receiving 180 MB
 
     def verify(self) -> None:
         """Compare the content with the digest; once per object."""
@@ -142,7 +165,9 @@ def write_arrays(folder: Path, arrays: Arrays) -> None:
         array = np.ascontiguousarray(getattr(arrays, name))
         with (folder / f"{name}.npy").open("wb") as file:
             # np.save would hide why a disk refuses: its OSError has no errno.
-            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+            np.lib.format.write_array_header_1_0(
+                file, np.lib.format.header_data_from_array_1_0(array)
+            )
             file.write(array.data)
     (folder / "images.sha256").write_text(images_digest(arrays.images))
 
@@ -162,9 +187,13 @@ def read_arrays(name: str, class_names: tuple[str, ...], folder: Path) -> Datase
         is_train = np.load(folder / "is_train.npy", allow_pickle=False)
         images_sha256 = (folder / "images.sha256").read_text().strip()
     except UNREADABLE as error:
-        raise MissingDataError(f"{name} in {folder} cannot be read ({error}): {_remedy(folder)}") from None
+        raise MissingDataError(
+            f"{name} in {folder} cannot be read ({error}): {_remedy(folder)}"
+        ) from None
     images = StoredImages(folder / "images.npy", images_sha256)
-    return Dataset(name, images, labels, is_train, class_names, fingerprint(images_sha256, labels, is_train))
+    return Dataset(
+        name, images, labels, is_train, class_names, fingerprint(images_sha256, labels, is_train)
+    )
 
 
 def _remedy(folder: Path) -> str:

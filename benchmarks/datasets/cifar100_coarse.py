@@ -39,7 +39,12 @@ COARSE = {
 
 CLASS_NAMES = tuple(COARSE)
 FINE_NAMES = tuple(sorted(name for names in COARSE.values() for name in names.split()))
-FINE_TO_COARSE = np.array([next(i for i, names in enumerate(COARSE.values()) if name in names.split()) for name in FINE_NAMES])
+FINE_TO_COARSE = np.array(
+    [
+        next(i for i, names in enumerate(COARSE.values()) if name in names.split())
+        for name in FINE_NAMES
+    ]
+)
 """Coarse label of each fine label; the fine labels count the names in alphabetical order."""
 
 BATCHES = {"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"}
@@ -94,7 +99,13 @@ SOURCES: dict[str, Source] = {
     "local": LocalCopy(read_torchvision, f"{FOLDER}/ (train, test) or {ARCHIVE}"),
     "torchvision": Download(
         read_torchvision,
-        (RemoteFile("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85", ARCHIVE),),
+        (
+            RemoteFile(
+                "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+                "eb9058c3a382ffc7106e4002c42a8d85",
+                ARCHIVE,
+            ),
+        ),
     ),
 }
 """In the order in which `benchmarks.fetch` tries them."""

@@ -28,13 +28,18 @@ def read(root: Path) -> Files:
     classes = _read_list(folder / "classes.txt")
     labels = {number: position for position, number in enumerate(classes)}
     paths, image_labels, splits = (
-        _read_list(folder / f"{name}.txt") for name in ("images", "image_class_labels", "train_test_split")
+        _read_list(folder / f"{name}.txt")
+        for name in ("images", "image_class_labels", "train_test_split")
     )
     if not paths.keys() == image_labels.keys() == splits.keys():
-        raise ValueError(f"images.txt, image_class_labels.txt and train_test_split.txt in {folder} are not of the same images")
+        raise ValueError(
+            f"images.txt, image_class_labels.txt and train_test_split.txt in {folder} are not of the same images"
+        )
     parts: dict[str, list[tuple[Path, int]]] = {"1": [], "0": []}
     for number in sorted(paths, key=int):
-        parts[splits[number]].append((folder / "images" / paths[number], labels[image_labels[number]]))
+        parts[splits[number]].append(
+            (folder / "images" / paths[number], labels[image_labels[number]])
+        )
     return Files.from_rows(root, parts["1"], parts["0"], [slug(name) for name in classes.values()])
 
 

@@ -54,7 +54,11 @@ def read(root: Path) -> Files:
             f"{folder} has no class with more than {MORE_THAN} boxes of at least {SHORTEST_SIDE} pixels in both axes"
         )
     train, test = ([found for found in part if found.class_name in names] for part in (train, test))
-    images = ImageFiles([found.path for found in train + test], np.array([found.box for found in train + test]), SIZE)
+    images = ImageFiles(
+        [found.path for found in train + test],
+        np.array([found.box for found in train + test]),
+        SIZE,
+    )
     labels = np.array([names.index(found.class_name) for found in train + test], np.int64)
     return Files(root, images, labels, np.arange(len(labels)) < len(train), tuple(names))
 
@@ -64,13 +68,20 @@ def _objects(folder: Path, part: str, images: str) -> Iterator[_Object]:
     for name in (folder / "ImageSets" / "Main" / f"{part}.txt").read_text().split():
         annotation = folder / ANNOTATIONS / f"{name}.xml"
         for found in ElementTree.parse(annotation).iterfind("object"):
-            texts = [found.findtext(path, "") for path in ("bndbox/xmin", "bndbox/ymin", "bndbox/xmax", "bndbox/ymax")]
+            texts = [
+                found.findtext(path, "")
+                for path in ("bndbox/xmin", "bndbox/ymin", "bndbox/xmax", "bndbox/ymax")
+            ]
             class_name = slug(found.findtext("name", ""))
             if not all((*texts, class_name)):
                 raise ValueError(f"{annotation} has an object without a name or a whole bndbox")
             left, top, right, bottom = (int(float(text)) for text in texts)
             if min(right - left, bottom - top) >= SHORTEST_SIDE:
-                yield _Object(folder / f"JPEGImages-{images}" / f"{name}.jpg", (left, top, right, bottom), class_name)
+                yield _Object(
+                    folder / f"JPEGImages-{images}" / f"{name}.jpg",
+                    (left, top, right, bottom),
+                    class_name,
+                )
 
 
 SOURCES: dict[str, Source] = {

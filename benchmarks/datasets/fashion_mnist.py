@@ -11,7 +11,18 @@ from benchmarks.contracts import Dataset
 from benchmarks.datasets.arrays import Arrays, read_arrays
 from benchmarks.datasets.sources import DebianPackage, Download, LocalCopy, RemoteFile, Source
 
-CLASS_NAMES = ("t_shirt_top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle_boot")
+CLASS_NAMES = (
+    "t_shirt_top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle_boot",
+)
 
 FILES = {
     "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
@@ -38,8 +49,12 @@ def read_torchvision(root: Path) -> Arrays:
 
 def read_files(folder: Path) -> Arrays:
     """Decode the four files in a folder, gzipped or not."""
-    train_images, train_labels, test_images, test_labels = (read_idx(folder / name) for name in FILES)
-    return Arrays.from_partitions(train_images, train_labels.tolist(), test_images, test_labels.tolist())
+    train_images, train_labels, test_images, test_labels = (
+        read_idx(folder / name) for name in FILES
+    )
+    return Arrays.from_partitions(
+        train_images, train_labels.tolist(), test_images, test_labels.tolist()
+    )
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -50,7 +65,11 @@ def read_idx(path: Path) -> np.ndarray:
     ValueError
         If it is something else, or longer or shorter than it says.
     """
-    content = path.read_bytes() if path.is_file() else gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes())
+    content = (
+        path.read_bytes()
+        if path.is_file()
+        else gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes())
+    )
     if content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
         raise ValueError(f"{path} is not an idx file of bytes: it begins with {content[:4].hex()}")
     shape = np.frombuffer(content, ">i4", content[3], 4).tolist()
@@ -65,10 +84,16 @@ SOURCES: dict[str, Source] = {
     "torchvision": Download(
         read_torchvision,
         tuple(
-            RemoteFile(f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{name}.gz", md5, f"{FOLDER}/{name}.gz")
+            RemoteFile(
+                f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{name}.gz",
+                md5,
+                f"{FOLDER}/{name}.gz",
+            )
             for name, md5 in FILES.items()
         ),
     ),
-    "debian": DebianPackage(read_files, "dataset-fashion-mnist", "/usr/share/datasets/fashion-mnist"),
+    "debian": DebianPackage(
+        read_files, "dataset-fashion-mnist", "/usr/share/datasets/fashion-mnist"
+    ),
 }
 """In the order in which `benchmarks.fetch` tries them."""

@@ -43,13 +43,19 @@ class Files:
 
     @classmethod
     def from_rows(
-        cls, folder: Path, train: Iterable[tuple[Path, int]], test: Iterable[tuple[Path, int]], class_names: Sequence[str]
+        cls,
+        folder: Path,
+        train: Iterable[tuple[Path, int]],
+        test: Iterable[tuple[Path, int]],
+        class_names: Sequence[str],
     ) -> Files:
         """Join the two partitions, each as (path, label) in order."""
         train, test = list(train), list(test)
         paths, labels = [path for path, _ in train + test], [label for _, label in train + test]
         is_train = np.arange(len(paths)) < len(train)
-        return cls(folder, ImageFiles(paths), np.array(labels, np.int64), is_train, tuple(class_names))
+        return cls(
+            folder, ImageFiles(paths), np.array(labels, np.int64), is_train, tuple(class_names)
+        )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -58,7 +64,9 @@ class Files:
 
     def as_dataset(self, name: str) -> Dataset:
         """Return it as the suite knows a data set: each file is read once, for the fingerprint, and none is decoded."""
-        return Dataset(name, self.images, self.labels, self.is_train, self.class_names, self.fingerprint)
+        return Dataset(
+            name, self.images, self.labels, self.is_train, self.class_names, self.fingerprint
+        )
 
 
 def files_digest(images: ImageFiles) -> str:
@@ -101,10 +109,23 @@ def without_corrupt(dataset: Dataset, home: Path, progress: Progress | None = No
         return dataset
     paths = dataset.images.paths
     rows = np.array([row for row, path in enumerate(paths) if str(path) not in reasons], np.int64)
-    images, labels, is_train = dataset.images.take(rows), dataset.labels[rows], dataset.is_train[rows]
+    images, labels, is_train = (
+        dataset.images.take(rows),
+        dataset.labels[rows],
+        dataset.is_train[rows],
+    )
     skipped = tuple(f"{path}: {reason}" for path, reason in reasons.items())
-    digest = hashlib.sha256(f"{dataset.fingerprint} rows".encode() + rows.astype("<i8").tobytes()).hexdigest()
-    return replace(dataset, images=images, labels=labels, is_train=is_train, fingerprint=digest, skipped=skipped)
+    digest = hashlib.sha256(
+        f"{dataset.fingerprint} rows".encode() + rows.astype("<i8").tobytes()
+    ).hexdigest()
+    return replace(
+        dataset,
+        images=images,
+        labels=labels,
+        is_train=is_train,
+        fingerprint=digest,
+        skipped=skipped,
+    )
 
 
 def find_folder(root: Path, marker: str, *names: str) -> Path:
@@ -117,7 +138,9 @@ def find_folder(root: Path, marker: str, *names: str) -> Path:
     for folder in (root, *(root / name for name in names)):
         if (folder / marker).exists():
             return folder
-    raise FileNotFoundError(f"no {marker} in {' or '.join(str(folder) for folder in (root, *(root / name for name in names)))}")
+    raise FileNotFoundError(
+        f"no {marker} in {' or '.join(str(folder) for folder in (root, *(root / name for name in names)))}"
+    )
 
 
 def slug(name: str) -> str:
@@ -136,7 +159,9 @@ def _file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _find_corrupt(images: ImageFiles, what: str, kept: Path, progress: Progress | None) -> dict[str, str]:
+def _find_corrupt(
+    images: ImageFiles, what: str, kept: Path, progress: Progress | None
+) -> dict[str, str]:
     """Path -> reason, in row order, from the file ``kept`` if an earlier call left it there.
 
     The fingerprint says nothing of paths, so the file has positions among the distinct paths.
@@ -146,7 +171,10 @@ def _find_corrupt(images: ImageFiles, what: str, kept: Path, progress: Progress 
     with suppress(OSError, ValueError, KeyError):
         found = json.loads(kept.read_text())
         if found["decoder"] == version:
-            return {str(distinct[int(position)]): reason for position, reason in found["corrupt"].items()}
+            return {
+                str(distinct[int(position)]): reason
+                for position, reason in found["corrupt"].items()
+            }
     reasons = {}
     with ThreadPoolExecutor() as pool:
         for position, reason in enumerate(pool.map(_reason_if_corrupt, distinct)):

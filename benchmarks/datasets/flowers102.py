@@ -46,7 +46,10 @@ def read(root: Path) -> Files:
     from scipy.io import loadmat
 
     folder = find_folder(root, "setid.mat", FOLDER)
-    labels = loadmat(folder / "imagelabels.mat", variable_names=["labels"])["labels"].ravel().astype(int) - 1
+    labels = (
+        loadmat(folder / "imagelabels.mat", variable_names=["labels"])["labels"].ravel().astype(int)
+        - 1
+    )
     ids = loadmat(folder / "setid.mat", variable_names=["trnid", "tstid"])
     train, test = (ids[name].ravel().astype(int) for name in ("trnid", "tstid"))
     for name, values, highest in (
@@ -57,7 +60,8 @@ def read(root: Path) -> Files:
         if not len(values) or values.min() < 1 or values.max() > highest:
             raise ValueError(f"{name} of {folder} must lie in 1 to {highest}")
     first, second = (
-        [(folder / "jpg" / f"image_{number:05}.jpg", int(labels[number - 1])) for number in part] for part in (train, test)
+        [(folder / "jpg" / f"image_{number:05}.jpg", int(labels[number - 1])) for number in part]
+        for part in (train, test)
     )
     return Files.from_rows(root, first, second, CLASS_NAMES)
 
@@ -68,9 +72,20 @@ SOURCES: dict[str, Source] = {
     "torchvision": Download(
         read,
         (
-            RemoteFile(f"{URL}/setid.mat", "a5357ecc9cb78c4bef273ce3793fc85c", f"{FOLDER}/setid.mat"),
-            RemoteFile(f"{URL}/imagelabels.mat", "e0620be6f572b9609742df49c70aed4d", f"{FOLDER}/imagelabels.mat"),
-            RemoteFile(f"{URL}/102flowers.tgz", "52808999861908f626f3c1f4e79d11fa", f"{FOLDER}/102flowers.tgz", unpack=True),
+            RemoteFile(
+                f"{URL}/setid.mat", "a5357ecc9cb78c4bef273ce3793fc85c", f"{FOLDER}/setid.mat"
+            ),
+            RemoteFile(
+                f"{URL}/imagelabels.mat",
+                "e0620be6f572b9609742df49c70aed4d",
+                f"{FOLDER}/imagelabels.mat",
+            ),
+            RemoteFile(
+                f"{URL}/102flowers.tgz",
+                "52808999861908f626f3c1f4e79d11fa",
+                f"{FOLDER}/102flowers.tgz",
+                unpack=True,
+            ),
         ),
     ),
 }

@@ -13,7 +13,21 @@ from pathlib import Path
 from benchmarks.contracts import Dataset
 from benchmarks.datasets.files import Files, slug
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".jp2", ".avif")
+SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".jp2",
+    ".avif",
+)
 """Files with other endings are not looked at."""
 
 
@@ -36,7 +50,8 @@ def read(folder: Path) -> Files:
         parts = {part: _classes(folder / part) for part in ("train", "test")}
         names = sorted({*parts["train"], *parts["test"]})
         train, test = (
-            [(path, names.index(name)) for name in sorted(classes) for path in classes[name]] for classes in parts.values()
+            [(path, names.index(name)) for name in sorted(classes) for path in classes[name]]
+            for classes in parts.values()
         )
     else:
         names, test = ["normal"], []
@@ -56,9 +71,13 @@ def _classes(part: Path) -> dict[str, list[Path]]:
         if folder.is_dir() and not folder.name.startswith("."):
             name = slug(folder.name)
             if not name:
-                raise ValueError(f"{folder} has no letter or digit in its name to make a class name of: rename it")
+                raise ValueError(
+                    f"{folder} has no letter or digit in its name to make a class name of: rename it"
+                )
             if name in folders:
-                raise ValueError(f"{folders[name].name} and {folder.name} in {part} are both class '{name}': rename one")
+                raise ValueError(
+                    f"{folders[name].name} and {folder.name} in {part} are both class '{name}': rename one"
+                )
             folders[name] = folder
     return {name: list(_images(folder)) for name, folder in folders.items()}
 

@@ -42,10 +42,17 @@ def read(path: Path) -> tuple[Arrays, tuple[str, ...]]:
         with np.load(file, allow_pickle=False) as arrays:
             missing = [key for key in KEYS if key not in arrays.files]
             if missing:
-                raise ValueError(f"{path} has no {', '.join(missing)}: it has {', '.join(arrays.files) or 'nothing'}")
+                raise ValueError(
+                    f"{path} has no {', '.join(missing)}: it has {', '.join(arrays.files) or 'nothing'}"
+                )
             unused = [key for key in arrays.files if key not in KEYS]
-            train_images, train_labels, test_images, test_labels = (_read(arrays, key, path) for key in KEYS)
-    train_images, test_images = _as_images(train_images, "train_images"), _as_images(test_images, "test_images")
+            train_images, train_labels, test_images, test_labels = (
+                _read(arrays, key, path) for key in KEYS
+            )
+    train_images, test_images = (
+        _as_images(train_images, "train_images"),
+        _as_images(test_images, "test_images"),
+    )
     if not len(train_images):
         raise ValueError(f"train_images of {path} is empty")
     if train_images.shape[1:] != test_images.shape[1:]:
@@ -56,8 +63,13 @@ def read(path: Path) -> tuple[Arrays, tuple[str, ...]]:
     values, positions = np.unique(np.concatenate(labels), return_inverse=True)
     cut = len(labels[0])
     if unused:
-        warnings.warn(f"{path}: {', '.join(unused)} not used: the benchmark trains on train_* and scores test_*", stacklevel=2)
-    joined = Arrays.from_partitions(train_images, positions[:cut].tolist(), test_images, positions[cut:].tolist())
+        warnings.warn(
+            f"{path}: {', '.join(unused)} not used: the benchmark trains on train_* and scores test_*",
+            stacklevel=2,
+        )
+    joined = Arrays.from_partitions(
+        train_images, positions[:cut].tolist(), test_images, positions[cut:].tolist()
+    )
     return joined, tuple(f"class_{value}" for value in values)
 
 
@@ -91,5 +103,7 @@ def _as_labels(labels: np.ndarray, key: str) -> np.ndarray:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or (len(labels) and labels.min() < 0):
-        raise ValueError(f"{key} must be integers from 0 of shape (n,) or (n, 1), got {labels.dtype} {labels.shape}")
+        raise ValueError(
+            f"{key} must be integers from 0 of shape (n,) or (n, 1), got {labels.dtype} {labels.shape}"
+        )
     return labels.astype(np.int64)

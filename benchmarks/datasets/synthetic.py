@@ -29,18 +29,23 @@ def generate(seed: int = 0) -> Arrays:
     bits = np.random.PCG64(seed)
     images = np.stack([_draw(int(label), bits) for label in labels])
     cut = N_TRAIN * len(CLASS_NAMES)
-    return Arrays.from_partitions(images[:cut], labels[:cut].tolist(), images[cut:], labels[cut:].tolist())
+    return Arrays.from_partitions(
+        images[:cut], labels[:cut].tolist(), images[cut:], labels[cut:].tolist()
+    )
 
 
 def _draw(label: int, bits: np.random.PCG64) -> np.ndarray:
-    y, x, radius, period, phase = (_between(bits, low, high) for low, high in ((12, 20), (12, 20), (5, 10), (4, 8), (0, 8)))
+    y, x, radius, period, phase = (
+        _between(bits, low, high) for low, high in ((12, 20), (12, 20), (5, 10), (4, 8), (0, 8))
+    )
     ground = np.array([_between(bits, 20, 110) for _ in range(3)])
     ink = np.array([_between(bits, 120, 220) for _ in range(3)])
     rows, columns = np.arange(SIZE)[:, None] - y, np.arange(SIZE)[None, :] - x
     mask = (
         rows**2 + columns**2 <= radius**2,
         np.maximum(abs(rows), abs(columns)) <= radius,
-        (np.minimum(abs(rows), abs(columns)) <= 1) & (np.maximum(abs(rows), abs(columns)) <= radius),
+        (np.minimum(abs(rows), abs(columns)) <= 1)
+        & (np.maximum(abs(rows), abs(columns)) <= radius),
         (rows + columns + phase) // (period // 2) % 2 == 0,
     )[label]
     image = np.where(mask[..., None], ink, ground)

@@ -31,7 +31,9 @@ def read(root: Path) -> Files:
     test: list[tuple[Path, int]] = []
     for position in range(len(CLASS_NAMES)):
         rows = [
-            (root / IMAGES / f"{number:03}.bmp", position) for number, label in sorted(labels.items()) if label == position + 1
+            (root / IMAGES / f"{number:03}.bmp", position)
+            for number, label in sorted(labels.items())
+            if label == position + 1
         ]
         cut = len(rows) * 4 // 5
         train += rows[:cut]
@@ -40,6 +42,10 @@ def read(root: Path) -> Files:
 
 
 SOURCES: dict[str, Source] = {
-    "local": LocalCopy(read, f"'{LABELS}' and '{IMAGES}'/ (001.bmp to 300.bmp)", "https://github.com/zxaoyou/segmentation_WBC"),
+    "local": LocalCopy(
+        read,
+        f"'{LABELS}' and '{IMAGES}'/ (001.bmp to 300.bmp)",
+        "https://github.com/zxaoyou/segmentation_WBC",
+    ),
 }
 """It is only there once somebody has put it there."""

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from benchmarks.contracts import Detector, Experiment, UsageError
-from benchmarks.detectors.entries import PRESETS, DetectorEntry, Range, Values, Variant
-from benchmarks.detectors.fits import same_fit, widest
-from benchmarks.detectors.table import DETECTORS
-from benchmarks.names import check_name, did_you_mean
+from benchmarks.contracts import Detector, Experiment, UsageError, check_name, did_you_mean
+from benchmarks.detectors.table import DETECTORS, PRESETS, DetectorEntry, Range, Values, Variant
 
 __all__ = [
     "DETECTORS",
@@ -86,11 +84,15 @@ def detector_params(
         if parameter not in entry.defaults:
             known = ", ".join(entry.defaults) or "none"
             near = did_you_mean(parameter, entry.defaults)
-            raise UsageError(f"detector '{name}' has no parameter '{parameter}': it has {known}.{near}")
+            raise UsageError(
+                f"detector '{name}' has no parameter '{parameter}': it has {known}.{near}"
+            )
     choosing = [label for label, one in entry.variants.items() if one.selection == "oracle"]
     if choosing and variant not in choosing and "grid" in asked.values():
         method = f"{name} {variant or entry.default_variant}"
-        raise UsageError(f"'{method}' chooses no point of a grid, got grid: give a value, or take --variant {choosing[0]}.")
+        raise UsageError(
+            f"'{method}' chooses no point of a grid, got grid: give a value, or take --variant {choosing[0]}."
+        )
     params = {
         **entry.defaults,
         **of_dataset.params,
@@ -110,18 +112,28 @@ def beside_paper_settings(experiment: Experiment) -> dict[str, tuple[Any, Any]]:
     ours = dict(experiment.detector_params)
     if (source := detector_input(detector, variant, dataset)) != "features":
         published, ours = {"input": source, **published}, {"input": experiment.input, **ours}
-    return {name: (value, published[name]) for name, value in ours.items() if value != published.get(name, value)}
+    return {
+        name: (value, published[name])
+        for name, value in ours.items()
+        if value != published.get(name, value)
+    }
 
 
 def deviations(experiment: Experiment) -> list[str]:
     """What of an experiment's method is not as published, whatever its parameters are."""
-    notes = DETECTORS[experiment.detector].note, variant_of(experiment.detector, experiment.variant).note
+    notes = (
+        DETECTORS[experiment.detector].note,
+        variant_of(experiment.detector, experiment.variant).note,
+    )
     return [note for note in notes if note]
 
 
 def selection_of(experiment: Experiment) -> str:
     """``oracle`` if something is tuned on the test labels, else ``none``."""
-    return variant_of(experiment.detector, experiment.variant).selection or DETECTORS[experiment.detector].selection
+    return (
+        variant_of(experiment.detector, experiment.variant).selection
+        or DETECTORS[experiment.detector].selection
+    )
 
 
 def make_detector(experiment: Experiment) -> Detector:
@@ -149,3 +161,50 @@ def _on(name: str, dataset: str) -> Variant:
 def _like(default: Any, value: Any) -> Any:
     """A whole number where the default has a fraction: 1 and 1.0 are one cell."""
     return float(value) if isinstance(default, float) and type(value) is int else value
+
+
+def same_fit(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
+    """Group experiments that one fit serves: those that differ only in parameters of the detector's path, and in the input, if
+    that of one of them (`widest`) holds the encoders of all.
+
+    The fit is made for the last of each group, which has the largest values.
+    """
+    families: dict[str, list[Experiment]] = {}
+    for experiment in experiments:
+        families.setdefault(_family(experiment), []).append(experiment)
+    groups = []
+    for family in families.values():
+        left = family
+        while left:
+            head = set(widest(left).encoders)
+            groups.append([e for e in left if head.issuperset(e.encoders)])
+            left = [e for e in left if not head.issuperset(e.encoders)]
+    return [
+        sorted(group, key=lambda e: tuple(e.detector_params[name] for name in _path(e)))
+        for group in groups
+    ]
+
+
+def widest(experiments: Sequence[Experiment]) -> Experiment:
+    """The first of those with the most encoders."""
+    return max(experiments, key=lambda experiment: len(set(experiment.encoders)))
+
+
+def _family(experiment: Experiment) -> str:
+    """A text that experiments share which differ only in the path and, where the detector can score joins, in the encoders."""
+    experiment = experiment.with_params(**dict.fromkeys(_path(experiment)))
+    joined_while = DETECTORS[experiment.detector].joined_while
+    if experiment.encoders and joined_while is not None and _has(experiment, joined_while):
+        resolved = {name: value for name, value in experiment.resolved.items() if name != "weights"}
+        experiment = replace(experiment, input="features", resolved=resolved)
+    return experiment.key
+
+
+def _path(experiment: Experiment) -> tuple[str, ...]:
+    """The parameters that one fit of an experiment's detector covers."""
+    entry = DETECTORS[experiment.detector]
+    return entry.path if _has(experiment, entry.path_while) else ()
+
+
+def _has(experiment: Experiment, params: Mapping[str, Any]) -> bool:
+    return all(experiment.detector_params[name] == value for name, value in params.items())

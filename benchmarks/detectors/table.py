@@ -1,8 +1,126 @@
-"""The table of detectors. To add one: write its file, add its entry here."""
+"""What the table of detectors knows of each."""
 
 from __future__ import annotations
 
-from benchmarks.detectors.entries import DetectorEntry, Range, Variant
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+PRESETS = {
+    "paper": "the published settings",
+    "cpu": "training shortened for a laptop, scoring not",
+}
+"""The budgets that a trained detector can have, and what each means. ``paper`` are a detector's defaults.
+
+Under ``cpu`` at most 60,000 images go through a network in the training of a class, and 150,000 through Deep SVDD's small one.
+"""
+
+Changes = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers from ``low`` to ``high``, both included, on a logarithmic scale or not: what a sweep may choose from."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+Values = tuple[Any, ...] | Range
+"""What a parameter is chosen from."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A named way to use a detector.
+
+    Attributes
+    ----------
+    params : dict
+        What it changes of the defaults.
+    presets : dict
+        Preset -> what that changes, in place of what the detector's own preset does.
+    input, selection : str
+        As in `DetectorEntry`; empty: the detector's.
+    note : str
+        What of it is not as published, whatever its parameters are, in a few words that tables print.
+    """
+
+    params: Changes = field(default_factory=dict)
+    presets: Mapping[str, Changes] = field(default_factory=dict)
+    input: str = ""
+    selection: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class DetectorEntry:
+    """What the table knows of a detector.
+
+    Attributes
+    ----------
+    target : str
+        ``module:Class``.
+    input : str
+        What it eats: ``features`` (of an encoder), ``pixels``, or ``pixels:256`` for images of that size.
+    encoder, normalize : str
+        Of features, unless others are asked for.
+    groups : bool
+        Whether it eats groups of them, (n, size, ...), as only some protocols give.
+    summary : str
+        One line for ``ls``.
+    defaults : dict
+        Its parameters that can be set, with their defaults: the published values.
+    for_dataset : dict
+        Data set -> `Variant` that is always on there: its authors' values for that one.
+    variants : dict
+        Name -> `Variant`.
+    default_variant : str
+        The one that is meant if none is named; it changes nothing.
+    presets : dict
+        Preset -> the parameters it changes; ``paper`` changes none and is not in it. Empty: nothing is trained.
+    draws : bool
+        Whether it draws at random, so that its scores depend on the seed.
+    path : tuple of str
+        Parameters that ``score_path`` covers: experiments that differ in these alone are fitted once, at the largest value.
+    path_while : dict
+        The path is there only while these parameters have these values.
+    joined_while : dict or None
+        While these parameters have these values, ``score_joined`` serves every input that is joined of the same encoders.
+    space : dict
+        Parameter -> what a sweep tries for it: several values, or a `Range`.
+    toy : dict
+        Parameters small enough for the laws, which run on 40 rows.
+    selection : str
+        ``oracle`` if the point of its path is reported that is best on the test labels, else ``none``.
+    note : str
+        As in `Variant`.
+    version : int
+        Raised when a change of code changes results, so that old cells are not taken for new ones.
+    """
+
+    target: str
+    input: str
+    summary: str
+    defaults: Changes = field(default_factory=dict)
+    for_dataset: Mapping[str, Variant] = field(default_factory=dict)
+    variants: Mapping[str, Variant] = field(default_factory=dict)
+    default_variant: str = ""
+    presets: Mapping[str, Changes] = field(default_factory=dict)
+    draws: bool = False
+    encoder: str = "efficientnet_lite0"
+    normalize: str = "none"
+    groups: bool = False
+    path: tuple[str, ...] = ()
+    path_while: Changes = field(default_factory=dict)
+    joined_while: Changes | None = None
+    space: Mapping[str, Values] = field(default_factory=dict)
+    toy: Changes = field(default_factory=dict)
+    selection: str = "none"
+    note: str = ""
+    version: int = 1
+
 
 NEIGHBOURS = (1, 2, 3, 5, 10, 20, 50)
 """Values of k that sweeps try; arXiv 2002.10445, Fig. 3, goes from 1 up too."""
@@ -20,7 +138,7 @@ DETECTORS: dict[str, DetectorEntry] = {
         toy={"k": 2},
     ),
     "dn2_plus": DetectorEntry(
-        target="dn2.plus:DN2Plus",
+        target="dn2.detector:DN2Plus",
         input="features",
         encoder="efficientnet_lite0+efficientnet_lite1+efficientnet_lite2",
         normalize="power",
@@ -57,7 +175,10 @@ DETECTORS: dict[str, DetectorEntry] = {
         input="pixels",
         summary="one-class support vector machine, RBF kernel on pixels; oracle: nu and gamma best on the test labels",
         defaults={"nu": 0.1, "gamma": "scale", "max_images": 6000},
-        variants={"label_free": Variant(), "oracle": Variant({"nu": "grid", "gamma": "grid"}, selection="oracle")},
+        variants={
+            "label_free": Variant(),
+            "oracle": Variant({"nu": "grid", "gamma": "grid"}, selection="oracle"),
+        },
         default_variant="label_free",
         space={  # the grid of GEOM's authors
             "nu": tuple(tenth / 10 for tenth in range(1, 10)),
@@ -93,7 +214,9 @@ DETECTORS: dict[str, DetectorEntry] = {
             "simple": Variant({"score": "simple"}),
             "rotation": Variant(
                 {"transformations": "rotation", "epochs": 16},
-                presets={"cpu": {"epochs": 3, "max_images": 5000}},  # 60,000 images through the network
+                presets={
+                    "cpu": {"epochs": 3, "max_images": 5000}
+                },  # 60,000 images through the network
                 note="4 rotations and 16 epochs are this project's choice; probabilities are kept above 0 before the logarithm",
             ),
         },
@@ -101,7 +224,10 @@ DETECTORS: dict[str, DetectorEntry] = {
         presets={"cpu": {"epochs": 1, "max_images": 833}},  # as many: 833 x 72
         draws=True,
         version=2,
-        space={"learning_rate": Range(1e-4, 1e-2, log=True), "weight_decay": Range(1e-5, 1e-2, log=True)},
+        space={
+            "learning_rate": Range(1e-4, 1e-2, log=True),
+            "weight_decay": Range(1e-5, 1e-2, log=True),
+        },
         toy={"transformations": "rotation", "epochs": 8, "batch_size": 32, "width": 1},
     ),
     "deep_svdd": DetectorEntry(
@@ -126,7 +252,9 @@ DETECTORS: dict[str, DetectorEntry] = {
             "one_class": Variant(),
             "soft_boundary": Variant({"objective": "soft_boundary"}),
             "one_class_not_pretrained": Variant({"pretrain_epochs": 0}),
-            "soft_boundary_not_pretrained": Variant({"objective": "soft_boundary", "pretrain_epochs": 0}),
+            "soft_boundary_not_pretrained": Variant(
+                {"objective": "soft_boundary", "pretrain_epochs": 0}
+            ),
         },
         default_variant="one_class",
         presets={
@@ -141,7 +269,10 @@ DETECTORS: dict[str, DetectorEntry] = {
         },
         note="the autoencoder's last upsampling goes straight to the image's sides",
         draws=True,
-        space={"learning_rate": Range(1e-5, 1e-3, log=True), "weight_decay": Range(1e-7, 1e-4, log=True)},
+        space={
+            "learning_rate": Range(1e-5, 1e-3, log=True),
+            "weight_decay": Range(1e-7, 1e-4, log=True),
+        },
         toy={"epochs": 2, "pretrain_epochs": 1, "batch_size": 20},
     ),
     "goad": DetectorEntry(
@@ -159,7 +290,9 @@ DETECTORS: dict[str, DetectorEntry] = {
             "precision": "auto",
         },
         for_dataset={"fashion_mnist": Variant({"margin": 1.0})},
-        presets={"cpu": {"epochs": 1, "max_images": 833}},  # 60,000 images through the network: 833 x 72
+        presets={
+            "cpu": {"epochs": 1, "max_images": 833}
+        },  # 60,000 images through the network: 833 x 72
         note="residual blocks keep the BatchNorm and ReLU that the released ones drop; centres are taken after the training",
         draws=True,
         version=2,
@@ -187,15 +320,22 @@ DETECTORS: dict[str, DetectorEntry] = {
                 note="all of low resolution, which was never released: network, optimiser and epochs are this project's choice",
             ),
             "high": Variant(
-                {"resolution": "high", "epochs": 100},  # not the released 5, which its author called wrong
-                presets={"cpu": {"epochs": 10, "max_images": 150}},  # 6,000 images through a ResNet-18 at 224 px
+                {
+                    "resolution": "high",
+                    "epochs": 100,
+                },  # not the released 5, which its author called wrong
+                presets={
+                    "cpu": {"epochs": 10, "max_images": 150}
+                },  # 6,000 images through a ResNet-18 at 224 px
                 input="pixels:256",
                 note="100 epochs for the released 5, which their author called too few; in steps of 32 images, so that a "
                 "class of 17 (WBC's smallest) has one step an epoch",
             ),
         },
         default_variant="low",
-        presets={"cpu": {"epochs": 1, "max_images": 833}},  # 30,000 through a network of twice the cost: 833 x 36
+        presets={
+            "cpu": {"epochs": 1, "max_images": 833}
+        },  # 30,000 through a network of twice the cost: 833 x 36
         draws=True,
         version=2,
         space={"learning_rate": Range(1e-2, 1.0, log=True), "dropout": Range(0.0, 0.5)},

@@ -10,11 +10,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from benchmarks.contracts import UsageError, Workspace
+from benchmarks.contracts import UsageError, Workspace, check_name
 from benchmarks.executors.executor import Executor
 from benchmarks.executors.serial import Serial
 from benchmarks.executors.together import Together
-from benchmarks.names import check_name
 from benchmarks.work import Job
 
 __all__ = ["EXECUTORS", "Executor", "Job", "Serial", "Together", "make_executor"]
@@ -23,12 +22,14 @@ __all__ = ["EXECUTORS", "Executor", "Job", "Serial", "Together", "make_executor"
 EXECUTORS = {
     "serial": "benchmarks.executors.serial:Serial",
     "processes": "benchmarks.executors.processes:Processes",
-    "ray": "benchmarks.executors.on_ray:OnRay",
+    "ray": "benchmarks.executors.ray_cluster:OnRay",
 }
 """Name to ``module:Class``, imported when it is used."""
 
 
-def make_executor(name: str, workspace: Workspace, workers: int = 0, ray_address: str = "") -> Executor:
+def make_executor(
+    name: str, workspace: Workspace, workers: int = 0, ray_address: str = ""
+) -> Executor:
     """Make an executor by name.
 
     Parameters
@@ -49,9 +50,13 @@ def make_executor(name: str, workspace: Workspace, workers: int = 0, ray_address
     if workers < 0:
         raise UsageError(f"--workers must be at least 1, or 0 for one a core, got {workers}.")
     if name == "serial" and workers > 1:
-        raise UsageError(f"--executor serial has one worker, got {workers}: take --executor processes or ray.")
+        raise UsageError(
+            f"--executor serial has one worker, got {workers}: take --executor processes or ray."
+        )
     if name != "ray" and ray_address:
-        raise UsageError(f"--ray-address is for --executor ray, got --executor {name}: give one or the other.")
+        raise UsageError(
+            f"--ray-address is for --executor ray, got --executor {name}: give one or the other."
+        )
     options: dict[str, Any] = {} if name == "serial" else {"workers": workers}
     if name == "ray":
         options["address"] = ray_address

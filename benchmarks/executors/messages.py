@@ -10,8 +10,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from benchmarks.cells import Cells
 from benchmarks.contracts import Experiment, OutsideError, Progress, Result, Split
+from benchmarks.result_store import Cells
 from benchmarks.scoring import Watch
 from benchmarks.work import Job, Worker
 
@@ -35,7 +35,9 @@ def messages(worker: Worker, job: Job) -> Iterator[Message]:
 
 def _work(worker: Worker, job: Job, say: Callable[[Message], None]) -> None:
     try:
-        for result in worker.work(job, _FarWatch(worker.workspace.home, say), lambda *told: say(("progress", *told))):
+        for result in worker.work(
+            job, _FarWatch(worker.workspace.home, say), lambda *told: say(("progress", *told))
+        ):
             say(("result", result))
     except Exception as error:
         say(("error", fit_to_travel(error.with_traceback(None))))
@@ -63,7 +65,9 @@ class _FarWatch:
 
     def checkpoint(self, experiment: Experiment, split: Split) -> Path:
         path = self.disk.checkpoint(experiment, split.name)
-        path.parent.mkdir(parents=True, exist_ok=True)  # the driver's lock made it, unless this machine has another disk
+        path.parent.mkdir(
+            parents=True, exist_ok=True
+        )  # the driver's lock made it, unless this machine has another disk
         return path
 
 
@@ -90,7 +94,9 @@ def hear(told: Iterable[Message], watch: Watch, progress: Progress | None) -> It
         raise failed
 
 
-def until_done(job: Job, once: Callable[[Job], Iterable[Message]], watch: Watch, progress: Progress | None) -> Iterator[Result]:
+def until_done(
+    job: Job, once: Callable[[Job], Iterable[Message]], watch: Watch, progress: Progress | None
+) -> Iterator[Result]:
     """Have a job done by ``once``, and what is left of it again where that loses its worker.
 
     Raises

@@ -82,7 +82,9 @@ class _Process:
     """One worker process and the line to it."""
 
     def __init__(self, workspace: Workspace, cores: int) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would inherit threads' locks, and MLflow's connection
+        context = multiprocessing.get_context(
+            "spawn"
+        )  # a fork would inherit threads' locks, and MLflow's connection
         self._line, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, workspace), daemon=True)
         with _STARTING, _environment(OMP_NUM_THREADS=str(cores), OPENBLAS_NUM_THREADS=str(cores)):
@@ -123,7 +125,9 @@ class _Process:
     def see_off(self) -> None:
         """End it, unless it was at a job and a thread waits for it: two that close one line close somebody else's."""
         if not self._busy:
-            self._process.join(GRACE_SECONDS)  # one that is killed leaves semaphores, of which Python warns
+            self._process.join(
+                GRACE_SECONDS
+            )  # one that is killed leaves semaphores, of which Python warns
             self.end()
 
     def end(self) -> None:
@@ -136,7 +140,9 @@ class _Process:
 
 def _serve(line: Connection, workspace: Workspace) -> None:
     """Do the jobs that come, until the driver has no more or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all: the driver ends its workers itself
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C goes to all: the driver ends its workers itself
     worker = Worker(workspace)
     try:
         while (job := line.recv()) is not None:

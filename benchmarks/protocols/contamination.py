@@ -58,10 +58,15 @@ def contamination(
         raise UsageError("contamination needs at least one share, got none.")
     for share in contamination:
         if isinstance(share, bool | str) or not 0 <= share < 1:
-            raise UsageError(f"contamination must be a fraction of the training set in [0, 1), got {share!r}.")
+            raise UsageError(
+                f"contamination must be a fraction of the training set in [0, 1), got {share!r}."
+            )
     for turn in turns(labels, is_train, class_names, classes):
         need_training(turn.inside, f"class '{turn.name}'")
-        orders = [np.random.default_rng([seed, draw, turn.number]).permutation(turn.outside) for draw in range(draws)]
+        orders = [
+            np.random.default_rng([seed, draw, turn.number]).permutation(turn.outside)
+            for draw in range(draws)
+        ]
         for share in dict.fromkeys(map(float, contamination)):
             n = round(share / (1 - share) * len(turn.inside))
             if n > len(turn.outside):
@@ -71,4 +76,12 @@ def contamination(
                 )
             for draw, order in enumerate(orders if 0 < n < len(turn.outside) else orders[:1]):
                 train = np.sort(np.concatenate([turn.inside, order[:n]]))
-                yield Split(f"{turn.name}-c{share}-draw{draw}", turn.name, share, draw, train, turn.test, ~turn.is_class)
+                yield Split(
+                    f"{turn.name}-c{share}-draw{draw}",
+                    turn.name,
+                    share,
+                    draw,
+                    train,
+                    turn.test,
+                    ~turn.is_class,
+                )

@@ -58,11 +58,16 @@ def small_train(
         raise UsageError("n_train needs at least one number of training images, got none.")
     for turn in turns(labels, is_train, class_names, classes):
         need_training(turn.inside, f"class '{turn.name}'")
-        orders = [np.random.default_rng([seed, draw, turn.number]).permutation(turn.inside) for draw in range(draws)]
+        orders = [
+            np.random.default_rng([seed, draw, turn.number]).permutation(turn.inside)
+            for draw in range(draws)
+        ]
         for n in _numbers(turn, n_train):
             for draw, order in enumerate(orders if n < len(turn.inside) else orders[:1]):
                 name = f"{turn.name}-n{n}-draw{draw}"
-                yield Split(name, turn.name, float(n), draw, np.sort(order[:n]), turn.test, ~turn.is_class)
+                yield Split(
+                    name, turn.name, float(n), draw, np.sort(order[:n]), turn.test, ~turn.is_class
+                )
 
 
 def _numbers(turn: Turn, n_train: Sequence[int | str]) -> list[int]:

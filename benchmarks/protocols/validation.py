@@ -68,8 +68,14 @@ def validation_splits(
         classes = _check(of_training, class_names, classes)
     fold_of = deal(of_training, len(class_names), seed)
     for fold in range(FOLDS):
-        for split in protocol(of_training, fold_of != fold, class_names, classes=classes, seed=seed, **params):
-            kept = np.arange(len(split.test)) if groups else _thinned(split, [seed, fold, class_names.index(split.class_name)])
+        for split in protocol(
+            of_training, fold_of != fold, class_names, classes=classes, seed=seed, **params
+        ):
+            kept = (
+                np.arange(len(split.test))
+                if groups
+                else _thinned(split, [seed, fold, class_names.index(split.class_name)])
+            )
             yield replace(
                 split,
                 name=f"{split.name}-fold{fold}",
@@ -91,7 +97,9 @@ def deal(labels: np.ndarray, n_classes: int, seed: int) -> np.ndarray:
     fold_of = np.empty(len(labels), np.int64)
     for number in range(n_classes):
         of_class = np.flatnonzero(labels == number)
-        fold_of[np.random.default_rng([seed, number]).permutation(of_class)] = np.arange(len(of_class)) % FOLDS
+        fold_of[np.random.default_rng([seed, number]).permutation(of_class)] = (
+            np.arange(len(of_class)) % FOLDS
+        )
     return fold_of
 
 

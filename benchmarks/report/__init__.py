@@ -23,7 +23,7 @@ from benchmarks.report.class_table import ClassTable, Entry, Row, slug
 from benchmarks.report.curves import CurveTable, Point, curve_table, is_curve
 from benchmarks.report.methods import MethodTable, method_table
 from benchmarks.report.published import PublishedRow, published, published_rows
-from benchmarks.report.table import Column, Table, percent
+from benchmarks.report.tables import Column, Table, percent
 
 __all__ = [
     "ClassTable",
@@ -46,7 +46,9 @@ __all__ = [
 NO_DEFINITIONS: Mapping[str, str] = MappingProxyType({})
 
 
-def result_tables(cells: Sequence[Cell], definitions: Mapping[str, str] = NO_DEFINITIONS) -> dict[str, Table]:
+def result_tables(
+    cells: Sequence[Cell], definitions: Mapping[str, str] = NO_DEFINITIONS
+) -> dict[str, Table]:
     """Make one `result_table` for each set of comparable cells, named after what they share; a name is fit for a file.
 
     Of curves, that is data set, protocol and partition; else also detector and variant, whose published numbers stand beside.
@@ -60,7 +62,11 @@ def result_tables(cells: Sequence[Cell], definitions: Mapping[str, str] = NO_DEF
     for table in tables.values():
         if isinstance(table, ClassTable):
             subjects.setdefault(f"{table.subject}, {table.metric}", []).append(table)
-    joined = {slug(f"methods, {name}"): method_table(group) for name, group in subjects.items() if len(group) > 1}
+    joined = {
+        slug(f"methods, {name}"): method_table(group)
+        for name, group in subjects.items()
+        if len(group) > 1
+    }
     return {**tables, **joined}
 
 
@@ -82,7 +88,9 @@ def result_table(cells: Sequence[Cell], definitions: Mapping[str, str] = NO_DEFI
     found = list(dict.fromkeys(" ".join(_said(cell)) for cell in cells))
     if len(found) != 1:
         rule = "one data set, protocol, detector (curves: any), variant and partition"
-        raise UsageError(f"a table needs cells of {rule}, got {'; '.join(found) or 'no cell'}: make one table for each.")
+        raise UsageError(
+            f"a table needs cells of {rule}, got {'; '.join(found) or 'no cell'}: make one table for each."
+        )
     return (curve_table if is_curve(cells[0]) else class_table)(cells, definitions)
 
 

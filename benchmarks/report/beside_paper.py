@@ -6,12 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks.contracts import Cell, Experiment, Interval, Result
 from benchmarks.detectors import DETECTORS
-from benchmarks.report import said
+from benchmarks.report import notes
 from benchmarks.report.class_table import ClassTable, Entry, Row
-from benchmarks.report.columns import make_columns, settings
 from benchmarks.report.published import PAPER, group_of, published, published_rows
-from benchmarks.report.seeds import join_seeds, label_seeds, mean_of_seeds
-from benchmarks.report.table import percent
+from benchmarks.report.tables import (
+    join_seeds,
+    label_seeds,
+    make_columns,
+    mean_of_seeds,
+    percent,
+    settings,
+)
 
 PAPER_ENCODER = "resnet101"
 """What the paper's DN2 rows were computed with (arXiv 2002.10445, section 4)."""
@@ -41,26 +46,35 @@ def class_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> ClassT
     results = [_by_class(group) for group in groups]
     classes = list(dict.fromkeys(name for of_group in results for name in of_group))
     kind = [first.dataset, first.protocol, first.detector, first.variant]
-    printed = published(kind[0], kind[1], kind[2], _printed_variant(first)) if first.partition == "test" else {}
+    printed = (
+        published(kind[0], kind[1], kind[2], _printed_variant(first))
+        if first.partition == "test"
+        else {}
+    )
     rows = tuple(
-        Row(name, tuple(_entry(of_group[name]) if name in of_group else None for of_group in results), printed.get(name))
+        Row(
+            name,
+            tuple(_entry(of_group[name]) if name in of_group else None for of_group in results),
+            printed.get(name),
+        )
         for name in classes
     )
     mean = Row(
         "mean",
         tuple(
-            _mean_entry(group) if len(of_group) == len(classes) else None for group, of_group in zip(groups, results, strict=True)
+            _mean_entry(group) if len(of_group) == len(classes) else None
+            for group, of_group in zip(groups, results, strict=True)
         ),
         _published_mean(printed, set(classes), experiments),
     )
     unsaid = (*SAID, "seed") if any(len(group) > 1 for group in groups) else SAID
     columns = label_seeds(make_columns(experiments, unsaid), groups)
     method, subject = first.method, f"{kind[0]}, {kind[1]}"
-    notes = [f"{name}: {text}." for name, text in definitions.items() if name == first.protocol]
-    notes += [
-        *said.hindsight([group[0] for group in groups]),
-        *said.budgets(experiments),
-        *said.approximation(experiments),
+    said = [f"{name}: {text}." for name, text in definitions.items() if name == first.protocol]
+    said += [
+        *notes.hindsight([group[0] for group in groups]),
+        *notes.budgets(experiments),
+        *notes.approximation(experiments),
         *_notes(groups, experiments, rows, mean),
     ]
     metric = "rocauc_validation" if first.partition == "validation" else "rocauc"
@@ -68,7 +82,7 @@ def class_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> ClassT
         title=f"ROCAUC of {method} on {subject}",
         settings=settings(experiments, unsaid),
         columns=columns,
-        notes=tuple(dict.fromkeys(notes)),
+        notes=tuple(dict.fromkeys(said)),
         method=method,
         subject=subject,
         rows=rows,
@@ -79,7 +93,9 @@ def class_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> ClassT
 
 def _printed_variant(experiment: Experiment) -> str:
     """Return the variant's name in ``published.csv``: where the paper names none, it means the detector's default one."""
-    printed = published(experiment.dataset, experiment.protocol, experiment.detector, experiment.variant)
+    printed = published(
+        experiment.dataset, experiment.protocol, experiment.detector, experiment.variant
+    )
     is_default = experiment.variant == DETECTORS[experiment.detector].default_variant
     return "" if is_default and not printed else experiment.variant
 
@@ -112,11 +128,17 @@ def _mean_entry(group: Sequence[Cell]) -> Entry | None:
         return None
     rocauc = means[0] if len(means) == 1 else mean_of_seeds([one.value for one in means])
     results = [result for cell in group for result in cell.results]
-    extra = {name: value for name, value in _means(results).items() if name not in ENTRY and not name.startswith("chosen_")}
+    extra = {
+        name: value
+        for name, value in _means(results).items()
+        if name not in ENTRY and not name.startswith("chosen_")
+    }
     return _fill(rocauc, results, len(means), extra)
 
 
-def _fill(rocauc: Interval, results: Sequence[Result], n_seeds: int, extra: Mapping[str, float]) -> Entry:
+def _fill(
+    rocauc: Interval, results: Sequence[Result], n_seeds: int, extra: Mapping[str, float]
+) -> Entry:
     n_train, n_test = {result.n_train for result in results}, {result.n_test for result in results}
     means = _means(results)
     return Entry(
@@ -133,11 +155,15 @@ def _fill(rocauc: Interval, results: Sequence[Result], n_seeds: int, extra: Mapp
 
 def _means(results: Sequence[Result]) -> dict[str, float]:
     """Mean of each metric that all results have."""
-    names = [name for name in results[0].metrics if all(name in result.metrics for result in results)]
+    names = [
+        name for name in results[0].metrics if all(name in result.metrics for result in results)
+    ]
     return {name: sum(result.metrics[name] for result in results) / len(results) for name in names}
 
 
-def _published_mean(printed: Mapping[str, float], shown: set[str], experiments: list[Experiment]) -> float | None:
+def _published_mean(
+    printed: Mapping[str, float], shown: set[str], experiments: list[Experiment]
+) -> float | None:
     """Find the paper's mean over the classes shown, or None if it does not print what that takes."""
     classes = printed.keys() - {"mean"}
     if shown == classes or not (classes or any(experiment.classes for experiment in experiments)):
@@ -145,10 +171,12 @@ def _published_mean(printed: Mapping[str, float], shown: set[str], experiments: 
     return sum(sorted(printed[name] for name in shown)) / len(shown) if shown <= classes else None
 
 
-def _notes(groups: list[list[Cell]], experiments: list[Experiment], rows: Sequence[Row], mean: Row) -> Iterator[str]:
+def _notes(
+    groups: list[list[Cell]], experiments: list[Experiment], rows: Sequence[Row], mean: Row
+) -> Iterator[str]:
     """Say what a reader must know to read the numbers."""
     first = experiments[0]
-    yield from said.seeds(groups, "in brackets the standard error")
+    yield from notes.seeds(groups, "in brackets the standard error")
     if any(len(group) == 1 for group in groups):
         yield (
             "Percent, with 95 % intervals: DeLong's for a class (Clopper-Pearson's at 0 and 100); for the mean, a bootstrap "
@@ -168,12 +196,16 @@ def _notes(groups: list[list[Cell]], experiments: list[Experiment], rows: Sequen
     used = {row.name for row in rows if row.paper is not None}
     all_shown = mean.paper is not None and used >= {row["class_name"] for row in printed} - {"mean"}
     for row in printed:
-        if row["note"] and (row["class_name"] in used or (row["class_name"] == "mean" and all_shown)):
+        if row["note"] and (
+            row["class_name"] in used or (row["class_name"] == "mean" and all_shown)
+        ):
             yield f"paper's {row['class_name']}: {row['note']}."
     if mean.paper is not None and not all_shown:
         yield f"paper's mean: over the {len(rows)} classes shown."
     ours = list(dict.fromkeys(str(experiment.params["encoder"]) for experiment in experiments))
     if first.detector == "dn2" and ours != [PAPER_ENCODER]:
         yield f"The paper used {PAPER_ENCODER}, ours is {', '.join(ours)}: the differences are the network's too."
-    if first.detector == "dn2" and any(experiment.normalize != "none" for experiment in experiments):
+    if first.detector == "dn2" and any(
+        experiment.normalize != "none" for experiment in experiments
+    ):
         yield "The paper's DN2 is normalize=none."

@@ -9,8 +9,7 @@ from typing import Any
 
 from benchmarks import figures
 from benchmarks.contracts import Interval
-from benchmarks.report.sweeps import Sweep, find_sweep
-from benchmarks.report.table import Lines, Table, percent, stacked
+from benchmarks.report.tables import Lines, Sweep, Table, find_sweep, percent, stacked
 
 COLUMNS_THAT_FIT = 3
 """So many experiments stand side by side; of more, the means are listed."""
@@ -79,7 +78,11 @@ class ClassTable(Table):
                 "class_name": row.name,
                 "rocauc": entry.rocauc.value,
                 **entry.bounds(),
-                **{name: value for name, value in asdict(entry).items() if name not in ("rocauc", "extra")},
+                **{
+                    name: value
+                    for name, value in asdict(entry).items()
+                    if name not in ("rocauc", "extra")
+                },
                 **extra,
                 **entry.extra,
                 "paper": row.paper,
@@ -95,15 +98,21 @@ class ClassTable(Table):
         title = f"{self.title}\n{self.settings}"
         sweep = find_sweep(self.columns)
         if sweep is not None:
-            series = {label or "mean over classes": values for label, values in self._lines(sweep).items()}
+            series = {
+                label or "mean over classes": values for label, values in self._lines(sweep).items()
+            }
             paper = self.mean.paper
-            return figures.curves(title, sweep.label, sweep.ticks, series, self._bars(), paper, names=sweep.is_names)
+            return figures.curves(
+                title, sweep.label, sweep.ticks, series, self._bars(), paper, names=sweep.is_names
+            )
         rows = [*self.rows, self.mean]
         bars_of = {
             column.label: [entry.rocauc if (entry := row.entries[number]) else None for row in rows]
             for number, column in enumerate(self.columns)
         }
-        return figures.class_bars(title, [row.name for row in rows], bars_of, [row.paper for row in rows], self._bars())
+        return figures.class_bars(
+            title, [row.name for row in rows], bars_of, [row.paper for row in rows], self._bars()
+        )
 
     def _bars(self) -> str:
         """What the figure's whiskers are."""
@@ -119,7 +128,11 @@ class ClassTable(Table):
         if sweep is None or sweep.is_names or any(place % 1 for place in sweep.places.values()):
             return []
         return [
-            (f"{self.metric}_by_{sweep.name}" + (f"/{slug(label)}" if label else ""), float(value.value), int(x))
+            (
+                f"{self.metric}_by_{sweep.name}" + (f"/{slug(label)}" if label else ""),
+                float(value.value),
+                int(x),
+            )
             for label, line in self._lines(sweep).items()
             for x, value in sorted(line.items())
         ]
@@ -135,7 +148,11 @@ class ClassTable(Table):
             lines = self._side_by_side() if len(self.columns) <= COLUMNS_THAT_FIT else self._means()
         if any(row.paper is not None for row in (*self.rows, self.mean)):
             return [lines]
-        kept = [number for number, title in enumerate(lines[0]) if title != "paper" and not title.startswith("diff")]
+        kept = [
+            number
+            for number, title in enumerate(lines[0])
+            if title != "paper" and not title.startswith("diff")
+        ]
         return [[[line[number] for number in kept] if line else [] for line in lines]]
 
     def _lines(self, sweep: Sweep) -> Mapping[str, Mapping[float, Interval]]:
@@ -143,23 +160,45 @@ class ClassTable(Table):
         lines: dict[str, dict[float, Interval]] = {}
         for column, entry in zip(self.columns, self.mean.entries, strict=True):
             if entry is not None:
-                lines.setdefault(sweep.line(column.params), {})[sweep.places[column.params[sweep.name]]] = entry.rocauc
+                lines.setdefault(sweep.line(column.params), {})[
+                    sweep.places[column.params[sweep.name]]
+                ] = entry.rocauc
         return lines
 
     def _extra(self) -> list[str]:
         """Names of what only some detectors have."""
-        entries = [entry for row in (*self.rows, self.mean) for entry in row.entries if entry is not None]
+        entries = [
+            entry for row in (*self.rows, self.mean) for entry in row.entries if entry is not None
+        ]
         return list(dict.fromkeys(name for entry in entries for name in entry.extra))
 
     def _one(self) -> Lines:
         """Header and lines for one experiment: a row a class, then the mean."""
         extra = self._extra()
         titles = [name.removeprefix("chosen_").replace("accuracy_", "acc\n") for name in extra]
-        lines = [["class", stacked(self.columns[0].label), "paper", "diff", *titles, "AP", "n_train", "n_test", "seconds"]]
+        lines = [
+            [
+                "class",
+                stacked(self.columns[0].label),
+                "paper",
+                "diff",
+                *titles,
+                "AP",
+                "n_train",
+                "n_test",
+                "seconds",
+            ]
+        ]
         for row in (*self.rows, self.mean):
             entry = row.entries[0]
-            ours = [_with_interval(entry), percent(row.paper), percent(row.difference(0), sign=True)]
-            lines += [[row.name, *ours, *(_extra_text(entry, name) for name in extra), *_details(entry)]]
+            ours = [
+                _with_interval(entry),
+                percent(row.paper),
+                percent(row.difference(0), sign=True),
+            ]
+            lines += [
+                [row.name, *ours, *(_extra_text(entry, name) for name in extra), *_details(entry)]
+            ]
         return [*lines[:-1], [], lines[-1]]
 
     def _side_by_side(self) -> Lines:
@@ -174,8 +213,14 @@ class ClassTable(Table):
             if row is self.mean:
                 lines.append([])
             differences = (percent(row.difference(number), sign=True) for number in numbers)
-            lines.append([row.name, *map(_with_interval, row.entries), percent(row.paper), *differences])
-        for name, *values in zip(("mean AP", "n_train", "n_test", "seconds"), *map(_details, self.mean.entries), strict=True):
+            lines.append(
+                [row.name, *map(_with_interval, row.entries), percent(row.paper), *differences]
+            )
+        for name, *values in zip(
+            ("mean AP", "n_train", "n_test", "seconds"),
+            *map(_details, self.mean.entries),
+            strict=True,
+        ):
             lines.append([name, *values, "", *("" for _ in numbers)])
         for name in self._extra():
             if any(entry is not None and name in entry.extra for entry in self.mean.entries):
@@ -187,7 +232,11 @@ class ClassTable(Table):
         """Header and lines for many: a row an experiment."""
         lines = [["experiment", "mean", "paper", "diff", "AP", "n_train", "n_test", "seconds"]]
         for number, (column, entry) in enumerate(zip(self.columns, self.mean.entries, strict=True)):
-            ours = [_with_interval(entry), percent(self.mean.paper), percent(self.mean.difference(number), sign=True)]
+            ours = [
+                _with_interval(entry),
+                percent(self.mean.paper),
+                percent(self.mean.difference(number), sign=True),
+            ]
             lines.append([column.label, *ours, *_details(entry)])
         return lines
 
@@ -225,5 +274,7 @@ def _details(entry: Entry | None) -> list[str]:
     """Average precision, images, seconds."""
     if entry is None:
         return ["-"] * 4
-    counts = ("varies" if count is None else f"{count:,}" for count in (entry.n_train, entry.n_test))
+    counts = (
+        "varies" if count is None else f"{count:,}" for count in (entry.n_train, entry.n_test)
+    )
     return [percent(entry.average_precision), *counts, f"{entry.seconds:.2f}"]

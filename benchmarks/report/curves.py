@@ -10,11 +10,19 @@ import numpy as np
 
 from benchmarks import figures
 from benchmarks.contracts import Cell, Result
-from benchmarks.report import said
-from benchmarks.report.columns import make_columns, settings
+from benchmarks.report import notes
 from benchmarks.report.published import PAPER
-from benchmarks.report.seeds import join_seeds, label_seeds, results_of_seeds
-from benchmarks.report.table import Lines, Table, percent, stacked
+from benchmarks.report.tables import (
+    Lines,
+    Table,
+    join_seeds,
+    label_seeds,
+    make_columns,
+    percent,
+    results_of_seeds,
+    settings,
+    stacked,
+)
 from benchmarks.tracking import split_records
 
 COLUMNS_THAT_FIT = 4
@@ -36,7 +44,9 @@ class Axis(NamedTuple):
 
 AXES = {
     "small_train": Axis("images", "training images", "{:,.0f}".format),
-    "contamination": Axis("anomalies", "anomalies among the training images", lambda x: f"{100 * x:g} %"),
+    "contamination": Axis(
+        "anomalies", "anomalies among the training images", lambda x: f"{100 * x:g} %"
+    ),
     "groups": Axis("size", "images in a group", "{:.0f}".format),
 }
 """The axes of the protocols by name."""
@@ -89,7 +99,13 @@ class CurveTable(Table):
             column.label: {x or 0.0: _bounds(point) for x, point in curve.items()}
             for column, curve in zip(self.columns, self.curves, strict=True)
         }
-        return figures.curves(f"{self.title}\n{self.settings}", self.axis.label, ticks, series, "standard error over draws")
+        return figures.curves(
+            f"{self.title}\n{self.settings}",
+            self.axis.label,
+            ticks,
+            series,
+            "standard error over draws",
+        )
 
     def points(self) -> list[tuple[str, float, int]]:
         """Return nothing: each cell's own run has its curve, and MLflow draws them in one chart."""
@@ -99,10 +115,21 @@ class CurveTable(Table):
         """Up to four experiments stand side by side; of more, each is a row, and ten values of x stand side by side."""
         if len(self.columns) <= COLUMNS_THAT_FIT:
             header = [self.axis.name, *(stacked(column.label) for column in self.columns)]
-            rows = [[self._text(x), *(_mean(curve.get(x), " ") for curve in self.curves)] for x in self.xs]
+            rows = [
+                [self._text(x), *(_mean(curve.get(x), " ") for curve in self.curves)]
+                for x in self.xs
+            ]
             counts = self._counts(self.xs)
-            return [[[*line, *more] for line, more in zip([header, *rows], zip(*counts, strict=True), strict=True)]]
-        return [self._transposed(self.xs[start : start + VALUES_THAT_FIT]) for start in range(0, len(self.xs), VALUES_THAT_FIT)]
+            return [
+                [
+                    [*line, *more]
+                    for line, more in zip([header, *rows], zip(*counts, strict=True), strict=True)
+                ]
+            ]
+        return [
+            self._transposed(self.xs[start : start + VALUES_THAT_FIT])
+            for start in range(0, len(self.xs), VALUES_THAT_FIT)
+        ]
 
     def _transposed(self, xs: list[float | None]) -> Lines:
         """A row an experiment, a column a value of x; the standard error under the mean."""
@@ -121,7 +148,10 @@ class CurveTable(Table):
         draws = ["draws", *(_range(point.n_draws for point in points) for points in here)]
         if all(result.class_name == "all" for results in self.results for result in results):
             return [draws]
-        return [draws, ["classes", *(_range(point.n_classes for point in points) for points in here)]]
+        return [
+            draws,
+            ["classes", *(_range(point.n_classes for point in points) for points in here)],
+        ]
 
 
 def is_curve(cell: Cell) -> bool:
@@ -144,11 +174,13 @@ def curve_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> CurveT
     unsaid = (*SAID, "seed") if any(len(group) > 1 for group in groups) else SAID
     columns = label_seeds(make_columns(experiments, unsaid), groups)
     results = tuple(results_of_seeds(group) for group in groups)
-    notes = [
+    said = [
         *(f"{name}: {text}." for name, text in definitions.items() if name == protocol),
-        *said.hindsight([group[0] for group in groups]),
-        *said.budgets(experiments),
-        *said.seeds([group for group in groups if len(group) > 1], "each draw of a seed counts as a draw"),
+        *notes.hindsight([group[0] for group in groups]),
+        *notes.budgets(experiments),
+        *notes.seeds(
+            [group for group in groups if len(group) > 1], "each draw of a seed counts as a draw"
+        ),
         "Percent: means over classes and draws; in brackets the standard error over draws, a draw's value being its mean "
         "over classes. One draw has none.",
         f"paper: {PAPER} prints no number for this.",
@@ -157,7 +189,7 @@ def curve_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> CurveT
         title=f"ROCAUC on {experiments[0].dataset}, {protocol}",
         settings=settings(experiments, unsaid),
         columns=columns,
-        notes=tuple(dict.fromkeys(notes)),
+        notes=tuple(dict.fromkeys(said)),
         axis=AXES.get(protocol, Axis("x", "x", "{:g}".format)),
         results=results,
         curves=tuple(map(mean_curve, results)),
@@ -172,12 +204,16 @@ def mean_curve(results: Sequence[Result]) -> dict[float | None, Point]:
     """
     at: dict[float | None, dict[str, dict[int, float]]] = {}
     for result in results:
-        at.setdefault(result.x, {}).setdefault(result.class_name, {})[result.draw] = result.metrics["rocauc"]
+        at.setdefault(result.x, {}).setdefault(result.class_name, {})[result.draw] = result.metrics[
+            "rocauc"
+        ]
     curve = {}
     for x, classes in at.items():
         draws = sorted({draw for values in classes.values() for draw in values})
         means = {name: float(np.mean(list(values.values()))) for name, values in classes.items()}
-        of_draws = np.array([[values.get(draw, means[name]) for name, values in classes.items()] for draw in draws]).mean(axis=1)
+        of_draws = np.array(
+            [[values.get(draw, means[name]) for name, values in classes.items()] for draw in draws]
+        ).mean(axis=1)
         error = float(of_draws.std(ddof=1) / len(draws) ** 0.5) if len(draws) > 1 else None
         curve[x] = Point(float(of_draws.mean()), error, len(draws), len(classes))
     return curve

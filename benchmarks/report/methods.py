@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks import figures
 from benchmarks.report.class_table import ClassTable, Entry, Row, spread_of
-from benchmarks.report.table import Column, Lines, Table, percent, stacked
+from benchmarks.report.tables import Column, Lines, Table, percent, stacked
 
 COLUMNS_THAT_FIT = 5
 """So many methods stand side by side; more are continued in another part."""
@@ -25,7 +25,11 @@ class MethodTable(Table):
 
     def records(self) -> list[dict[str, Any]]:
         """Those of the joined tables, with the method's name first."""
-        each = [{"method": table.method, **record} for table in self.tables for record in table.records()]
+        each = [
+            {"method": table.method, **record}
+            for table in self.tables
+            for record in table.records()
+        ]
         names = dict.fromkeys(name for record in each for name in record)
         return [{name: record.get(name) for name in names} for record in each]
 
@@ -34,7 +38,9 @@ class MethodTable(Table):
         measured = [None if entry is None else entry.rocauc for entry in self.mean.entries]
         names = [column.label for column in self.columns]
         spread = spread_of(entry for entry in self.mean.entries if entry is not None)
-        return figures.class_bars(f"{self.title}: means over classes", names, {"measured": measured}, self.paper, spread)
+        return figures.class_bars(
+            f"{self.title}: means over classes", names, {"measured": measured}, self.paper, spread
+        )
 
     def points(self) -> list[tuple[str, float, int]]:
         """Return nothing: methods are no numbers."""
@@ -43,16 +49,23 @@ class MethodTable(Table):
     def grids(self) -> list[Lines]:
         """Up to five methods stand side by side; more are continued in another part."""
         numbers = range(len(self.columns))
-        return [self._part(numbers[start : start + COLUMNS_THAT_FIT]) for start in numbers[::COLUMNS_THAT_FIT]]
+        return [
+            self._part(numbers[start : start + COLUMNS_THAT_FIT])
+            for start in numbers[::COLUMNS_THAT_FIT]
+        ]
 
     def _part(self, numbers: Sequence[int]) -> Lines:
         lines = [["class", *(stacked(self.columns[number].label) for number in numbers)]]
-        lines += [[row.name, *(_value(row.entries[number]) for number in numbers)] for row in self.rows]
+        lines += [
+            [row.name, *(_value(row.entries[number]) for number in numbers)] for row in self.rows
+        ]
         lines += [[], ["mean", *(_value(self.mean.entries[number]) for number in numbers)]]
         if all(self.paper[number] is None for number in numbers):
             return lines
         lines.append(["paper's mean", *(percent(self.paper[number]) for number in numbers)])
-        differences = [_difference(self.mean.entries[number], self.paper[number]) for number in numbers]
+        differences = [
+            _difference(self.mean.entries[number], self.paper[number]) for number in numbers
+        ]
         return [*lines, ["difference", *(percent(value, sign=True) for value in differences)]]
 
 
@@ -66,11 +79,23 @@ def method_table(tables: Sequence[ClassTable]) -> MethodTable:
     """
     classes = list(dict.fromkeys(row.name for table in tables for row in table.rows))
     rows = tuple(_join(name, [_row(table, name) for table in tables]) for name in classes)
-    whole = [len(table.rows) == len(classes) for table in tables]  # means over other classes cannot be compared
-    means = [table.mean if all_there else _nothing(table) for table, all_there in zip(tables, whole, strict=True)]
-    columns = [replace(column, label=_label(table, column)) for table in tables for column in table.columns]
+    whole = [
+        len(table.rows) == len(classes) for table in tables
+    ]  # means over other classes cannot be compared
+    means = [
+        table.mean if all_there else _nothing(table)
+        for table, all_there in zip(tables, whole, strict=True)
+    ]
+    columns = [
+        replace(column, label=_label(table, column)) for table in tables for column in table.columns
+    ]
     paper = [mean.paper for table, mean in zip(tables, means, strict=True) for _ in table.columns]
-    notes = dict.fromkeys(note for table in tables for note in table.notes if note.startswith(("preset=", "selection=")))
+    notes = dict.fromkeys(
+        note
+        for table in tables
+        for note in table.notes
+        if note.startswith(("preset=", "selection="))
+    )
     own = "Percent. Intervals, times and what the paper says of its numbers are in each method's own table."
     return MethodTable(
         title=f"ROCAUC of {len(tables)} methods on {tables[0].subject}",

@@ -28,9 +28,18 @@ class PublishedRow(TypedDict):
 
 def published_rows() -> list[PublishedRow]:
     """Read all of ``published.csv``: a line a class, or ``mean``."""
-    rows = csv.DictReader(io.StringIO(files("benchmarks").joinpath("published.csv").read_text(encoding="utf-8")))
+    rows = csv.DictReader(
+        io.StringIO(files("benchmarks").joinpath("published.csv").read_text(encoding="utf-8"))
+    )
     return [
-        cast(PublishedRow, {**row, "rocauc": float(row["rocauc"]), "spread": float(row["spread"]) if row["spread"] else None})
+        cast(
+            PublishedRow,
+            {
+                **row,
+                "rocauc": float(row["rocauc"]),
+                "spread": float(row["spread"]) if row["spread"] else None,
+            },
+        )
         for row in rows
     ]
 
@@ -40,7 +49,9 @@ def group_of(row: PublishedRow) -> tuple[str, str, str, str, str]:
     return row["source"], row["dataset"], row["protocol"], row["detector"], row["variant"]
 
 
-def published(dataset: str, protocol: str, detector: str, variant: str | None = None, source: str = PAPER) -> dict[str, float]:
+def published(
+    dataset: str, protocol: str, detector: str, variant: str | None = None, source: str = PAPER
+) -> dict[str, float]:
     """Find what one source prints for one detector and variant: class name (or ``mean``) -> ROCAUC; empty if it prints nothing.
 
     ``variant`` None or empty means the rows without one: a hindsight OC-SVM never stands in for a plain one.

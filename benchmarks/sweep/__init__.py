@@ -8,11 +8,10 @@ found.py      what came of it: a table
 drawings.py   the study's figures
 """
 
-from benchmarks.sweep.found import Found, SweepTable, Trial, best_record
-from benchmarks.sweep.question import OBJECTIVES, Question, make_space, what_fits
-from benchmarks.sweep.samplers import SAMPLERS, choose_sampler
+from benchmarks.sweep.results import Found, SweepTable, Trial, best_record
 from benchmarks.sweep.search import Plan, sweep
-from benchmarks.sweep.studies import check_storage, check_study_name
+from benchmarks.sweep.space import OBJECTIVES, Question, make_space, what_fits
+from benchmarks.sweep.studies import SAMPLERS, check_storage, check_study_name, choose_sampler
 
 __all__ = [
     "OBJECTIVES",

@@ -20,11 +20,11 @@ from benchmarks.contracts import Cell, Experiment
 from benchmarks.inputs import feature_store
 from benchmarks.ledger import Mark, Summary
 from benchmarks.session import Session, cell_name
-from benchmarks.sweep import drawings, samplers, studies
-from benchmarks.sweep.found import Found, Trial, best_of, found_trials, make_table
-from benchmarks.sweep.question import Question
-from benchmarks.tracking.owner import owner_tags
-from benchmarks.waiting import result_of
+from benchmarks.sweep import results, studies
+from benchmarks.sweep.results import Found, Trial, best_of, found_trials, make_table
+from benchmarks.sweep.space import Question
+from benchmarks.threads import result_of
+from benchmarks.tracking.connection import owner_tags
 
 SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -96,11 +96,11 @@ class _Search:
         where = plan.storage or str(folder / f"{plan.study}.journal")
         with studies.told_in_one_line(where):
             with studies.alone(folder, plan.study):
-                make = samplers.make_sampler(plan.sampler, question.seed)
+                make = studies.make_sampler(plan.sampler, question.seed)
                 self.study = studies.open_study(plan.study, plan.storage, folder, identity, make)
                 self._put_back(failed=True)
-                if plan.sampler == samplers.BRUTE:
-                    samplers.queue_grid(self.study, question, plan.trials)
+                if plan.sampler == studies.BRUTE:
+                    studies.queue_grid(self.study, question, plan.trials)
             with session:
                 self._search(folder)
                 return self._report()
@@ -110,14 +110,18 @@ class _Search:
         waiting = False
         while True:
             # Looked at first: one of them that is given up meanwhile is put back, or waited for once more.
-            others = studies.runs_elsewhere(self.study, socket.gethostname(), heartbeats=bool(self.plan.storage))
+            others = studies.runs_elsewhere(
+                self.study, socket.gethostname(), heartbeats=bool(self.plan.storage)
+            )
             with studies.alone(folder, self.plan.study):
                 self._put_back(failed=False)
-            if left := samplers.trials_left(self.study, self.plan.sampler, self.plan.trials):
+            if left := studies.trials_left(self.study, self.plan.sampler, self.plan.trials):
                 self._run_trials(left)
             elif others:
                 if not waiting:
-                    self.session.say(f"waiting for {len(others)} trials that other processes are at")
+                    self.session.say(
+                        f"waiting for {len(others)} trials that other processes are at"
+                    )
                 waiting = True
                 time.sleep(SECONDS_BETWEEN_LOOKS)
             else:
@@ -129,13 +133,15 @@ class _Search:
             self._trial,
             n_trials=number,
             n_jobs=min(number, self.session.executor.workers),
-            catch=(TrialFailedError, samplers.GridDoneError),
+            catch=(TrialFailedError, studies.GridDoneError),
             callbacks=[self._stop_when_enough],
         )
         if self.session.executor.workers == 1:
             optimize()
             return
-        with ThreadPoolExecutor(1) as beside:  # Optuna itself, when interrupted, waits for the trials that are running
+        with ThreadPoolExecutor(
+            1
+        ) as beside:  # Optuna itself, when interrupted, waits for the trials that are running
             try:
                 result_of(beside.submit(optimize))
             except BaseException:
@@ -147,13 +153,15 @@ class _Search:
             self.session.say(f"{count} trials that were broken off or failed are run again")
 
     def _stop_when_enough(self, study: optuna.Study, _: Any) -> None:
-        if self.session.stopping or not samplers.trials_left(study, self.plan.sampler, self.plan.trials):
+        if self.session.stopping or not studies.trials_left(
+            study, self.plan.sampler, self.plan.trials
+        ):
             study.stop()
 
     def _trial(self, trial: optuna.Trial) -> float:
         """Run one trial; return its value."""
         trial.set_user_attr("owner", owner_tags())
-        params = samplers.suggest(trial, self.question.space)
+        params = studies.suggest(trial, self.question.space)
         mark = self._mark(f"trial {trial.number}", params)
         try:
             cell = self._prepared(params)
@@ -187,26 +195,38 @@ class _Search:
         with self._preparing:
             if (name := studies.point(others)) not in self.cells:
                 largest = {name: max(values) for name, values in path.items()}
-                (self.cells[name],) = self.session.prepare([self.question.cell({**others, **largest})])
+                (self.cells[name],) = self.session.prepare(
+                    [self.question.cell({**others, **largest})]
+                )
         return self.cells[name].with_params(**{name: params[name] for name in path})
 
     def _mark(self, role: str, params: Mapping[str, Any]) -> Mark:
         """A cell may belong to several studies, so each has a tag and numbers of its own."""
-        numbers = {f"{name}/{self.plan.study}": value for name, value in self.question.numbers(params).items()}
+        numbers = {
+            f"{name}/{self.plan.study}": value
+            for name, value in self.question.numbers(params).items()
+        }
         return Mark({f"study/{self.plan.study}": f"{self.question.objective}, {role}"}, numbers)
 
     def _beside(self, params: Mapping[str, Any]) -> list[Experiment]:
         """Points of the space that one search may serve together with this one, and for which no image has to be encoded."""
         shared = self.question.shared
-        points = [{**params, **dict(zip(shared, values, strict=True))} for values in product(*shared.values())]
-        return [self._prepared(point) for point in points if self._is_stored(point.get("encoder", ""))]
+        points = [
+            {**params, **dict(zip(shared, values, strict=True))}
+            for values in product(*shared.values())
+        ]
+        return [
+            self._prepared(point) for point in points if self._is_stored(point.get("encoder", ""))
+        ]
 
     def _is_stored(self, encoders: str) -> bool:
         """Whether the features of encoders joined by + are there."""
         session = self.session
         for name in filter(None, encoders.split("+")):
             if name not in self._stored:
-                if feature_store(session.dataset(self.question.dataset), name, session.workspace).missing():
+                if feature_store(
+                    session.dataset(self.question.dataset), name, session.workspace
+                ).missing():
                     return False
                 self._stored.add(name)
         return True
@@ -220,11 +240,19 @@ class _Search:
         trials = [self._with_run(trial) for trial in found_trials(self.study, question.space)]
         best = best_of(trials)
         winner = None if best is None else self._winner(best)
-        table = make_table(question, plan.study, trials, session.workspace, session.dataset(question.dataset))
+        table = make_table(
+            question, plan.study, trials, session.workspace, session.dataset(question.dataset)
+        )
         selection = "oracle" if question.objective == "oracle" else "validation"
         tags = {"study": plan.study, "objective": question.objective, "selection": selection}
-        files = {"best.json": table.best_json(best, winner), "trials.csv": table.to_csv()} if best else {}
-        summary = Summary(files, drawings.draw(self.study, table, session.say), table.points(best, winner), tags)
+        files = (
+            {"best.json": table.best_json(best, winner), "trials.csv": table.to_csv()}
+            if best
+            else {}
+        )
+        summary = Summary(
+            files, results.draw(self.study, table, session.say), table.points(best, winner), tags
+        )
         shown = [winner.experiment] if winner and question.objective == "validation" else []
         return Found(plan.study, question, best, winner, table, session.close(shown, summary))
 

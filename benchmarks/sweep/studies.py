@@ -6,19 +6,22 @@ import fcntl
 import importlib.util
 import json
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from benchmarks.contracts import MissingDataError, OutsideError, UsageError
-from benchmarks.tracking.owner import is_dead
-from benchmarks.tracking.store import PROBE_SECONDS, without_password
+from benchmarks.contracts import MissingDataError, OutsideError, UsageError, check_name
+from benchmarks.detectors import Range, Values
+from benchmarks.sweep.space import Question
+from benchmarks.tracking.connection import PROBE_SECONDS, is_dead, without_password
 
 HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60
 BUSY_SECONDS = 60
@@ -33,13 +36,21 @@ KINDS = ("sqlite:///", "postgresql://", "postgresql+")
 def check_storage(url: str) -> None:
     """Raise UsageError unless the address is empty or of a database that is supported."""
     if url and not url.startswith(KINDS):
-        raise UsageError(f"--storage takes sqlite:///FILE or postgresql://USER@HOST/DATABASE, got '{without_password(url)}'.")
+        raise UsageError(
+            f"--storage takes sqlite:///FILE or postgresql://USER@HOST/DATABASE, got '{without_password(url)}'."
+        )
 
 
 def check_study_name(name: str) -> None:
     """Raise UsageError unless the name is fit for a file."""
-    if not name or name.startswith(".") or not all(letter.isalnum() or letter in "-_." for letter in name):
-        raise UsageError(f"a study's name has letters, digits and -_. and begins with no dot, got '{name}'.")
+    if (
+        not name
+        or name.startswith(".")
+        or not all(letter.isalnum() or letter in "-_." for letter in name)
+    ):
+        raise UsageError(
+            f"a study's name has letters, digits and -_. and begins with no dot, got '{name}'."
+        )
 
 
 @contextmanager
@@ -51,11 +62,25 @@ def told_in_one_line(where: str) -> Iterator[None]:
         yield
     except (UsageError, MissingDataError, OutsideError):
         raise
-    except (optuna.exceptions.StorageInternalError, SQLAlchemyError, ImportError, OSError, json.JSONDecodeError) as error:
-        cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__ else error
-        reason = (str(getattr(cause, "orig", None) or cause).splitlines() or [type(cause).__name__])[0][:300]
+    except (
+        optuna.exceptions.StorageInternalError,
+        SQLAlchemyError,
+        ImportError,
+        OSError,
+        json.JSONDecodeError,
+    ) as error:
+        cause = (
+            error.__cause__
+            if isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__
+            else error
+        )
+        reason = (
+            str(getattr(cause, "orig", None) or cause).splitlines() or [type(cause).__name__]
+        )[0][:300]
         remedy = (
-            "install the driver of that database" if isinstance(error, ImportError) else "run the same command when it answers"
+            "install the driver of that database"
+            if isinstance(error, ImportError)
+            else "run the same command when it answers"
         )
         raise OutsideError(
             f"cannot use the study in {without_password(where)} ({reason}): finished results are on disk, {remedy}"
@@ -63,7 +88,11 @@ def told_in_one_line(where: str) -> Iterator[None]:
 
 
 def open_study(
-    name: str, url: str, folder: Path, identity: Mapping[str, str], sampler: Callable[[int], optuna.samplers.BaseSampler]
+    name: str,
+    url: str,
+    folder: Path,
+    identity: Mapping[str, str],
+    sampler: Callable[[int], optuna.samplers.BaseSampler],
 ) -> optuna.Study:
     """Open a study, or make it; hold `alone` around it.
 
@@ -87,12 +116,16 @@ def open_study(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     storage = _database(url) if url else _journal(folder / f"{name}.journal")
-    study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
+    study = optuna.create_study(
+        study_name=name, storage=storage, direction="maximize", load_if_exists=True
+    )
     stored = study.user_attrs.get("asks")
     if stored is None:
         study.set_user_attr("asks", dict(identity))
     elif stored != identity:
-        differing = next(key for key in sorted({*stored, *identity}) if stored.get(key) != identity.get(key))
+        differing = next(
+            key for key in sorted({*stored, *identity}) if stored.get(key) != identity.get(key)
+        )
         raise UsageError(
             f"the study '{name}' has another {differing}: {stored.get(differing, 'none')}, now "
             f"{identity.get(differing, 'none')}: give the new one a name with --study NAME."
@@ -110,7 +143,9 @@ def alone(folder: Path, name: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / f"{name}.lock").open("ab")
     except OSError as error:
-        raise OutsideError(f"cannot write {folder} ({error.strerror}): free some space there, or set DN2_HOME") from error
+        raise OutsideError(
+            f"cannot write {folder} ({error.strerror}): free some space there, or set DN2_HOME"
+        ) from error
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -168,7 +203,9 @@ def put_back(study: optuna.Study, names: Collection[str], *, failed: bool) -> in
         ):
             again.setdefault(identity_of(trial), []).append(trial)
     for same in again.values():
-        study.enqueue_trial(params_of(same[0]), user_attrs={REPLACES: [trial.number for trial in same]})
+        study.enqueue_trial(
+            params_of(same[0]), user_attrs={REPLACES: [trial.number for trial in same]}
+        )
     return len(again)
 
 
@@ -185,7 +222,8 @@ def runs_elsewhere(study: optuna.Study, host: str, *, heartbeats: bool) -> list[
     return [
         trial
         for trial in running
-        if (heartbeats or trial.user_attrs.get("owner", {}).get("host", host) == host) and not is_stale(trial)
+        if (heartbeats or trial.user_attrs.get("owner", {}).get("host", host) == host)
+        and not is_stale(trial)
     ]
 
 
@@ -195,13 +233,19 @@ def _journal(path: Path) -> optuna.storages.JournalStorage:
 
 def _database(url: str) -> optuna.storages.RDBStorage:
     if url.startswith("postgresql://") and importlib.util.find_spec("psycopg") is None:
-        url = url.replace("postgresql://", "postgresql+psycopg2://", 1)  # the older driver, where it is the one that is there
+        url = url.replace(
+            "postgresql://", "postgresql+psycopg2://", 1
+        )  # the older driver, where it is the one that is there
     is_file = url.startswith("sqlite")
     if is_file:
         Path(url.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
     return optuna.storages.RDBStorage(
         url,
-        engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS} if is_file else {"connect_timeout": PROBE_SECONDS}},
+        engine_kwargs={
+            "connect_args": {"timeout": BUSY_SECONDS}
+            if is_file
+            else {"connect_timeout": PROBE_SECONDS}
+        },
         heartbeat_interval=HEARTBEAT_SECONDS,
         grace_period=GRACE_SECONDS,
         heartbeat_stale_trial_callback=_again,
@@ -212,3 +256,142 @@ def _again(study: optuna.Study, trial: FrozenTrial) -> None:
     """Queue a trial without heartbeats again. Optuna's own way would have it carry the name of its dead process."""
     if params := params_of(trial):
         study.enqueue_trial(params)
+
+
+BRUTE, TPE = "brute", "tpe"
+SAMPLERS = {
+    BRUTE: "each point of a grid once, in random order",
+    TPE: "tree-structured Parzen estimator",
+    "random": "uniform",
+    "gp": "Gaussian process",
+}
+DEFAULT_TRIALS = 60
+"""Of a space that has no end."""
+
+
+class GridDoneError(Exception):
+    """Another process took the last point of the grid."""
+
+
+def choose_sampler(name: str, question: Question, trials: int | None) -> tuple[str, int]:
+    """Return the sampler, by default the one for the space, and how many trials the study shall have.
+
+    Parameters
+    ----------
+    name : str
+        Empty: brute for a grid, tpe for ranges.
+    question : Question
+    trials : int or None
+        None: the whole grid, or 60. A study has no more than the grid has points if each is visited once.
+
+    Raises
+    ------
+    UsageError
+        If the name is unknown or unfit for the space, or there is no trial.
+    """
+    size = question.size
+    name = check_name(name, SAMPLERS, "sampler") if name else (BRUTE if size is not None else TPE)
+    if trials is not None and trials < 1:
+        raise UsageError(f"--trials must be at least 1, got {trials}.")
+    if name != BRUTE:
+        return name, trials or DEFAULT_TRIALS
+    if size is None:
+        ranges = ", ".join(
+            parameter for parameter, values in question.space.items() if isinstance(values, Range)
+        )
+        raise UsageError(
+            f"--sampler brute takes a finite grid, and {ranges} of '{question.detector}' is a range: take --sampler tpe."
+        )
+    return name, min(trials or size, size)
+
+
+def make_sampler(name: str, seed: int) -> Callable[[int], optuna.samplers.BaseSampler]:
+    """A function that makes the sampler, given how many times the study was opened before."""
+
+    def make(opened: int) -> optuna.samplers.BaseSampler:
+        own_seed = int(np.random.SeedSequence([seed, opened]).generate_state(1)[0])
+        if name == "gp":
+            return optuna.samplers.GPSampler(seed=own_seed)
+        if name == TPE:
+            # Running trials count as bad ones meanwhile, so that several workers do not ask for the same point.
+            return optuna.samplers.TPESampler(seed=own_seed, constant_liar=True)
+        return _Queued() if name == BRUTE else optuna.samplers.RandomSampler(seed=own_seed)
+
+    return make
+
+
+def queue_grid(study: optuna.Study, question: Question, trials: int) -> None:
+    """Queue points of the grid, in an order drawn with the question's seed, until the study has so many. Points that one search
+    serves are far apart in it, so that trials which run at once do not wait for each other.
+
+    Optuna's own brute sampler lets two processes choose the same point, and takes one whose process died for visited; a queue of
+    waiting trials does neither, in every storage.
+    """
+    there = {identity_of(trial) for trial in study.get_trials(deepcopy=False)}
+    grid = list(question.grid())
+    drawn = [grid[number] for number in np.random.default_rng(question.seed).permutation(len(grid))]
+    before: Counter[str] = Counter()
+    turns = []
+    for params in drawn:
+        family = point(
+            {name: value for name, value in params.items() if name not in question.shared}
+        )
+        turns.append(before[family])
+        before[family] += 1
+    for number in np.argsort(turns, kind="stable"):
+        if len(there) >= trials:
+            return
+        if point(drawn[number]) not in there:
+            study.enqueue_trial(drawn[number])
+            there.add(point(drawn[number]))
+
+
+def trials_left(study: optuna.Study, sampler: str, trials: int) -> int:
+    """How many trials have yet to be begun, by whichever process, until the study has so many. One that failed and was put back
+    counts as one, not as two.
+    """
+    found = study.get_trials(deepcopy=False)
+    live = [
+        identity_of(trial)
+        for trial in found
+        if trial.state in (TrialState.COMPLETE, TrialState.RUNNING)
+    ]
+    replaced = replaced_by_others(found)
+    failed = [
+        trial for trial in found if trial.state == TrialState.FAIL and "error" in trial.user_attrs
+    ]
+    for_good = [
+        identity_of(trial)
+        for trial in failed
+        if trial.number not in replaced and identity_of(trial) not in live
+    ]
+    begun = len({*live, *for_good}) if sampler == BRUTE else len(live) + len(for_good)
+    left = max(trials - begun, 0)
+    return (
+        min(left, sum(trial.state == TrialState.WAITING for trial in found))
+        if sampler == BRUTE
+        else left
+    )
+
+
+def suggest(trial: optuna.Trial, space: Mapping[str, Values]) -> dict[str, Any]:
+    """A point of the space."""
+    return {
+        name: trial.suggest_float(name, values.low, values.high, log=values.log)
+        if isinstance(values, Range)
+        else trial.suggest_categorical(name, values)
+        for name, values in space.items()
+    }
+
+
+class _Queued(optuna.samplers.BaseSampler):
+    """Proposes nothing: every point is in the queue."""
+
+    def infer_relative_search_space(self, *_: Any) -> dict[str, Any]:
+        return {}
+
+    def sample_relative(self, *_: Any) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(self, *_: Any) -> Any:
+        raise GridDoneError("no point of the grid is left")

@@ -8,9 +8,17 @@ runs.py       Tracker: one top-level run a cell, one summary run an invocation
 server.py     the MLflow page
 """
 
+from benchmarks.tracking.connection import TrackingError, find_store
 from benchmarks.tracking.records import cell_record, split_records
-from benchmarks.tracking.runs import Tracker
 from benchmarks.tracking.server import serve, ui_link
-from benchmarks.tracking.store import TrackingError, find_store
+from benchmarks.tracking.tracker import Tracker
 
-__all__ = ["Tracker", "TrackingError", "cell_record", "find_store", "serve", "split_records", "ui_link"]
+__all__ = [
+    "Tracker",
+    "TrackingError",
+    "cell_record",
+    "find_store",
+    "serve",
+    "split_records",
+    "ui_link",
+]

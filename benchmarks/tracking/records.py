@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.contracts import Interval, Result
+from benchmarks.contracts import Cell, Experiment, Interval, Result
+from benchmarks.tracking.connection import owner_tags
 
 Point = tuple[str, float, int]
 """A metric's name, value and step. A step is a Python int: MLflow stores another type silently, and then cannot list the runs."""
@@ -33,7 +34,9 @@ def whole(x: float) -> int:
         If it is a fraction, for which the caller must give its own rule, such as permille.
     """
     if int(x) != x:
-        raise ValueError(f"the curve's value {x} is not a whole number, and a step must be: give curve_step, such as permille")
+        raise ValueError(
+            f"the curve's value {x} is not a whole number, and a step must be: give curve_step, such as permille"
+        )
     return int(x)
 
 
@@ -78,14 +81,20 @@ def metric_points(
             for name in of_class[0].metrics.keys() - ALWAYS:
                 values[f"{name}{suffix}/{class_name}", 0] = _mean(of_class, name)
         for name in results[0].metrics.keys() - ALWAYS:
-            if not name.startswith(CHOSEN):  # the mean of what was chosen for each class means nothing
+            if not name.startswith(
+                CHOSEN
+            ):  # the mean of what was chosen for each class means nothing
                 values[f"{name}{suffix}", 0] = _mean(results, name)
         if mean is not None:
             values[f"{rocauc}_low", 0], values[f"{rocauc}_high", 0] = mean.low, mean.high
-    for x, at_x in _grouped([result for result in results if result.x is not None], lambda result: result.x):
+    for x, at_x in _grouped(
+        [result for result in results if result.x is not None], lambda result: result.x
+    ):
         step = int(curve_step(x))
         if (f"{rocauc}_curve", step) in values:
-            raise ValueError(f"two values of the curve have the step {step}, the second is {x}: give a finer curve_step")
+            raise ValueError(
+                f"two values of the curve have the step {step}, the second is {x}: give a finer curve_step"
+            )
         values[f"{rocauc}_curve", step] = _mean(at_x, "rocauc")
         for name in at_x[0].metrics.keys() - ALWAYS:
             if not name.startswith(CHOSEN):
@@ -97,7 +106,9 @@ def metric_points(
     values |= {(name, 0): value for name, value in (extra or {}).items()}
     for (name, _), value in values.items():
         if not math.isfinite(value):
-            raise ValueError(f"the metric {name} of cell {results[0].experiment.key} is {value}: it cannot be logged")
+            raise ValueError(
+                f"the metric {name} of cell {results[0].experiment.key} is {value}: it cannot be logged"
+            )
     return [(name, float(value), step) for (name, step), value in values.items()]
 
 
@@ -119,7 +130,9 @@ def split_records(results: Sequence[Result]) -> list[dict[str, Any]]:
     ]
 
 
-def cell_record(results: Sequence[Result], mean: Interval | None = None, selection: str = "none") -> dict[str, Any]:
+def cell_record(
+    results: Sequence[Result], mean: Interval | None = None, selection: str = "none"
+) -> dict[str, Any]:
     """Return a cell as ``run --json`` prints it and ``results.json`` keeps it; ``rocauc`` is None of a curve's several values."""
     experiment = results[0].experiment
     one_value = len({result.x for result in results}) == 1
@@ -142,7 +155,9 @@ def cell_record(results: Sequence[Result], mean: Interval | None = None, selecti
     }
 
 
-def write_files(folder: Path, results: Sequence[Result], record: Mapping[str, Any], labels: np.ndarray) -> None:
+def write_files(
+    folder: Path, results: Sequence[Result], record: Mapping[str, Any], labels: np.ndarray
+) -> None:
     """Write ``table.csv`` (one line a split), ``results.json`` (the cell's record) and ``scores.parquet`` (every score).
 
     Parameters
@@ -173,21 +188,29 @@ def _write_scores(path: Path, results: Sequence[Result], labels: np.ndarray) -> 
         columns = {
             "split": pa.array(np.full(result.n_test, result.split)).dictionary_encode(),
             "row": pa.array(rows if rows.ndim == 1 else list(rows)),
-            "label": pa.array(names).dictionary_encode() if rows.ndim == 1 else pa.array(names.tolist()),
+            "label": pa.array(names).dictionary_encode()
+            if rows.ndim == 1
+            else pa.array(names.tolist()),
             "is_anomaly": pa.array(result.is_anomaly),
             "score": pa.array(result.scores),
         }
         nearest = np.empty((result.n_test, 0)) if result.nearest is None else result.nearest
-        columns |= {f"nearest_{rank}": pa.array(nearest[:, rank]) for rank in range(nearest.shape[1])}
+        columns |= {
+            f"nearest_{rank}": pa.array(nearest[:, rank]) for rank in range(nearest.shape[1])
+        }
         tables.append(pa.table(columns))
-    parquet.write_table(pa.concat_tables(tables, promote_options="default"), path, compression="zstd")
+    parquet.write_table(
+        pa.concat_tables(tables, promote_options="default"), path, compression="zstd"
+    )
 
 
 def _mean(results: Sequence[Result], metric: str) -> float:
     return float(np.mean([result.metrics[metric] for result in results]))
 
 
-def _grouped(results: Iterable[Result], key: Callable[[Result], Any]) -> Iterable[tuple[Any, list[Result]]]:
+def _grouped(
+    results: Iterable[Result], key: Callable[[Result], Any]
+) -> Iterable[tuple[Any, list[Result]]]:
     """Group in order of first appearance."""
     groups: dict[Any, list[Result]] = {}
     for result in results:
@@ -201,3 +224,168 @@ def _distinct(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         if item not in found:
             found.append(item)
     return found
+
+
+BATCH = 500
+"""Metrics a request; MLflow takes at most 1000 of all kinds."""
+
+LONGEST_DIGEST = 36
+"""Of a data set; MLflow's limit. The whole digest stands in the data set's source."""
+
+
+def log(
+    client: Any,
+    run_id: str,
+    *,
+    tags: Mapping[str, str] | None = None,
+    params: Mapping[str, Any] | None = None,
+    points: Iterable[Point] = (),
+) -> None:
+    """Log in as few requests as MLflow takes. The metrics' time is the run's start: logged twice, they are stored once."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    if params or tags:
+        client.log_batch(
+            run_id,
+            params=[Param(name, _text(value)) for name, value in (params or {}).items()],
+            tags=[RunTag(name, value) for name, value in (tags or {}).items()],
+        )
+    points = list(points)
+    started = client.get_run(run_id).info.start_time if points else 0
+    metrics = [Metric(name, float(value), started, int(step)) for name, value, step in points]
+    for first in range(0, len(metrics), BATCH):
+        client.log_batch(run_id, metrics=metrics[first : first + BATCH])
+
+
+def measured_tags(kind: str, suite: str, provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags of a run of ours, a cell or a summary; without a suite, ``suite`` is "none"."""
+    return {
+        "kind": kind,
+        "suite": suite or "none",
+        "source": "measured",
+        **code_tags([provenance]),
+        **owner_tags(),
+    }
+
+
+def code_tags(provenances: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the commit that the results come from, or several: a cell that was continued may have splits of two."""
+    commits = dict.fromkeys(
+        str(provenance.get("commit") or "unknown") for provenance in provenances
+    )
+    dirty = any(provenance.get("dirty") for provenance in provenances)
+    return {"commit": ",".join(commits), "dirty": str(dirty).lower()}
+
+
+def run_name(experiment: Experiment) -> str:
+    """Return what the page calls the run, what tells runs apart first, since it cuts the end: ``dn2 l2 k=2 cifar10 resnet18``.
+
+    A trained detector has more parameters than a name can hold: of it, the preset and the seed.
+    """
+    params = [f"{name}={_text(value)}" for name, value in experiment.detector_params.items()]
+    method = [experiment.method]
+    if experiment.preset != "none":
+        method += [experiment.preset, f"seed={experiment.seed}"]
+        params = []
+    normalize = "" if experiment.normalize == "none" else experiment.normalize
+    source = experiment.input.removeprefix("features:")
+    partition = "" if experiment.partition == "test" else experiment.partition
+    return " ".join(
+        filter(None, [*method, normalize, *params, partition, experiment.dataset, source])
+    )
+
+
+def dataset_input(experiment: Experiment, fingerprint: str) -> Any:
+    """Return the data set as an input of the run; its context is the partition that was scored."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    dataset = Dataset(
+        name=experiment.dataset,
+        digest=fingerprint[:LONGEST_DIGEST],
+        source_type="benchmarks",
+        source=json.dumps({"dataset": experiment.dataset, "fingerprint": fingerprint}),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", experiment.partition)])
+
+
+def _text(value: Any) -> str:
+    """Spell a param: numbers plain, lists as on the command line."""
+    if value is None:
+        return "none"
+    if isinstance(value, list | tuple):
+        return ",".join(_text(item) for item in value)
+    return str(value)
+
+
+COUNTS = ("n_train", "n_test", "fit_seconds", "score_seconds")
+NAMES = ("name", "class_name", "x", "draw")
+
+
+def read_cell(folder: Path, experiment: Experiment, run_id: str) -> Cell:
+    """Read ``results.json`` and ``scores.parquet``, as `records.write_files` wrote them.
+
+    Parameters
+    ----------
+    folder : Path
+    experiment : Experiment
+        Whose key the run has.
+    run_id : str
+
+    Raises
+    ------
+    ValueError
+        If the files are of another cell.
+    """
+    from pyarrow import parquet
+
+    record = json.loads((folder / "results.json").read_text())
+    if record["key"] != experiment.key:
+        raise ValueError(
+            f"run {run_id} has the results of cell {record['key']}, not of {experiment.key}: delete the run"
+        )
+    table = parquet.read_table(folder / "scores.parquet")
+    results, start = [], 0
+    for split in record["splits"]:
+        columns = _columns(table.slice(start, split["n_test"]))
+        start += split["n_test"]
+        nearest = [column for name, column in columns.items() if name.startswith("nearest_")]
+        results.append(
+            Result(
+                experiment=experiment,
+                split=split["name"],
+                class_name=split["class_name"],
+                x=split["x"],
+                draw=split["draw"],
+                metrics={
+                    name: value for name, value in split.items() if name not in (*NAMES, *COUNTS)
+                },
+                scores=columns["score"],
+                rows=columns["row"],
+                is_anomaly=columns["is_anomaly"],
+                nearest=np.stack(nearest, axis=1) if nearest else None,
+                n_train=split["n_train"],
+                n_test=split["n_test"],
+                fit_seconds=split["fit_seconds"],
+                score_seconds=split["score_seconds"],
+                provenance=record["provenance"][0],
+            )
+        )
+    mean = (
+        None
+        if record["rocauc_low"] is None
+        else Interval(record["rocauc"], record["rocauc_low"], record["rocauc_high"])
+    )
+    return Cell(experiment, run_id, record["selection"], tuple(results), mean)
+
+
+def _columns(table: Any) -> dict[str, np.ndarray]:
+    """Turn one split's lines into arrays; a group's members become columns, neighbours it has none of are left out."""
+    columns = {}
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        if column.null_count < len(column):
+            is_list = str(column.type).startswith("list")
+            columns[name] = (
+                np.array(column.to_pylist()) if is_list else column.to_numpy(zero_copy_only=False)
+            )
+    return columns

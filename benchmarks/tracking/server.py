@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.request import ProxyHandler, build_opener
 
-from benchmarks.tracking.runs import Tracker
-from benchmarks.tracking.store import TrackingError, find_store
+from benchmarks.tracking.connection import TrackingError, find_store
+from benchmarks.tracking.tracker import Tracker
 
 STARTS_WITHIN_SECONDS = 60
 
@@ -54,7 +54,11 @@ def serve(uri: str | None, host: str, port: int, ready: Callable[[str], None]) -
     _check_port(host, port)
     shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     base = f"http://{f'[{shown_host}]' if ':' in shown_host else shown_host}:{port}"
-    with tempfile.TemporaryFile() as output, _ending_on_signals(), _server(address, host, port, output) as process:
+    with (
+        tempfile.TemporaryFile() as output,
+        _ending_on_signals(),
+        _server(address, host, port, output) as process,
+    ):
         try:
             _wait_until_answering(process, base)
             ready(ui_link(experiment_id, base))
@@ -62,17 +66,32 @@ def serve(uri: str | None, host: str, port: int, ready: Callable[[str], None]) -
         except KeyboardInterrupt:
             return
         output.seek(0)
-        last = (output.read().decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+        last = (output.read().decode(errors="replace").strip().splitlines() or ["it said nothing"])[
+            -1
+        ]
         raise TrackingError(f"the MLflow server at {base} ended by itself ({last[:300]})")
 
 
 @contextmanager
 def _server(address: str, host: str, port: int, output: Any) -> Iterator[subprocess.Popen[bytes]]:
     """Start one worker and no job executors, 0.5 GB instead of 3; in the end stop it with all its children."""
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", address, "--host", host, "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        address,
+        "--host",
+        host,
+        "--port",
+        str(port),
+    ]
     command += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdout=output, stderr=output, env=environment, start_new_session=True
+    )
     try:
         yield process
     finally:
@@ -93,7 +112,9 @@ def _ending_on_signals() -> Iterator[None]:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:
@@ -111,7 +132,9 @@ def _wait_until_answering(process: subprocess.Popen[bytes], base: str) -> None:
                 return
         except OSError:
             if time.monotonic() > until:
-                raise TrackingError(f"the MLflow server at {base} did not answer within {STARTS_WITHIN_SECONDS} s") from None
+                raise TrackingError(
+                    f"the MLflow server at {base} did not answer within {STARTS_WITHIN_SECONDS} s"
+                ) from None
             time.sleep(0.2)
 
 

@@ -1,0 +1,244 @@
+"""Networks: shapes, seeded weights, dropout, and compiling."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from baselines._inference import CompiledWideResNet
+from baselines._networks import (
+    COLOUR,
+    DIGITS,
+    AttentionResNet18,
+    Autoencoder,
+    Dropout,
+    Encoder,
+    WideResNet,
+    build_network,
+    use_generator,
+)
+from baselines._preparation import autocast, pick_device, pick_precision
+
+CPU = torch.device("cpu")
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def wide(depth=10, width=1, dropout=0.0, seed=0):
+    return build_network(lambda: WideResNet(3, 7, depth, width, dropout), CPU, generator(seed))
+
+
+def test_wrn_10_4_has_one_block_a_stage_and_the_papers_widths():
+    network = build_network(lambda: WideResNet(3, 72, 10, 4), CPU, generator())
+    assert [block.conv2.out_channels for block in network.blocks] == [64, 128, 256]
+    assert network.stem.out_channels == 16
+    assert [block.conv1.stride[0] for block in network.blocks] == [1, 2, 2]
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 72)
+    assert len(wide(16).blocks) == 6
+
+
+def test_a_depth_that_makes_no_wide_resnet_is_refused():
+    for depth in (4, 11, 12):
+        with pytest.raises(ValueError, match=f"6 n \\+ 4 .* got {depth}"):
+            WideResNet(3, 7, depth)
+
+
+def test_an_identity_block_is_batchnorm_relu_convolution_twice():
+    block = wide(16).blocks[1].eval()
+    assert block.project is None
+    x = torch.randn(2, 16, 8, 8, generator=generator())
+    nn.init.normal_(block.norm1.bias, generator=generator())
+    inner = F.conv2d(F.relu(block.norm1(x)), block.conv1.weight, padding=1)
+    expected = x + F.conv2d(F.relu(block.norm2(inner)), block.conv2.weight, padding=1)
+    torch.testing.assert_close(block(x), expected)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: WideResNet(1, 72, 10, 1),
+        lambda: AttentionResNet18(3, 10),
+        lambda: Encoder(3, 32, COLOUR),
+        lambda: Autoencoder(1, 28, DIGITS),
+    ],
+)
+def test_weights_follow_the_seed_alone_and_the_global_state_is_not_touched(make):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = build_network(make, CPU, generator(3)).state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    same, other = (build_network(make, CPU, generator(seed)).state_dict() for seed in (3, 4))
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+    assert all(value.isfinite().all() for value in first.values())
+
+
+def test_every_batchnorm_starts_as_the_identity_and_counts_no_batch():
+    for make in (
+        lambda: WideResNet(1, 72, 10, 1),
+        lambda: AttentionResNet18(3, 10),
+        lambda: Autoencoder(3, 32, COLOUR),
+    ):
+        norms = [
+            m
+            for m in build_network(make, CPU, generator()).modules()
+            if isinstance(m, nn.modules.batchnorm._BatchNorm)
+        ]
+        for norm in norms:
+            shape = (
+                (2, norm.num_features)
+                if isinstance(norm, nn.BatchNorm1d)
+                else (2, norm.num_features, 3, 3)
+            )
+            x = torch.randn(shape, generator=generator())
+            torch.testing.assert_close(norm.eval()(x), x / (1 + norm.eps) ** 0.5)
+            assert norm.num_batches_tracked == 0
+    assert any(isinstance(norm, nn.BatchNorm1d) for norm in norms)
+
+
+def test_convolutions_start_he_normal_by_fan_out():
+    weight = build_network(lambda: WideResNet(3, 7, 10, 4), CPU, generator()).blocks[2].conv2.weight
+    assert weight.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.01)
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean():
+    dropout = Dropout(0.3)
+    dropout.generator = generator()
+    x = torch.ones(250_001)
+    y = dropout(x)
+    assert (y == 0).double().mean().item() == pytest.approx(0.3, abs=0.004)
+    assert y.mean().item() == pytest.approx(1, abs=0.01)
+    neighbours = (y[:-1] == 0) & (y[1:] == 0)
+    assert neighbours.double().mean().item() == pytest.approx(
+        0.09, abs=0.004
+    )  # independent, also inside one draw
+    assert not torch.equal(dropout(x), y)
+    assert torch.equal(dropout.eval()(x), x)
+
+
+def test_dropout_draws_from_the_generator_it_is_given():
+    network = wide(16, dropout=0.5).train()
+    x = torch.randn(4, 3, 16, 16, generator=generator())
+    outputs = []
+    for seed in (0, 0, 1):
+        use_generator(network, generator(seed))
+        outputs.append(network(x))
+    assert torch.equal(outputs[0], outputs[1])
+    assert not torch.equal(outputs[0], outputs[2])
+
+
+def trained_like(depth):
+    """A network in evaluation mode whose BatchNorms all do something."""
+    network, random = wide(depth), generator(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1, 0.3, generator=random)
+            nn.init.normal_(module.bias, 0, 0.3, generator=random)
+            nn.init.normal_(module.running_mean, 0, 0.3, generator=random)
+            nn.init.uniform_(module.running_var, 0.3, 2, generator=random)
+    return network.eval()
+
+
+@pytest.mark.parametrize("depth", [10, 16, 22])
+def test_compiling_changes_no_output_and_leaves_the_network_alone(depth):
+    network = trained_like(depth)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    x = torch.randn(9, 3, 32, 32, generator=generator())
+    with torch.inference_mode():
+        expected = network(x)
+        torch.testing.assert_close(
+            CompiledWideResNet(network, torch.float32)(x), expected, atol=1e-5, rtol=1e-5
+        )
+        half = CompiledWideResNet(network, torch.bfloat16)(x)
+        assert half.dtype == torch.float32
+        assert not torch.equal(half, half.bfloat16().float()), "nor is it rounded to eight bits"
+        assert (half - expected).abs().max() < 0.05 * expected.std() * 3
+    after = network.state_dict()
+    assert all(
+        torch.equal(before[name], after[name]) and before[name].dtype == after[name].dtype
+        for name in before
+    )
+
+
+def test_bfloat16_logits_are_not_rounded_to_eight_bits():
+    x = torch.randn(64, 3, 16, 16, generator=generator())
+    for network in (
+        wide().eval(),
+        build_network(lambda: AttentionResNet18(3, 7), CPU, generator()).eval(),
+    ):
+        with torch.inference_mode(), autocast(CPU, torch.bfloat16):
+            logits = network(x)
+        assert logits.dtype == torch.float32
+        assert not torch.equal(logits, logits.bfloat16().float())
+
+
+def test_attention_sits_in_each_of_eight_blocks():
+    network = build_network(lambda: AttentionResNet18(3, 10), CPU, generator()).eval()
+    assert [block.attention.expand.out_channels for block in network.blocks] == [
+        64,
+        64,
+        128,
+        128,
+        256,
+        256,
+        512,
+        512,
+    ]
+    attention, x = network.blocks[0].attention, torch.randn(2, 64, 9, 9, generator=generator())
+    hidden = [
+        F.relu(F.conv2d(pool, attention.squeeze.weight))
+        for pool in (x.mean((2, 3), True), x.amax((2, 3), True))
+    ]
+    scaled = x * torch.sigmoid(sum(F.conv2d(h, attention.expand.weight) for h in hidden))
+    across = torch.stack([scaled.mean(1), scaled.amax(1)], 1)
+    place = F.conv2d(across, attention.place.weight, padding=3) / np.sqrt(1 + 1e-5)
+    torch.testing.assert_close(attention(x), scaled * torch.sigmoid(place), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("channels", "side", "widths", "flat"), [(3, 32, COLOUR, 2048), (1, 28, DIGITS, 196)]
+)
+def test_deep_svdds_networks_have_no_bias_and_rebuild_the_images_shape(
+    channels, side, widths, flat
+):
+    network = build_network(lambda: Autoencoder(channels, side, widths), CPU, generator())
+    assert network.encoder.embed.in_features == flat
+    assert not [name for name, _ in network.named_parameters() if "bias" in name]
+    images = torch.randn(5, channels, side, side, generator=generator())
+    rebuilt = network(images)
+    assert rebuilt.shape == images.shape
+    assert 0 <= rebuilt.min() < rebuilt.max() <= 1
+    assert network.encoder(images).shape == (5, widths.embedding)
+
+
+def test_unknown_devices_and_precisions_are_refused():
+    with pytest.raises(ValueError, match="unknown device 'tpu'"):
+        pick_device("tpu")
+    with pytest.raises(
+        ValueError, match="unknown precision 'half'; there are auto, float32, bfloat16"
+    ):
+        pick_precision("half", CPU)
+    assert pick_precision("float32", CPU) == torch.float32
+    assert pick_precision("bfloat16", CPU) == torch.bfloat16
+
+
+def test_automatic_precision_is_bfloat16_only_where_there_are_units_for_it(monkeypatch):
+    for capabilities, expected in (
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": False}, torch.float32),
+        ({}, torch.float32),
+    ):
+        monkeypatch.setattr(
+            torch.cpu,
+            "get_capabilities",
+            lambda capabilities=capabilities: capabilities,
+            raising=False,
+        )
+        assert pick_precision("auto", CPU) == expected
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert pick_precision("auto", CPU) == torch.float32
+    assert pick_precision("auto", torch.device("cuda")) == torch.bfloat16

@@ -1,0 +1,248 @@
+"""The training loop on its own: order, reports, checkpoints, divergence."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import baselines._training as loop
+from baselines._networks import Dropout, build_network
+from baselines._training import (
+    Training,
+    TrainingDivergedError,
+    fit_network,
+    read_checkpoint,
+    training_identity,
+    write_checkpoint,
+)
+
+X = torch.randn(23, 6, generator=torch.Generator().manual_seed(5))
+
+
+class Killed(Exception):
+    pass
+
+
+def train(
+    monitor=None,
+    checkpoint=None,
+    *,
+    epochs=4,
+    identity="a",
+    name="loss",
+    seed=0,
+    loss_scale=1.0,
+    record=None,
+):
+    """Train a small network with dropout; returns its weights."""
+    network = build_network(
+        lambda: nn.Sequential(nn.Linear(6, 8), Dropout(0.5), nn.Linear(8, 1)),
+        torch.device("cpu"),
+        torch.Generator().manual_seed(1),
+    )
+    generator = torch.Generator().manual_seed(seed)
+
+    def loss_of(numbers, epoch):
+        if record is not None:
+            record.append((epoch, numbers.tolist()))
+        noise = torch.randn(len(numbers), 1, generator=generator)
+        return (network(X[numbers]) - noise - loss_scale).square().mean()
+
+    training = Training(name, len(X), 5, epochs, lambda time: 0.01 / (1 + time), identity)
+    optimizer = torch.optim.Adam(network.parameters(), 0.01)
+    fit_network(
+        network, loss_of, optimizer, training, generator, monitor=monitor, checkpoint=checkpoint
+    )
+    assert not network.training
+    return torch.cat([weight.detach().reshape(-1) for weight in network.parameters()]).numpy()
+
+
+def killer(call):
+    """A monitor that dies at its n-th call."""
+    calls = []
+
+    def monitor(*report):
+        calls.append(report)
+        if len(calls) == call:
+            raise Killed
+
+    return monitor
+
+
+def test_an_epoch_goes_once_over_all_items_in_a_new_order():
+    record = []
+    train(epochs=2, record=record)
+    assert [len(numbers) for _, numbers in record] == [5, 5, 5, 5, 3] * 2
+    orders = [
+        [number for e, numbers in record if e == epoch for number in numbers] for epoch in (1, 2)
+    ]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(23))
+    assert orders[0] != orders[1]
+
+
+@pytest.mark.parametrize(
+    ("items", "sizes"), [(11, [5, 6]), (10, [5, 5]), (12, [5, 5, 2]), (1, [1]), (3, [3]), (6, [6])]
+)
+def test_a_single_last_item_joins_the_batch_before_it(items, sizes):
+    training = Training("loss", items, 5, 1, lambda _: 0.1, "")
+    assert [
+        training.items_in(b + 1) - training.items_in(b) for b in range(training.batches)
+    ] == sizes
+
+
+def test_reports_tell_epoch_share_and_mean_loss(monkeypatch):
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0)
+    reports = []
+    train(lambda *report: reports.append(report), epochs=2)
+    assert [report[:3] for report in reports] == [("loss", 1, 2)] * 5 + [("loss", 2, 2)] * 5
+    np.testing.assert_allclose(
+        [report[3] for report in reports[:5]], np.array([5, 10, 15, 20, 23]) / 23
+    )
+    assert reports[4][3] == reports[9][3] == 1.0
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 3600)
+    ends = []
+    train(lambda *report: ends.append(report), epochs=2)
+    assert ends == [reports[4], reports[9]]
+
+
+def test_the_reported_loss_is_the_mean_over_items(monkeypatch):
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0)
+    losses = iter([1.0, 2.0, 3.0, 4.0, 8.0])
+    network, generator = nn.Linear(1, 1), torch.Generator()
+    reports = []
+    training = Training("loss", 23, 5, 1, lambda _: 0.0, "")
+    fit_network(
+        network,
+        lambda _numbers, _epoch: network.weight.sum() * 0 + next(losses),
+        torch.optim.SGD(network.parameters(), 0.1),
+        training,
+        generator,
+        monitor=lambda *report: reports.append(report[4]),
+    )
+    np.testing.assert_allclose(reports, [1, 1.5, 2, 2.5, (5 * 10 + 3 * 8) / 23])
+
+
+@pytest.mark.parametrize("call", range(1, 13))
+def test_a_killed_training_continues_to_the_same_weights(monkeypatch, tmp_path, call):
+    """Killed in any batch of three epochs: a checkpoint after each batch, then the same weights to the last bit."""
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
+    reports, again = [], []
+    expected = train(lambda *report: reports.append(report))
+    path = tmp_path / "training.pt"
+    with pytest.raises(Killed):
+        train(killer(call), path)
+    assert path.exists() == (call > 1)
+    record = []
+    np.testing.assert_array_equal(
+        train(lambda *report: again.append(report), path, record=record), expected
+    )
+    assert again == reports[call - 1 :]
+    assert len(record) == 20 - (call - 1)  # what was done is not done again
+
+
+def test_a_killed_training_continues_from_its_last_epoch_without_the_clock(tmp_path):
+    path = tmp_path / "training.pt"
+    with pytest.raises(Killed):
+        train(killer(3), path)
+    record = []
+    np.testing.assert_array_equal(train(None, path, record=record), train())
+    assert {epoch for epoch, _ in record} == {3, 4}
+
+
+@pytest.mark.parametrize("other", [{"identity": "b"}, {"name": "pretrain_loss"}])
+def test_a_checkpoint_of_another_training_is_not_continued(tmp_path, other):
+    path = tmp_path / "training.pt"
+    train(None, path, seed=9, **other)
+    np.testing.assert_array_equal(train(None, path), train())
+
+
+def test_a_damaged_checkpoint_is_ignored(tmp_path):
+    path = tmp_path / "training.pt"
+    train(None, path, epochs=2)
+    whole = path.read_bytes()
+    for content in (
+        b"",
+        whole[:50],
+        whole[: len(whole) // 2],
+        whole[:-1],
+        b"not a checkpoint",
+        b"\x80\x04N.",
+    ):
+        path.write_bytes(content)
+        assert read_checkpoint(path, "a", "loss") is None
+    np.testing.assert_array_equal(train(None, path), train())
+    torch.save([1, 2], path)
+    assert read_checkpoint(path, "a", "loss") is None
+
+
+def test_a_checkpoint_is_never_half_written(tmp_path, monkeypatch):
+    path = tmp_path / "training.pt"
+    write_checkpoint(path, "a", "loss", {"epoch": 1})
+
+    def torn(_state, file):
+        file.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", torn)
+    with pytest.raises(OSError, match="No space"):
+        write_checkpoint(path, "a", "loss", {"epoch": 2})
+    assert read_checkpoint(path, "a", "loss") == {"identity": "a", "stage": "loss", "epoch": 1}
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_diverged_loss_names_the_epoch_and_leaves_the_checkpoint_before_it(tmp_path, bad):
+    path = tmp_path / "training.pt"
+    train(None, path, epochs=1)
+    before = path.read_bytes()
+    with pytest.raises(
+        TrainingDivergedError, match=r"loss became (nan|inf) in epoch 2 of 4: lower learning_rate"
+    ):
+        train(None, path, loss_scale=bad)
+    assert path.read_bytes() == before
+
+
+def test_the_learning_rate_is_that_of_the_time_in_epochs():
+    network, rates, times = nn.Linear(1, 1), [], []
+    optimizer = torch.optim.SGD(network.parameters(), 123.0)
+
+    def rate(time):
+        times.append(time)
+        return time + 1
+
+    def loss_of(_numbers, _epoch):
+        rates.append(optimizer.param_groups[0]["lr"])
+        return network.weight.sum() * 0
+
+    fit_network(
+        network, loss_of, optimizer, Training("loss", 20, 5, 2, rate, ""), torch.Generator()
+    )
+    np.testing.assert_allclose(times, np.arange(8) / 4)
+    np.testing.assert_allclose(rates, np.arange(8) / 4 + 1)
+
+
+def test_a_training_works_where_gradients_are_off_and_leaves_them_off():
+    expected = train()
+    with torch.no_grad():
+        np.testing.assert_array_equal(train(), expected)
+        assert not torch.is_grad_enabled()
+
+
+def test_an_identity_follows_parameters_images_and_arithmetic():
+    class Rival:
+        def __init__(self, epochs):
+            self.epochs = epochs
+            self.network_ = object()
+
+    images = np.zeros((2, 4, 4, 1), np.uint8)
+    other = images.copy()
+    other[1, 3, 3] = 1
+    hashes = [
+        training_identity(Rival(1), images, "cpu", torch.float32),
+        training_identity(Rival(2), images, "cpu", torch.float32),
+        training_identity(Rival(1), other, "cpu", torch.float32),
+        training_identity(Rival(1), images.reshape(2, 2, 8, 1), "cpu", torch.float32),
+        training_identity(Rival(1), images, "cpu", torch.bfloat16),
+    ]
+    assert len(set(hashes)) == 5
+    assert hashes[0] == training_identity(Rival(1), images.copy(), "cpu", torch.float32)

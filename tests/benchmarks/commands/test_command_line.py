@@ -1,0 +1,323 @@
+"""The command line as a user types it: a small real run end to end, and every bad input with its exit code and its one line.
+
+The first run, one refusal and the help are processes of their own; the rest calls what they call, which saves them the imports.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import click
+import pytest
+from mlflow import MlflowClient
+
+from benchmarks.__main__ import run_main
+from benchmarks.commands.options import EXPERIMENT_OPTIONS, pop_experiments
+from dn2.search import approximate
+
+ROOT = Path(__file__).parent.parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, weights_home):
+    """A working directory with its own DN2_HOME, in which earlier tests' results are found by later ones."""
+    folder = tmp_path_factory.mktemp("work")
+    shutil.copytree(weights_home / "weights", folder / "home" / "weights")
+    return folder
+
+
+def in_process(place, *arguments):
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    env |= {"DN2_HOME": str(place / "home"), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    return subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, timeout=240)
+
+
+@pytest.fixture
+def benchmarks(place, monkeypatch, capfd):
+    """``benchmarks(*arguments)`` does what `in_process` does, here."""
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DN2_HOME", str(place / "home"))
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # so that it is put back
+
+    def run(*arguments):
+        capfd.readouterr()
+        code = run_main(list(arguments))
+        out, err = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def run_json(benchmarks):
+    def run(*arguments):
+        done = benchmarks("run", "--dataset", "synthetic", "--json", *arguments)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["runs"]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def first_runs(place):
+    done = in_process(
+        place, "run", "--dataset", "synthetic", "--json", "--k", "1,2", "--normalize", "none,l2"
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["runs"]
+
+
+def test_a_run_prints_what_the_design_promises(first_runs):
+    assert len(first_runs) == 4
+    for run in first_runs:
+        promised = (
+            "run_id key dataset protocol detector input params selection rocauc splits seconds"
+        )
+        assert set(promised.split()) <= set(run)
+        assert run["selection"] == "none"
+        assert 0.8 < run["rocauc"] <= 1
+        assert run["rocauc"] == pytest.approx(
+            sum(split["rocauc"] for split in run["splits"]) / len(run["splits"])
+        )
+        for split in run["splits"]:
+            assert split["rocauc_low"] <= split["rocauc"] <= split["rocauc_high"]
+            assert {
+                "name",
+                "class_name",
+                "x",
+                "draw",
+                "average_precision",
+                "n_train",
+                "n_test",
+            } <= set(split)
+    assert len({run["key"] for run in first_runs}) == 4
+    cells = {(run["params"]["k"], run["params"]["normalize"]) for run in first_runs}
+    assert cells == {(1, "none"), (2, "none"), (1, "l2"), (2, "l2")}
+
+
+def test_a_second_run_does_nothing_again_and_force_does(run_json, first_runs):
+    again = run_json("--k", "1,2", "--normalize", "none,l2")
+    by_key = {run["key"]: run for run in first_runs}
+    for run in again:
+        assert run["run_id"] == by_key[run["key"]]["run_id"]
+        assert run["splits"] == by_key[run["key"]]["splits"]
+    forced = run_json("--k", "2", "--force")
+    assert forced[0]["run_id"] not in {run["run_id"] for run in again}
+    assert forced[0]["rocauc"] == by_key[forced[0]["key"]]["rocauc"]
+
+
+def test_one_search_for_every_k_equals_a_search_for_each(run_json, first_runs):
+    alone = run_json("--k", "1", "--force")[0]
+    assert (
+        alone["rocauc"] == next(run for run in first_runs if run["key"] == alone["key"])["rocauc"]
+    )
+
+
+def test_faiss_agrees(run_json, first_runs):
+    flat = run_json("--index", "flat")[0]
+    exact = next(
+        run
+        for run in first_runs
+        if run["params"]["k"] == 2 and run["params"]["normalize"] == "none"
+    )
+    assert flat["rocauc"] == pytest.approx(exact["rocauc"], abs=5e-4)
+
+
+def test_an_approximate_index_says_what_it_costs(run_json, first_runs, monkeypatch):
+    monkeypatch.setattr(approximate, "SMALLEST", 16)  # the synthetic classes are small
+    (run,) = run_json("--index", "ivf")
+    exact = next(
+        run
+        for run in first_runs
+        if run["params"]["k"] == 2 and run["params"]["normalize"] == "none"
+    )
+    for split, expected in zip(run["splits"], exact["splits"], strict=True):
+        assert 0 < split["recall"] <= 1
+        assert split["rocauc_change"] == pytest.approx(split["rocauc"] - expected["rocauc"])
+    logged = MlflowClient("sqlite:///mlflow.db").get_run(run["run_id"]).data.metrics
+    for name in ("recall", "rocauc_change"):
+        assert logged[name] == pytest.approx(
+            sum(split[name] for split in run["splits"]) / len(run["splits"])
+        )
+        assert all(
+            logged[f"{name}/{split['class_name']}"] == split[name] for split in run["splits"]
+        )
+    assert not {"recall", "rocauc_change"} & exact["splits"][0].keys()
+
+
+def test_the_table_reads_as_text(benchmarks, first_runs):
+    done = benchmarks("run", "--dataset", "synthetic", "--k", "2", "--normalize", "none,l2")
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert "mean" in done.stdout
+    assert "python -m benchmarks ui" in done.stdout
+    assert "2 of 2 had been computed before" in done.stdout
+    assert max(len(line) for line in done.stdout.splitlines() if "http" not in line) <= 130
+
+
+def test_plan_says_what_is_finished(benchmarks, first_runs):
+    done = benchmarks("plan", "--dataset", "synthetic", "--k", "2,3", "--json")
+    assert done.returncode == 0, done.stderr
+    cells = {cell["params"]["k"]: cell["status"] for cell in json.loads(done.stdout)["cells"]}
+    assert cells == {2: "finished", 3: "pending"}
+    shared, _, *lines, total = benchmarks(
+        "plan", "--dataset", "synthetic", "--k", "2,3"
+    ).stdout.splitlines()
+    assert shared.startswith("in all cells: dataset=synthetic protocol=one_vs_rest detector=dn2")
+    assert [line.split()[-1] for line in lines] == ["k=2", "k=3"]
+    assert total.startswith("2 cells, 1 pending")
+
+
+def test_ls_lists_every_table(benchmarks):
+    tables = json.loads(benchmarks("ls", "--json").stdout)
+    assert set(tables) == {"datasets", "encoders", "detectors", "protocols", "suites"}
+    assert all(entry["name"] for table in tables.values() for entry in table)
+    assert {"cifar10", "fashion_mnist"} <= {entry["name"] for entry in tables["datasets"]}
+
+
+BAD = {
+    "unknown data set": (["run", "--dataset", "synthetik"], 2, "Did you mean synthetic"),
+    "unknown encoder": (
+        ["run", "--dataset", "synthetic", "--encoder", "resnet1O1"],
+        2,
+        "resnet101",
+    ),
+    "unknown detector": (
+        ["run", "--dataset", "synthetic", "--detector", "dn3"],
+        2,
+        "Did you mean dn2",
+    ),
+    "unknown protocol": (
+        ["run", "--dataset", "synthetic", "--protocol", "one_vs_all"],
+        2,
+        "one_vs_rest",
+    ),
+    "unknown normalisation": (["run", "--dataset", "synthetic", "--normalize", "l3"], 2, "l2"),
+    "unknown suite": (["run", "--suite", "mian"], 2, "Did you mean main"),
+    "unknown suite of two": (["plan", "--suite", "main,mian"], 2, "Did you mean main"),
+    "unknown class": (
+        ["run", "--dataset", "synthetic", "--classes", "nothing"],
+        2,
+        "unknown class",
+    ),
+    "unknown index": (["run", "--dataset", "synthetic", "--index", "flatt"], 2, "flat"),
+    "unknown engine": (["run", "--dataset", "synthetic", "--engine", "openvin"], 2, "openvino"),
+    "k = 0": (["run", "--dataset", "synthetic", "--k", "0"], 2, "at least 1, got 0"),
+    "k > n": (["run", "--dataset", "synthetic", "--k", "100000"], 2, "lower k"),
+    "k = two": (["run", "--dataset", "synthetic", "--k", "two"], 2, "int"),
+    "negative seed": (["run", "--dataset", "synthetic", "--seed", "-1"], 2, "at least 0, got -1"),
+    "normalised pixels": (
+        ["run", "--dataset", "synthetic", "--detector", "geom", "--normalize", "l2"],
+        2,
+        "leave it out",
+    ),
+    "encoded pixels": (
+        ["run", "--dataset", "synthetic", "--detector", "geom", "--encoder", "resnet18"],
+        2,
+        "encoder is for features",
+    ),
+    "unknown preset": (
+        ["run", "--dataset", "synthetic", "--detector", "geom", "--preset", "gpu"],
+        2,
+        "cpu, paper",
+    ),
+    "preset of none": (["run", "--dataset", "synthetic", "--preset", "cpu"], 2, "has no presets"),
+    "seeds = 0": (
+        ["run", "--dataset", "synthetic", "--detector", "geom", "--seeds", "0"],
+        2,
+        "at least 1, got 0",
+    ),
+    "bad setting": (
+        ["run", "--dataset", "synthetic", "--detector", "geom", "--set", "epochs"],
+        2,
+        "NAME=VALUE, got 'epochs'",
+    ),
+    "bad nu": (
+        ["run", "--dataset", "synthetic", "--detector", "ocsvm", "--set", "nu=2"],
+        2,
+        "nu must be a number in (0, 1]",
+    ),
+    "unreadable root": (
+        ["run", "--dataset", "cifar10", "--root", "/nonexistent/place"],
+        3,
+        "/nonexistent/place",
+    ),
+    "wrong weights": (
+        ["run", "--dataset", "synthetic", "--weights", str(ROOT / "pyproject.toml")],
+        2,
+        "pyproject.toml",
+    ),
+    "missing weights": (
+        ["run", "--dataset", "synthetic", "--weights", "/nonexistent.pth"],
+        3,
+        "/nonexistent.pth",
+    ),
+    "unknown option": (["run", "--datasett", "synthetic"], 2, "--dataset"),
+    "unknown name to fetch": (["fetch", "cifar"], 2, "cifar10"),
+    "file store": (
+        ["run", "--dataset", "synthetic", "--tracking-uri", "file:./mlruns"],
+        2,
+        "sqlite",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_an_exit_code(benchmarks, case):
+    arguments, code, words = BAD[case]
+    assert_refused(benchmarks(*arguments), code, words)
+
+
+def test_a_refusal_ends_the_process_with_its_code(place):
+    arguments, code, words = BAD["unknown data set"]
+    assert_refused(in_process(place, *arguments), code, words)
+
+
+def assert_refused(done, code, words):
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not done.stdout
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy():
+    heavy = {
+        "torch",
+        "mlflow",
+        "timm",
+        "matplotlib",
+        "pandas",
+        "sklearn",
+        "scipy",
+        "faiss",
+        "openvino",
+        "PIL",
+        "rich",
+    }
+    verbs = ("ls", "fetch", "plan", "run", "paper", "ui")
+    code = "import sys; from benchmarks.__main__ import run_main; [run_main([verb, '--help']) for verb in sys.argv[1:]]; "
+    code += "print(sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *verbs], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert all(f"Usage: python -m benchmarks {verb}" in done.stdout for verb in verbs)
+    assert not heavy & set(eval(done.stdout.splitlines()[-1]))
+
+
+def test_several_suites_in_one_command_have_each_cell_once():
+    def cells(text):
+        return pop_experiments(
+            {**dict.fromkeys(EXPERIMENT_OPTIONS), "suite": text.split(",")}, None
+        )[1]
+
+    with click.Context(click.Command("run")):
+        both = [cell.key for cell in cells("table1,k_sweep")]
+        assert set(both) == {cell.key for name in ("table1", "k_sweep") for cell in cells(name)}
+    assert len(both) == len(set(both)) == 28, "k = 2 is in both"

@@ -1,0 +1,77 @@
+"""On a real Ray cluster of two nodes: the serial results, and a node that is removed costs none of them. Slow."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+from forked import stored_features
+from ray.cluster_utils import Cluster
+
+from benchmarks.contracts import OutsideError
+from benchmarks.executors import Serial, make_executor
+from benchmarks.executors.messages import WorkerLostError
+from tests.benchmarks.executors.test_executors import do, job_of, training
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory, weights_home):
+    return stored_features(tmp_path_factory.mktemp("home"), weights_home)
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A head without cores and two nodes with one each, so that jobs run on the nodes alone."""
+    tests = Path(__file__).parents[2]
+    monkeypatch.setenv("PYTHONPATH", f"{tests.parent}{os.pathsep}{tests / 'support'}")
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    cluster.wait_for_nodes()
+    yield cluster, nodes
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_results_are_the_serial_ones_to_the_last_bit_and_a_lost_node_costs_none(cluster, workspace):
+    cluster, nodes = cluster
+    executor = make_executor("ray", workspace, 0, cluster.address)
+    assert executor.workers == 2
+    job = job_of(workspace, params={"k": [1, 2, 5]}, normalize=["l2"])
+    expected, _ = do(Serial(workspace), job, workspace)
+    found, _ = do(executor, job, workspace)
+    assert [(one.experiment, one.split) for one in found] == [
+        (one.experiment, one.split) for one in expected
+    ]
+    for one, other in zip(found, expected, strict=True):
+        for array in ("scores", "rows", "is_anomaly", "nearest"):
+            np.testing.assert_array_equal(getattr(one, array), getattr(other, array))
+
+    removed = []
+
+    def remove_both(result):
+        """Whichever of them is at the job; a third one takes over."""
+        if not removed:
+            removed.append(result.split)
+            cluster.add_node(num_cpus=1)
+            for node in nodes:
+                cluster.remove_node(node, allow_graceful=False)
+
+    results, losses = do(executor, training(workspace, epochs=[30]), workspace, each=remove_both)
+    assert removed == ["disc"]
+    assert [result.split for result in results] == ["disc", "cross"]
+    assert ("cross", "loss", 30) in losses
+    executor.close()
+    with pytest.raises(WorkerLostError, match="have been ended"):
+        do(executor, job, workspace)
+
+
+def test_a_cluster_that_is_not_there(workspace):
+    with pytest.raises(
+        OutsideError, match=r"Ray cluster at 127.0.0.1:1 cannot be reached .*ray start --head"
+    ):
+        make_executor("ray", workspace, 2, "127.0.0.1:1")

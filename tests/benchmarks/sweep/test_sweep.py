@@ -1,0 +1,335 @@
+"""A study on the synthetic data set, in this process: what is computed, what is looked up, what is logged, what is refused."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from forked import stored_features
+
+import benchmarks.work
+from benchmarks.contracts import OutsideError, SplitError, UsageError
+from benchmarks.datasets import load_dataset
+from benchmarks.experiments import make_experiments
+from benchmarks.inputs import Rows
+from benchmarks.session import Session, run_session
+from benchmarks.sweep import (
+    Plan,
+    Question,
+    check_storage,
+    check_study_name,
+    choose_sampler,
+    make_space,
+    sweep,
+)
+from benchmarks.sweep.studies import point
+from dn2.detector import DN2
+
+LITE = "efficientnet_lite0"
+ALL = {"normalize": ("none", "l2"), "k_values": (1, 2, 5)}
+
+
+@pytest.fixture
+def workspace(tmp_path, weights_home):
+    (tmp_path / "home").mkdir()
+    return stored_features(tmp_path / "home", weights_home)
+
+
+def question_of(objective="validation", detector="dn2", classes=(), encoders=(LITE,), **asked):
+    asked = asked or dict(ALL if detector == "dn2" else {})
+    space = make_space(
+        detector,
+        "",
+        "synthetic",
+        encoders=encoders,
+        normalize=asked.pop("normalize", ("none",)),
+        **asked,
+    )
+    return Question("synthetic", "one_vs_rest", detector, "", "paper", classes, 0, objective, space)
+
+
+def small(**asked):
+    return question_of(
+        classes=("disc", "square"), **{"normalize": ("none",), "k_values": (1, 2, 5), **asked}
+    )
+
+
+def run(
+    question, workspace, tracker, study="toy", sampler="", trials=None, storage="", force=False
+):
+    said = []
+    session = Session(workspace, tracker, suite=study, say=said.append, force=force)
+    return sweep(
+        question, Plan(study, *choose_sampler(sampler, question, trials), storage), session
+    ), said
+
+
+def counted(monkeypatch, owner, name):
+    original, calls = getattr(owner, name), []
+
+    def wrapped(*args, **kwargs):
+        calls.append(args)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, wrapped)
+    return calls
+
+
+def runs_of(tracker, **tags):
+    with tracker._asking("look") as client:
+        return [
+            run
+            for run in client.search_runs([tracker.experiment_id])
+            if tags.items() <= run.data.tags.items()
+        ]
+
+
+def artifact(tracker, run_id, name):
+    with tracker._asking("look") as client:
+        return Path(client.download_artifacts(run_id, name)).read_text()
+
+
+def test_a_grid_is_visited_once_and_all_k_cost_one_search(workspace, tracker, monkeypatch):
+    searches = counted(monkeypatch, DN2, "score_path")
+    question = question_of()
+    found, _ = run(question, workspace, tracker)
+    assert (
+        len(searches) == 2 * 4 * 5 + 4
+    )  # normalisations x classes x folds, and the winner's classes; not three times as many
+    assert len(found.table.trials) == 6
+    assert {point(trial.params) for trial in found.table.trials} == {
+        point(params) for params in question.grid()
+    }
+
+    trials = runs_of(tracker, kind="cell", selection="none")
+    numbers = {
+        one.info.run_id: int(one.data.tags["study/toy"].removeprefix("validation, trial "))
+        for one in trials
+    }
+    assert sorted(numbers.values()) == list(range(6))
+    for one in trials:
+        assert "rocauc" not in one.data.metrics
+        trial = found.table.trials[numbers[one.info.run_id]]
+        assert one.data.params["k"] == str(trial.params["k"])
+        assert one.data.metrics["rocauc_validation"] == pytest.approx(trial.value)
+        assert (
+            one.data.metrics["normalize_number/toy"]
+            == {"l2": 1, "none": 2}[trial.params["normalize"]]
+        )
+
+    (winner,) = runs_of(tracker, kind="cell", selection="validation")
+    assert winner.data.tags["study/toy"] == f"validation, winner, trial {found.best.number}"
+    assert winner.data.params["partition"] == "test"
+    assert winner.data.metrics["rocauc"] == pytest.approx(found.record()["best"]["rocauc"])
+    assert found.record()["best"]["rocauc_validation"] == max(
+        trial.value for trial in found.table.trials
+    )
+    assert not list(workspace.home.glob("cells/*/*.npz"))
+
+    (summary,) = runs_of(tracker, kind="summary")
+    assert (
+        summary.data.tags.items()
+        >= {"study": "toy", "objective": "validation", "selection": "validation"}.items()
+    )
+    lines = list(csv.DictReader(artifact(tracker, summary.info.run_id, "trials.csv").splitlines()))
+    assert {line["run_id"] for line in lines} == {one.info.run_id for one in trials}
+    assert json.loads(artifact(tracker, summary.info.run_id, "best.json"))["params"] == dict(
+        found.best.params
+    )
+    with tracker._asking("look") as client:
+        names = {file.path for file in client.list_artifacts(summary.info.run_id)}
+        by_k = client.get_metric_history(summary.info.run_id, f"rocauc_validation_by_k/{LITE}/l2")
+    assert {"history.png", "importances.png", "contour.png", "by_k.png"} <= names
+    assert [step.step for step in by_k] == [1, 2, 5]
+
+
+def test_what_is_finished_is_looked_up(workspace, tracker, monkeypatch):
+    first, _ = run(small(), workspace, tracker)
+    computed = counted(monkeypatch, benchmarks.work, "run")
+    again, _ = run(small(), workspace, tracker)
+    assert again.record() == first.record()
+    other, _ = run(small(), workspace, tracker, study="another")
+    assert not computed
+    assert {trial.run_id for trial in other.table.trials} == {
+        trial.run_id for trial in first.table.trials
+    }
+    for one in runs_of(tracker, kind="cell"):
+        assert one.data.tags["study/toy"] == one.data.tags["study/another"]
+
+
+def test_a_cell_of_two_studies_has_the_numbers_of_both(workspace, tracker):
+    run(small(normalize=("l2", "none"), k_values=(1,)), workspace, tracker, study="one")
+    run(small(normalize=("none", "power"), k_values=(1,)), workspace, tracker, study="other")
+    trials = runs_of(tracker, kind="cell", selection="none")
+    numbers = {
+        one.data.params["normalize"]: {
+            name: v for name, v in one.data.metrics.items() if "_number" in name
+        }
+        for one in trials
+    }
+    assert numbers == {
+        "l2": {"normalize_number/one": 1},
+        "none": {"normalize_number/one": 2, "normalize_number/other": 1},
+        "power": {"normalize_number/other": 2},
+    }
+
+
+def test_a_study_is_continued_to_more_trials(workspace, tracker):
+    few, _ = run(small(), workspace, tracker, trials=1)
+    assert len(few.table.trials) == 1
+    more, _ = run(small(), workspace, tracker, trials=2)
+    assert more.table.trials[:1] == few.table.trials
+    whole, _ = run(small(), workspace, tracker, trials=50)
+    assert len(whole.table.trials) == 3
+
+
+def test_oracle_trials_are_plain_cells_and_say_what_they_are(workspace, tracker, monkeypatch):
+    cells = make_experiments(
+        datasets=["synthetic"], params={"k": [1, 2, 5]}, classes=("disc", "square")
+    )
+    plain = run_session(Session(workspace, tracker), cells).cells
+    computed = counted(monkeypatch, benchmarks.work, "run")
+    found, _ = run(small(objective="oracle"), workspace, tracker)
+    assert not computed
+    assert {trial.run_id for trial in found.table.trials} == {cell.run_id for cell in plain}
+    assert all(
+        one.data.tags["study/toy"].startswith("oracle, trial ")
+        for one in runs_of(tracker, kind="cell")
+    )
+    (summary,) = runs_of(tracker, kind="summary", suite="toy")
+    assert summary.data.tags["selection"] == "oracle"
+    assert {line["selection"] for line in found.table.records()} == {"oracle"}
+    assert found.record()["best"]["rocauc_validation"] is None
+    assert found.record()["best"]["rocauc"] == max(trial.value for trial in found.table.trials)
+
+
+def test_no_test_row_reaches_a_validation_objective(workspace, tracker, monkeypatch):
+    """The features of the test rows are NaN, and their labels drawn anew: every trial has the value it had."""
+    clean, _ = run(small(), workspace, tracker)
+    dataset = load_dataset("synthetic", home=workspace.home)
+    load = benchmarks.work.load_input
+
+    def poisoned(*args):
+        X = load(*args)
+        (part,) = (np.array(part[np.arange(len(X))]) for part in X.parts)
+        part[~dataset.is_train] = np.nan
+        return Rows([part], X.normalize, X.names)
+
+    labels = np.where(
+        dataset.is_train, dataset.labels, np.random.default_rng(5).permutation(dataset.labels)
+    )
+    monkeypatch.setattr(benchmarks.work, "load_input", poisoned)
+    monkeypatch.setattr(
+        benchmarks.work, "load_dataset", lambda *_, **__: replace(dataset, labels=labels)
+    )
+    blind, said = run(small(), workspace, tracker, study="blind", force=True)
+    assert [(trial.params, trial.value) for trial in blind.table.trials] == [
+        (trial.params, trial.value) for trial in clean.table.trials
+    ]
+    assert blind.winner is None  # the winner is tested on those rows, and fails
+    assert any("failed" in line for line in said)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp"])
+def test_other_samplers_run_so_many_trials(workspace, tracker, sampler):
+    found, _ = run(small(), workspace, tracker, sampler=sampler, trials=4)
+    assert len(found.table.trials) == 4
+    assert len(runs_of(tracker, kind="cell", selection="none")) == len(
+        {point(trial.params) for trial in found.table.trials}
+    )
+
+
+def test_a_failed_cell_is_told_with_its_reason_and_tried_again_next_time(
+    workspace, tracker, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        fit = DN2.fit
+
+        def failing(self, X, **watched):
+            if self.clean:
+                raise ValueError("broken on purpose")
+            return fit(self, X, **watched)
+
+        patch.setattr(DN2, "fit", failing)
+        found, _ = run(small(k_values=(1,), clean=(0.0, 0.1)), workspace, tracker)
+    assert [
+        trial.value is None
+        for trial in sorted(found.table.trials, key=lambda one: one.params["clean"])
+    ] == [False, True]
+    assert "broken on purpose" in next(
+        trial.error for trial in found.table.trials if trial.value is None
+    )
+    assert len(found.outcome.failures) == 1
+    assert isinstance(next(iter(found.outcome.failures.values())), SplitError)
+    healed, said = run(small(k_values=(1,), clean=(0.0, 0.1)), workspace, tracker)
+    assert not healed.outcome.failures
+    assert len([trial for trial in healed.table.trials if trial.value is not None]) == 2
+    assert any("run again" in line for line in said)
+
+
+def test_one_trial_has_no_figure_that_needs_more(workspace, tracker):
+    found, _ = run(small(k_values=(2,)), workspace, tracker)
+    assert len(found.table.trials) == 1
+    assert found.best.params["k"] == 2
+    with tracker._asking("look") as client:
+        files = {file.path for file in client.list_artifacts(found.outcome.summary_run_id)}
+    assert {"best.json", "trials.csv"} <= files
+    assert not {"history.png", "importances.png", "contour.png"} & files
+
+
+@pytest.mark.parametrize(
+    ("other", "differing"),
+    [
+        (small(k_values=(1, 2)), "space of k"),
+        (small(objective="oracle"), "objective"),
+        (replace(small(), classes=("disc", "cross")), "classes"),
+        (replace(small(), seed=3), "seed"),
+        (replace(small(), protocol="leave_one_class_out"), "protocol"),
+    ],
+)
+def test_a_study_that_asks_something_else_is_refused(workspace, tracker, other, differing):
+    run(small(), workspace, tracker, trials=1)
+    with pytest.raises(UsageError, match=f"the study 'toy' has another {differing}.*--study"):
+        run(other, workspace, tracker)
+
+
+def test_storages_that_cannot_be_reached_are_one_line(workspace, tracker):
+    for storage in (f"sqlite:///{workspace.home}", "postgresql://nobody@127.0.0.1:9/none"):
+        with pytest.raises(OutsideError, match="cannot use the study in") as error:
+            run(small(), workspace, tracker, storage=storage)
+        assert "\n" not in str(error.value)
+    assert not runs_of(tracker)
+    with pytest.raises(UsageError, match="sqlite:///"):
+        check_storage("mysql://x")
+    for name in ("", "../x", ".x", "a b"):
+        with pytest.raises(UsageError, match="study's name"):
+            check_study_name(name)
+
+
+def test_samplers_and_trials_that_cannot_be_are_refused():
+    assert choose_sampler("", small(), None) == ("brute", 3)
+    assert choose_sampler("", small(), 2) == ("brute", 2)
+    trained = question_of(detector="geom", encoders=())
+    assert choose_sampler("", trained, None)[0] == "tpe"
+    with pytest.raises(
+        UsageError, match="brute takes a finite grid, and learning_rate, weight_decay of 'geom'"
+    ):
+        choose_sampler("brute", trained, None)
+    for trials in (0, -1):
+        with pytest.raises(UsageError, match="--trials must be at least 1"):
+            choose_sampler("tpe", small(), trials)
+    with pytest.raises(UsageError, match="sampler"):
+        choose_sampler("grid", small(), None)
+
+
+def test_equal_samplers_of_two_processes_propose_different_points():
+    from benchmarks.sweep.studies import make_sampler
+
+    drawn = []
+    for opened in (0, 0, 1):
+        study = optuna.create_study(sampler=make_sampler("random", 0)(opened))
+        drawn.append([study.ask().suggest_float("x", 0, 1) for _ in range(3)])
+    assert drawn[0] == drawn[1] != drawn[2]

@@ -1,0 +1,56 @@
+"""What a study may choose from."""
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.contracts import UsageError
+from benchmarks.detectors import DETECTORS, Range
+from benchmarks.session import Session
+from benchmarks.sweep import make_space, what_fits
+from tests.benchmarks.sweep.test_sweep import LITE, question_of, small, workspace
+
+__all__ = ["workspace"]
+
+
+def test_values_that_ask_for_more_training_rows_than_there_are_are_left_out(workspace, tracker):
+    session = Session(workspace, tracker)
+    question, left_out = what_fits(small(k_values=(1, 5, 50, 70)), session.prepare)
+    assert question.space["k"] == (1, 5)
+    assert [reason.partition(":")[0] for reason in left_out] == ["k=70", "k=50"]
+    assert "needs at least 50 training rows" in left_out[1]
+    assert what_fits(question, session.prepare) == (question, [])
+    with pytest.raises(UsageError, match="at least 70 training rows"):
+        what_fits(small(k_values=(70,)), session.prepare)
+
+
+def test_spaces_that_cannot_be_are_refused():
+    with pytest.raises(UsageError, match="--sizes"):
+        make_space("dn2", "", "synthetic", encoders=(LITE,), normalize=("none",), sizes=(32,))
+    with pytest.raises(UsageError, match="--k-values"):
+        make_space("ocsvm", "", "synthetic", encoders=(), normalize=("none",), k_values=(1,))
+    with pytest.raises(UsageError, match="normalisation"):
+        small(normalize=("none", "l3")).check()
+    with pytest.raises(UsageError, match="objective"):
+        replace(small(), objective="guess").check()
+    with pytest.raises(UsageError, match=r"chooses on the test labels itself"):
+        replace(question_of(detector="ocsvm", encoders=()), variant="oracle", space={}).check()
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_every_detector_has_a_space_that_it_can_be_made_from(detector):
+    entry = DETECTORS[detector]
+    assert entry.space
+    assert entry.space.keys() <= entry.defaults.keys()
+    assert entry.space.keys() >= set(entry.path)
+    for values in entry.space.values():
+        assert (
+            values.low < values.high
+            if isinstance(values, Range)
+            else len(set(values)) == len(values) > 0
+        )
+    protocol = "groups" if entry.groups else "one_vs_rest"
+    question = replace(
+        question_of(detector=detector, normalize=("none",)), protocol=protocol, preset="paper"
+    )
+    question.check()
