@@ -1,6 +1,6 @@
 """The nouns of the experiment. Read this first.
 
-    Dataset --protocol--> Split --detector--> scores --metrics--> Result --tracking--> report
+    Dataset --protocol--> Split --plan--> Batch --detector--> scores --metrics--> Result --> MLflow
 
 Nothing here computes anything but a hash: each class says what travels between two stages.
 """
@@ -19,6 +19,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 Parameters = Mapping[str, Any]
+PathPoint = tuple[Mapping[str, Any], np.ndarray, np.ndarray | None]
+"""One point of a detector's path: parameters, scores, rows of the nearest training rows."""
+
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(what, done, total)`` while something long goes on."""
 
@@ -124,22 +127,11 @@ class Split:
 
 
 class Detector(Protocol):
-    """What every method offers.
+    """Define what every method offers; `benchmarks.detectors.method` has what it may offer besides.
 
-    ``check_rows(n)`` raises ValueError if a parameter is bad or it cannot train on n rows; the laws of the table ask it of each.
-
-    Optional: ``score_path(X)`` yields
-    ``(params, scores, nearest)`` for a whole grid at once, ``nearest`` being rows of the training array (n, k) or None.
-    ``score_subsets(bank, subsets, X)`` gives for each subset of the bank's rows, all at once, the list that
-    ``fit(bank[subset]).score_path(X)`` would yield. ``score_joined(banks, X, joins)`` does so for each join of the parts of which
-    training rows and X are given. ``scores_and_accuracy(X)`` gives besides the scores the share of an image's
-    transformations that were recognised, (n,). ``reference()`` gives, of a detector that searches approximately, the same one
-    that searches exactly, not fitted, and else None: it is scored as well, and `Result.metrics` say how far the two differ.
-    ``arithmetic()`` says what this machine computes in, if scores depend on it: it is part of a cell's key. A constructor's
-    ``seed`` is the experiment's.
-
-    ``monitor(name, epoch, epochs, share, loss)``: name is ``loss`` or ``pretrain_loss``, epochs count from 1, ``share`` of the
-    epoch is done, 1.0 at its end. ``checkpoint`` is one file that `fit` writes and continues from to the same weights.
+    ``monitor(name, epoch, epochs, share, loss)``: ``name`` is ``loss`` or ``pretrain_loss``, epochs
+    count from 1, and ``share`` is the fraction of the epoch that is done, 1.0 at its end.
+    ``checkpoint`` is one file that `fit` writes, and continues from to the same weights.
     """
 
     def fit(
@@ -223,9 +215,109 @@ class Experiment:
         """The detector with its variant: ``geom rotation``."""
         return f"{self.detector} {self.variant}".rstrip()
 
+    @property
+    def called(self) -> str:
+        """What progress and errors call it: ``geom rotation on cifar10``."""
+        return f"{self.method} on {self.dataset}"
+
     def with_params(self, **params: Any) -> Experiment:
         """The same cell with other detector parameters."""
         return replace(self, detector_params={**self.detector_params, **params})
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Hold the cells that one fit serves, and their splits.
+
+    `benchmarks.experiments.plan` makes it. Session, executor, worker and scoring pass it on, and
+    none of them groups, splits or resolves again.
+
+    Attributes
+    ----------
+    cells : tuple of Experiment
+        Resolved; of one data set, protocol, detector and normalisation. The last one has the
+        largest values of the detector's path.
+    splits : tuple of Split
+    input : str
+        What has to be read: the input of every cell, or all their encoders joined.
+    wanted : frozenset of str
+        Keys of the cells that were asked for. The others cost nothing extra: their results wait on
+        disk until somebody asks for them.
+    family : str
+        A name shared by all cells that one fit could serve.
+    provenance : mapping
+        Copied into each result.
+    done : frozenset of (key, split name)
+        What needs no computing any more.
+    """
+
+    cells: tuple[Experiment, ...]
+    splits: tuple[Split, ...]
+    input: str
+    wanted: frozenset[str]
+    family: str
+    provenance: Mapping[str, Any]
+    done: frozenset[tuple[str, str]] = frozenset()
+
+    @property
+    def called(self) -> str:
+        """The method and the data set: ``geom rotation on cifar10``."""
+        return self.cells[-1].called
+
+    @property
+    def asked(self) -> tuple[Experiment, ...]:
+        """The cells that are wanted."""
+        return tuple(cell for cell in self.cells if cell.key in self.wanted)
+
+    @property
+    def locks(self) -> tuple[str, ...]:
+        """What to lock, so that no two processes compute one cell, or make one search for many twice."""
+        shared = () if len(self.wanted) == len(self.cells) else (self.family,)
+        return (*(cell.key for cell in self.asked), *shared)
+
+    @property
+    def left(self) -> tuple[Split, ...]:
+        """The splits that some cell still needs."""
+        return tuple(split for split in self.splits if self.needing(split))
+
+    @property
+    def cells_left(self) -> tuple[Experiment, ...]:
+        """The cells that still need some split."""
+        needing = {cell.key for split in self.splits for cell in self.needing(split)}
+        return tuple(cell for cell in self.cells if cell.key in needing)
+
+    def needing(self, split: Split) -> list[Experiment]:
+        """List the cells that have no result of a split."""
+        return [cell for cell in self.cells if (cell.key, split.name) not in self.done]
+
+    def without(self, done: Iterable[tuple[str, str]]) -> Batch:
+        """Leave out results that exist; encoders that nothing needs any more are not read."""
+        batch = replace(self, done=self.done | frozenset(done))
+        return replace(batch, input=join_inputs(batch.cells_left or self.cells))
+
+    def only(self, splits: Iterable[Split]) -> Batch:
+        """Keep some of the splits: the unit that one worker does."""
+        return replace(self, splits=tuple(splits))
+
+    def apart(self) -> list[Batch]:
+        """Make a batch of each input of the cells that are wanted."""
+        by_input: dict[str, list[Experiment]] = {}
+        for cell in self.asked:
+            by_input.setdefault(cell.input, []).append(cell)
+        return [
+            replace(self, cells=tuple(cells), input=name, wanted=frozenset(c.key for c in cells))
+            for name, cells in by_input.items()
+        ]
+
+
+def join_inputs(cells: Sequence[Experiment]) -> str:
+    """Name the input that holds those of all cells, which differ in their encoders at most."""
+    widest = max(cells, key=lambda cell: len(set(cell.encoders)))
+    encoders = dict.fromkeys(
+        (*widest.encoders, *(name for cell in cells for name in cell.encoders))
+    )
+    covered = encoders.keys() <= set(widest.encoders)
+    return widest.input if covered else f"features:{'+'.join(encoders)}"
 
 
 @dataclass(frozen=True)

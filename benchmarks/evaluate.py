@@ -1,136 +1,174 @@
-"""Run cells that share a data set and an input: each split's result the moment it is there. No tracking, no printing."""
+"""Evaluate a batch: read its input, fit and score its splits, and yield one Result a cell and split.
+
+No tracking, no printing. A `Worker` does one batch, or some of its splits, after the other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import resource
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from benchmarks.contracts import Dataset, Experiment, Progress, Result
-from benchmarks.detectors import same_fit, selection_of
-from benchmarks.inputs import Input
+from benchmarks.contracts import (
+    Batch,
+    Dataset,
+    Experiment,
+    PathPoint,
+    Progress,
+    Result,
+    Workspace,
+)
+from benchmarks.datasets import load_dataset
+from benchmarks.detectors import Method, selection_of
+from benchmarks.inputs import Input, Rows, load_input
 from benchmarks.metrics import auroc, split_metrics
-from benchmarks.protocols import make_splits
-from benchmarks.scoring import Point, Scored, Watch, score_group
+from benchmarks.scoring import (
+    GatheredRows,
+    Scored,
+    Watch,
+    score_joined,
+    score_split,
+    score_together,
+    share_rows,
+)
 from benchmarks.threads import one_ahead
 
 KEPT_NEAREST = 10
-"""So many nearest training rows are kept a scored row: enough to look at, and 50 would be most of a result's bytes."""
+"""Nearest training rows kept of each scored row: 50 would be most of a result's bytes."""
 
 
-def run(
-    experiments: Sequence[Experiment],
-    dataset: Dataset,
-    X: Input,
-    *,
-    provenance: Mapping[str, Any],
-    done: Collection[tuple[str, str]] = (),
-    progress: Progress | None = None,
-    watch: Watch | None = None,
-) -> Iterator[Result]:
-    """Fit and score each split of each cell.
-
-    Cells that differ only in their detector's path (every k of DN2) are fitted and searched once, and so are inputs that are
-    joined of the same encoders, if the detector can do that. Splits that train on much the same rows (every share and draw of a
-    contaminated class) are searched together, likewise.
+class Worker:
+    """Evaluate batches, and keep what the next one probably needs: data sets, and the last input.
 
     Parameters
     ----------
-    experiments : sequence of Experiment
-        Sharing the data set and the normalisation.
-    dataset : Dataset
-    X : Rows or Pixels
-        Indexed by the splits' rows; the input of each experiment, or joined of more encoders.
-    provenance : mapping
-        Copied into each result.
-    done : collection of (key, split name)
-        What is left out because its result is there.
-    progress : callable, optional
-    watch : Watch, optional
-        Without one, a killed training starts anew.
-
-    Yields
-    ------
-    Result
-        Of an oracle, the point of the path with the best ROCAUC on the test labels. ``score_seconds`` is the time of the search
-        that all cells of one path shared. Splits that were searched together have equal shares of their time in it, and their
-        ``fit_seconds`` is 0. A training that was continued counts from there.
-
-    Raises
-    ------
-    SplitError
-        If a detector fails on a split.
+    workspace : Workspace
     """
-    for group in same_fit(list(experiments)):
-        splits = make_splits(group[-1], dataset)
-        todo = [
-            split
-            for split in splits
-            if any((experiment.key, split.name) not in done for experiment in group)
-        ]
-        scores = score_group(group, todo, X, watch, progress)
-        if (
-            len({experiment.input for experiment in group}) > 1
-        ):  # searches of seconds: a training would keep Ctrl-C waiting
-            scores = one_ahead(scores)
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self._datasets: dict[str, Dataset] = {}
+        self._input: tuple[tuple[str, str], Input] | None = None
+
+    def dataset(self, name: str, progress: Progress | None = None) -> Dataset:
+        """Open a data set where and how the workspace says.
+
+        Raises
+        ------
+        UsageError, MissingDataError
+        """
+        if name not in self._datasets:
+            where = self.workspace
+            self._datasets[name] = load_dataset(
+                name,
+                home=where.home,
+                root=where.root,
+                skip_corrupt=where.skip_corrupt,
+                progress=progress,
+            )
+        return self._datasets[name]
+
+    def input(self, batch: Batch, progress: Progress | None = None) -> Input:
+        """Read what a batch needs, computing first the features that the store does not hold yet."""
+        cell = batch.cells[-1]
+        wanted = cell.dataset, batch.input
+        if self._input is None or self._input[0] != wanted:
+            self._input = None  # two at once may not fit into memory
+            dataset = self.dataset(cell.dataset, progress)
+            self._input = wanted, load_input(dataset, batch.input, self.workspace, progress)
+        X = self._input[1]
+        return X.normalized(cell.normalize) if isinstance(X, Rows) else X
+
+    def work(
+        self, batch: Batch, watch: Watch | None = None, progress: Progress | None = None
+    ) -> Iterator[Result]:
+        """Evaluate a batch; yield each result the moment it exists.
+
+        Cells that differ only in the detector's path (every k of DN2) share a fit and a search,
+        and so do inputs joined of the same encoders, and splits that train on much the same rows
+        (every ratio and draw of a contaminated class).
+
+        Parameters
+        ----------
+        batch : Batch
+            What is done already is left out.
+        watch : Watch, optional
+            Without one, a killed training starts from the beginning.
+        progress : callable, optional
+
+        Yields
+        ------
+        Result
+            An oracle's is the point of the path with the best ROCAUC on the test labels.
+            ``score_seconds`` is the time of the search that all cells of a path share. Splits that
+            were searched together have equal parts of their time in it, and a ``fit_seconds`` of 0.
+            A training that was continued counts from there.
+
+        Raises
+        ------
+        SplitError
+            If a detector fails on a split.
+        """
+        X = self.input(batch, progress)
+        scores = self._scores(batch, X, watch, progress)
+        if len({cell.input for cell in batch.cells}) > 1:
+            scores = one_ahead(scores)  # searches of seconds: a training would delay Ctrl-C
         for of_input in scores:
-            for experiment in group:
-                scored = of_input.get(experiment.input)
-                if scored is not None and (experiment.key, scored.split.name) not in done:
-                    yield _result(experiment, scored, provenance)
+            for cell in batch.cells:
+                scored = of_input.get(cell.input)
+                if scored is not None and (cell.key, scored.split.name) not in batch.done:
+                    rate = X.only(cell.encoders).images_per_second if isinstance(X, Rows) else None
+                    speed = {"throughput/images_per_second": rate} if rate else {}
+                    cost = {**speed, "memory/peak_mb": peak_megabytes()}
+                    yield _result(cell, scored, batch.provenance, cost)
 
-
-def _point_of(experiment: Experiment, scored: Scored) -> tuple[Point, dict[str, float]]:
-    """The point of the path that an experiment is about; an oracle's is the first of the best, and says its numbers."""
-    if selection_of(experiment) == "oracle":
-        best = max(scored.points, key=lambda point: auroc(scored.split.is_anomaly, point[1]))
-        return best, {
-            f"chosen_{name}": float(value)
-            for name, value in best[0].items()
-            if not isinstance(value, str)
+    def _scores(
+        self, batch: Batch, X: Input, watch: Watch | None, progress: Progress | None
+    ) -> Iterator[dict[str, Scored]]:
+        """Score what is left of a batch; yield the scores of a split, for one input or for all."""
+        left, cells = batch.left, batch.cells_left
+        encoders = {cell.input: cell.encoders for cell in cells}
+        inputs = {
+            name: X.only(of_input) if isinstance(X, Rows) else X
+            for name, of_input in encoders.items()
         }
-    params = experiment.detector_params
-    return next(
-        point
-        for point in scored.points
-        if all(params[name] == value for name, value in point[0].items())
-    ), {}
+        tests = {name: GatheredRows(of_input.__getitem__) for name, of_input in inputs.items()}
+        joined = X if isinstance(X, Rows) and len(inputs) > 1 else None
+        tests_apart = GatheredRows(joined.apart) if joined else None
+        for group in share_rows(left):
+            if joined is not None and tests_apart is not None and len(group) == 1:
+                yield score_joined(cells[-1], group[0], joined, tests_apart, encoders)
+                continue
+            for name, of_input in inputs.items():
+                if len(group) > 1 and Method.of(cells[-1]).shares_rows:
+                    for scored in score_together(cells[-1], group, of_input, tests[name]):
+                        yield {name: scored}
+                    continue
+                for split in group:
+                    yield {
+                        name: score_split(cells[-1], split, of_input, tests[name], watch, progress)
+                    }
 
 
-def _beside_exact(scored: Scored, point: Point) -> dict[str, float]:
-    """What an approximate search missed: ``recall``, the share of the exact nearest rows that it found, averaged over the test
-    rows; ``rocauc_change``, its ROCAUC less the exact one's. Nothing of an exact search.
-    """
-    if not scored.exact:
-        return {}
-    params, scores, nearest = point
-    _, expected, rows = next(exact for exact in scored.exact if exact[0] == params)
-    is_anomaly = scored.split.is_anomaly
-    found = {} if nearest is None or rows is None else {"recall": recall(nearest, rows)}
-    return {**found, "rocauc_change": auroc(is_anomaly, scores) - auroc(is_anomaly, expected)}
-
-
-def recall(found: np.ndarray, expected: np.ndarray) -> float:
-    """Share of the expected numbers (n, k) that are among the found (n, k), each row's numbers being distinct."""
-    both = np.sort(np.concatenate([found, expected], axis=1), axis=1)
-    return float((both[:, 1:] == both[:, :-1]).sum() / expected.size)
-
-
-def _result(experiment: Experiment, scored: Scored, provenance: Mapping[str, Any]) -> Result:
+def _result(
+    cell: Experiment, scored: Scored, made_with: Mapping[str, Any], cost: Mapping[str, float]
+) -> Result:
     split = scored.split
-    point, chosen = _point_of(experiment, scored)
+    point, chosen = _point_of(cell, scored)
+    _, scores, nearest = point
     metrics = {
-        **split_metrics(split.is_anomaly, point[1]),
+        **split_metrics(split.is_anomaly, scores),
         **scored.metrics,
-        **_beside_exact(scored, point),
+        **_compare_with_exact(scored, point),
         **chosen,
     }
-    _, scores, nearest = point
-    if experiment.partition == "validation":
-        nearest = None  # nobody looks at them, and those of a sweep would fill the disk
+    if cell.partition == "validation":
+        nearest = None  # they serve nobody, and those of a sweep would fill the disk
     return Result(
-        experiment=experiment,
+        experiment=cell,
         split=split.name,
         class_name=split.class_name,
         x=split.x,
@@ -144,5 +182,47 @@ def _result(experiment: Experiment, scored: Scored, provenance: Mapping[str, Any
         n_test=len(split.test),
         fit_seconds=scored.fit_seconds,
         score_seconds=scored.score_seconds,
-        provenance=provenance,
+        provenance=made_with,
+        cost=cost,
     )
+
+
+def _point_of(cell: Experiment, scored: Scored) -> tuple[PathPoint, dict[str, float]]:
+    """Choose a cell's point of the path; an oracle's is the first of the best, and says its values."""
+    if selection_of(cell) == "oracle":
+        best = max(scored.points, key=lambda point: auroc(scored.split.is_anomaly, point[1]))
+        numbers = {name: value for name, value in best[0].items() if not isinstance(value, str)}
+        return best, {f"chosen_{name}": float(value) for name, value in numbers.items()}
+    at = {name: cell.detector_params[name] for name in scored.points[0][0]}
+    return next(point for point in scored.points if point[0] == at), {}
+
+
+def _compare_with_exact(scored: Scored, point: PathPoint) -> dict[str, float]:
+    """Measure what an approximate search missed; nothing of an exact search.
+
+    ``recall`` is the fraction of the exact nearest rows that it found, averaged over the test rows;
+    ``rocauc_change`` is its ROCAUC less that of the exact search.
+    """
+    if not scored.exact:
+        return {}
+    params, scores, nearest = point
+    _, expected, rows = next(exact for exact in scored.exact if exact[0] == params)
+    is_anomaly = scored.split.is_anomaly
+    found = {} if nearest is None or rows is None else {"recall": recall(nearest, rows)}
+    change = auroc(is_anomaly, scores) - auroc(is_anomaly, expected)
+    return {**found, "rocauc_change": change}
+
+
+def recall(found: np.ndarray, expected: np.ndarray) -> float:
+    """Return the fraction of the expected numbers (n, k) that are among the found (n, k).
+
+    Each row's numbers are distinct.
+    """
+    both = np.sort(np.concatenate([found, expected], axis=1), axis=1)
+    return float((both[:, 1:] == both[:, :-1]).sum() / expected.size)
+
+
+def peak_megabytes() -> float:
+    """Return the most memory that this process has held, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3  # macOS counts in bytes

@@ -1,4 +1,9 @@
-"""From what was asked for to cells: the product of all lists, every name checked, every name resolved to what it stands for."""
+"""Plan: from what was asked for to cells, and from cells to batches. Nothing else plans.
+
+`make_experiments` makes the product of all lists, every name checked. `resolve` writes into a cell
+what its names stand for today. `plan` groups cells that one fit serves into batches, with their
+splits, and checks that every detector can train on them.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +13,26 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from benchmarks.contracts import Dataset, Experiment, UsageError, Workspace, check_name
+from benchmarks.contracts import (
+    Batch,
+    Dataset,
+    Experiment,
+    Split,
+    UsageError,
+    Workspace,
+    check_name,
+    join_inputs,
+)
 from benchmarks.datasets import check_dataset
 from benchmarks.detectors import (
     DETECTORS,
     PRESETS,
+    Method,
     check_preset,
+    defaults,
     detector_input,
     detector_params,
-    make_detector,
+    draws,
 )
 from benchmarks.inputs import encoder_names
 from benchmarks.protocols import PROTOCOLS, make_splits, validation
@@ -93,14 +109,14 @@ def make_experiments(
     for preset in presets:
         check_name(preset, PRESETS, "preset")
     _check_asked(detectors, variants, encoders, normalize, size, presets)
-    known = {name for detector in detectors for name in DETECTORS[detector].defaults}
+    known = {name for detector in detectors for name in defaults(detector)}
     cells = []
     for dataset, detector, variant, preset in product(datasets, detectors, variants, presets):
         entry = DETECTORS[detector]
         own = {
             name: values
             for name, values in params.items()
-            if name in entry.defaults or name not in known
+            if name in defaults(detector) or name not in known
         }
         for (source, how), values in product(
             _inputs(dataset, detector, variant, encoders, normalize, size), product(*own.values())
@@ -122,7 +138,8 @@ def make_experiments(
                 device=device,
             )
             cells += [
-                replace(cell, seed=seed + number) for number in range(seeds if entry.draws else 1)
+                replace(cell, seed=seed + number)
+                for number in range(seeds if draws(detector) else 1)
             ]
     return list({cell.key: cell for cell in cells}.values())
 
@@ -216,11 +233,9 @@ def check_early(experiments: Sequence[Experiment], workspace: Workspace) -> None
     """
     try:
         for experiment in experiments:
-            detector = make_detector(experiment)
-            if hasattr(detector, "check_rows"):
-                detector.check_rows(sys.maxsize)  # the data may have as many rows as it needs
-            if hasattr(detector, "arithmetic"):
-                detector.arithmetic()
+            method = Method.of(experiment)
+            method.check_rows(sys.maxsize)  # the data may have as many rows as it needs
+            method.arithmetic()
         if workspace.engine is not None or workspace.device is not None:
             engine_class(workspace.engine, workspace.device)
         if workspace.weights is not None and workspace.weights.is_file():
@@ -258,8 +273,8 @@ def resolve(experiment: Experiment, dataset: Dataset, identity: Mapping[str, Any
     }
     if experiment.partition == "validation":
         versions["validation"] = validation.VERSION
-    arithmetic = getattr(make_detector(experiment), "arithmetic", None)
-    computed_in = {"arithmetic": arithmetic()} if arithmetic else {}
+    arithmetic = Method.of(experiment).arithmetic()
+    computed_in = {} if arithmetic is None else {"arithmetic": arithmetic}
     return replace(
         experiment,
         classes=classes,
@@ -267,17 +282,115 @@ def resolve(experiment: Experiment, dataset: Dataset, identity: Mapping[str, Any
     )
 
 
-def check(experiment: Experiment, dataset: Dataset) -> None:
-    """Find out before any work whether a cell can run: its classes exist, and its detector can train on each split's rows.
+def plan(
+    cells: Sequence[Experiment],
+    datasets: Mapping[str, Dataset],
+    provenance: Mapping[str, Any],
+    along: Sequence[Experiment] = (),
+) -> list[Batch]:
+    """Make the batches of some cells: which of them one fit serves, and their splits.
+
+    Parameters
+    ----------
+    cells : sequence of Experiment
+        Resolved.
+    datasets : mapping of name to Dataset
+    provenance : mapping
+        Copied into each result.
+    along : sequence of Experiment
+        Resolved cells that may be asked for later: they join a batch whose fit serves them too.
+
+    Returns
+    -------
+    list of Batch
+        Batches that read the same input follow each other, since a worker keeps the last one.
 
     Raises
     ------
     UsageError
+        If a detector cannot train on the rows of a split, or a parameter of it is bad.
     """
-    check_rows = getattr(make_detector(experiment), "check_rows", None)
-    for split in make_splits(experiment, dataset):
-        if check_rows is not None:
+    wanted = frozenset(cell.key for cell in cells)
+    ordered = sorted(cells, key=lambda cell: (cell.dataset, cell.input, cell.normalize))
+    more = [cell for cell in along if cell.key not in wanted]
+    made: dict[str, tuple[Split, ...]] = {}
+    batches = []
+    for group in same_fit([*ordered, *more]):
+        here = wanted & {cell.key for cell in group}
+        if here:
+            last = group[-1]
+            rows = _key_of_splits(last)
+            if rows not in made:
+                made[rows] = tuple(make_splits(last, datasets[last.dataset]))
+            _check_rows(group, made[rows])
+            batches.append(
+                Batch(
+                    cells=tuple(group),
+                    splits=made[rows],
+                    input=join_inputs(group),
+                    wanted=here,
+                    family=family_of(last),
+                    provenance=provenance,
+                )
+            )
+    return batches
+
+
+def _key_of_splits(cell: Experiment) -> str:
+    """Hash what the splits of a cell depend on: nothing of its detector and its input."""
+    return replace(
+        cell,
+        detector="",
+        variant="",
+        preset="none",
+        input="",
+        normalize="none",
+        detector_params={},
+        resolved={},
+    ).key
+
+
+def _check_rows(cells: Sequence[Experiment], splits: Sequence[Split]) -> None:
+    """Find out before any work whether each cell's detector can train on each split's rows."""
+    first = {len(split.train): split for split in reversed(splits)}
+    for cell in cells:
+        method = Method.of(cell)
+        for n, split in first.items():
             try:
-                check_rows(len(split.train))
+                method.check_rows(n)
             except ValueError as error:
-                raise UsageError(f"{dataset.name}, {split.name}: {error}") from None
+                raise UsageError(f"{cell.dataset}, {split.name}: {error}") from None
+
+
+def same_fit(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
+    """Group experiments that one fit serves.
+
+    They differ only in parameters of the detector's path, and in the input, if that of one of them
+    holds the encoders of all. The last of each group has the largest values of the path.
+    """
+    families: dict[str, list[Experiment]] = {}
+    for experiment in experiments:
+        families.setdefault(family_of(experiment), []).append(experiment)
+    groups = []
+    for family in families.values():
+        left = family
+        while left:
+            held = set(max(left, key=lambda cell: len(set(cell.encoders))).encoders)
+            groups.append([cell for cell in left if held.issuperset(cell.encoders)])
+            left = [cell for cell in left if not held.issuperset(cell.encoders)]
+    return [sorted(group, key=_path_values) for group in groups]
+
+
+def family_of(experiment: Experiment) -> str:
+    """Name what experiments share that one fit could serve: all but path and joined encoders."""
+    method = Method.of(experiment)
+    experiment = experiment.with_params(**dict.fromkeys(method.path_parameters))
+    if experiment.encoders and method.joins:
+        resolved = {name: value for name, value in experiment.resolved.items() if name != "weights"}
+        experiment = replace(experiment, input="features", resolved=resolved)
+    return experiment.key
+
+
+def _path_values(experiment: Experiment) -> tuple[Any, ...]:
+    names = Method.of(experiment).path_parameters
+    return tuple(experiment.detector_params[name] for name in names)

@@ -118,12 +118,14 @@ class Ledger:
 
     @_alone
     def mark(self, cell: Experiment, mark: Mark) -> None:
-        """Have a mark on a cell's run, whether it is opened yet or looked up."""
+        """Put a mark on a cell's run, now if the run is known, else when it is opened or found."""
         self._marks[cell.key] = mark
+        if cell.key in self.run_ids:
+            self._try(partial(self._put_mark, self.run_ids[cell.key], mark))
 
     @_alone
     def find(self, cell: Experiment) -> Cell | None:
-        """Look a finished cell up. One that cannot be read counts as not there: it is computed again, in a new run."""
+        """Look up a finished cell. One that cannot be read is computed again, in a new run."""
         if self.fresh or self.error:
             return None
         try:
@@ -131,9 +133,8 @@ class Ledger:
             if run_id is None:
                 return None
             found = self.tracker.read_cell(cell, run_id)
-            if cell.key in self._marks:
-                self.tracker.tag(run_id, self._marks[cell.key].tags)
-                self.tracker.log_points(run_id, self._marks[cell.key].points)
+            self._put_mark(run_id, self._marks.get(cell.key, NO_MARK))
+            self.run_ids[cell.key] = run_id
             return found
         except TrackingError as error:
             self.say(f"computed again: {error}")
@@ -222,6 +223,12 @@ class Ledger:
         )
         self._try(partial(end, self._summary))
         return self._summary
+
+    def _put_mark(self, run_id: str, mark: Mark) -> None:
+        if mark.tags:
+            self.tracker.tag(run_id, mark.tags)
+        if mark.numbers:
+            self.tracker.log_points(run_id, mark.points)
 
     def _start(self, cell: Experiment, dataset: Dataset) -> None:
         self._open[cell.key] = self.tracker.start_cell(

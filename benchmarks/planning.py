@@ -9,8 +9,7 @@ from typing import Any
 
 from benchmarks.contracts import Dataset, Experiment, MissingDataError, Workspace
 from benchmarks.datasets import load_dataset
-from benchmarks.detectors import same_fit
-from benchmarks.experiments import check, resolve
+from benchmarks.experiments import plan, resolve, same_fit
 from benchmarks.inputs import encoder_names, feature_store, input_identity
 from benchmarks.tracking import Tracker
 from dn2.encoders import MissingWeightsError
@@ -62,8 +61,8 @@ def plan_cells(
         If a cell cannot run, as `run` would say.
     TrackingError
     """
-    plan = _Plan(workspace, tracker)
-    planned = [plan.plan(experiment) for experiment in experiments]
+    look = _Look(workspace, tracker)
+    planned = [look.at(experiment) for experiment in experiments]
     pending = [cell.experiment for cell in planned if cell.status == "pending"]
     # Of inputs that were searched together each one's time is its share.
     first = {
@@ -80,7 +79,7 @@ def plan_cells(
     ]
 
 
-class _Plan:
+class _Look:
     """What several cells ask for and is looked at once."""
 
     def __init__(self, workspace: Workspace, tracker: Tracker) -> None:
@@ -90,8 +89,8 @@ class _Plan:
         self._identity = cache(lambda name: input_identity(name, workspace))
         self._missing: dict[str, int] = {}
 
-    def plan(self, experiment: Experiment) -> PlannedCell:
-        """Plan one cell."""
+    def at(self, experiment: Experiment) -> PlannedCell:
+        """Look at one cell."""
         try:
             dataset = self._open(experiment.dataset)
             cell = resolve(experiment, dataset, self._identity(experiment.input))
@@ -101,7 +100,7 @@ class _Plan:
             return PlannedCell(experiment, "pending", "data to fetch", None, None)
         except MissingWeightsError:
             return PlannedCell(experiment, "pending", "weights to fetch", None, None)
-        check(cell, dataset)
+        plan([cell], {cell.dataset: dataset}, {})  # which refuses what cannot run
         stored = "stored" if encoder_names(cell.input) else "none"
         if self.tracker.find_finished(cell.key):
             return PlannedCell(cell, "finished", stored, 0.0, None)

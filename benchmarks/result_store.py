@@ -148,7 +148,7 @@ class Cells:
 
     @contextmanager
     def lock(
-        self, experiments: Iterable[Experiment], waiting: Callable[[Path], None] | None = None
+        self, names: Iterable[str], waiting: Callable[[Path], None] | None = None
     ) -> Iterator[None]:
         """Hold these cells for this process; wait while another process has one of them.
 
@@ -157,7 +157,8 @@ class Cells:
 
         Parameters
         ----------
-        experiments : iterable of Experiment
+        names : iterable of str
+            Of folders under ``cells``: keys.
         waiting : callable, optional
             Called once with the folder of each cell that has to be waited for.
 
@@ -166,7 +167,7 @@ class Cells:
         CellsError
             If the folder cannot be written.
         """
-        folders = sorted({self.folder(experiment) for experiment in experiments})
+        folders = sorted({self.home / "cells" / name for name in names})
         with ExitStack() as held:
             for folder in folders:
                 file = held.enter_context(_open_lock(folder))

@@ -1,4 +1,7 @@
-"""From cells to logged results: what is finished is looked up, what was broken off continues, what fails stands alone."""
+"""Run batches: look up what is finished, continue what was broken off, log what is new.
+
+A batch that fails stands alone: the others go on.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from types import TracebackType
 import numpy as np
 
 from benchmarks.contracts import (
+    Batch,
     Cell,
     Dataset,
     Experiment,
@@ -24,40 +28,48 @@ from benchmarks.contracts import (
     UsageError,
     Workspace,
 )
-from benchmarks.detectors import same_fit, selection_of, widest
-from benchmarks.executors import Executor, Job, Serial, Together
-from benchmarks.experiments import check, resolve
-from benchmarks.inputs import input_identity
-from benchmarks.ledger import DEFINITIONS, NOTHING, Ledger, Summary
+from benchmarks.detectors import selection_of
+from benchmarks.evaluate import Worker
+from benchmarks.executors import Executor, Serial
+from benchmarks.experiments import family_of, plan, resolve
+from benchmarks.inputs import feature_store, input_identity
+from benchmarks.ledger import DEFINITIONS, NO_MARK, NOTHING, Ledger, Mark, Summary
 from benchmarks.metrics import mean_rocauc
-from benchmarks.protocols import make_splits
 from benchmarks.provenance import provenance
 from benchmarks.report import Table, result_tables
 from benchmarks.result_store import Cells
-from benchmarks.scoring import called
 from benchmarks.threads import result_of
 from benchmarks.tracking import Tracker, TrackingError
-from benchmarks.work import Worker
+
+KNOWN = (UsageError, MissingDataError, OutsideError, SplitError)
+"""Errors that say all there is to say."""
+
+STAGES = {"loss": "training", "pretrain_loss": "pretraining"}
+
+
+class InterruptedSessionError(RuntimeError):
+    """The session is being stopped: what was asked for is neither finished nor failed."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a session.
+    """Hold the outcome of a session.
 
     Attributes
     ----------
     cells : list of Cell
-        Finished, in the order they were asked for; ``run_id`` is empty where the tracking server could not be told.
+        Finished, in the order in which they were asked for. ``run_id`` is empty where the tracking
+        store could not be told.
     tables : dict
         Those cells beside the published numbers, by what they have in common.
     failures : dict
-        What a cell is called -> why it failed.
+        Name of a cell -> why it failed.
     looked_up : int
-        So many of the cells were there already.
+        How many of the cells had been finished before.
     summary_run_id, experiment_id : str
         Where the MLflow page shows it.
     tracking_error : TrackingError or None
-        Why not everything is logged: the results are on disk, and the same command logs them.
+        Why not everything is logged: results are on disk, and the same command logs them.
     """
 
     cells: list[Cell]
@@ -69,66 +81,8 @@ class Outcome:
     tracking_error: TrackingError | None
 
 
-STAGES = {"loss": "training", "pretrain_loss": "pretraining"}
-
-
-class TrainingWatch:
-    """Gives each training its monitor and its checkpoint.
-
-    Parameters
-    ----------
-    disk : Cells
-        Where checkpoints are.
-    ledger : Ledger
-        Told of each epoch's loss, as the metric ``loss/<split>`` with the epoch as step.
-    progress : callable, optional
-        Told of each stage in percent.
-    """
-
-    def __init__(self, disk: Cells, ledger: Ledger, progress: Progress | None) -> None:
-        self.disk = disk
-        self.ledger = ledger
-        self.progress = progress
-
-    def checkpoint(self, experiment: Experiment, split: Split) -> Path:
-        """The file that a training on this split writes, and continues from."""
-        return self.disk.checkpoint(experiment, split.name)
-
-    def monitor(
-        self, experiment: Experiment, split: Split
-    ) -> Callable[[str, int, int, float, float], None]:
-        """The monitor of a training on this split, as `benchmarks.contracts.Detector` describes it."""
-
-        def told(name: str, epoch: int, epochs: int, share: float, loss: float) -> None:
-            if self.progress:
-                what = f"{STAGES.get(name, name)} {experiment.method} on {experiment.dataset}, {split.name}, percent"
-                self.progress(what, round(100 * (epoch - 1 + share) / epochs), 100)
-            if share >= 1:
-                self.ledger.log_loss(experiment, f"{name}/{split.name}", float(loss), int(epoch))
-
-        return told
-
-
-def one_at_a_time(progress: Progress | None) -> Progress | None:
-    """Progress that several threads may report."""
-    if progress is None:
-        return None
-    lock = threading.Lock()
-
-    def report(what: str, done: int, total: int) -> None:
-        with lock:
-            progress(what, done, total)
-
-    return report
-
-
-Say = Callable[[str], None]
-KNOWN = (UsageError, MissingDataError, OutsideError, SplitError)
-"""Errors that say all there is to say."""
-
-
 class Session:
-    """One invocation: cells in, logged results out. A context: leaving it ends the runs that are open.
+    """Run cells and log them; a context, which ends the runs that are open when it is left.
 
     Parameters
     ----------
@@ -139,19 +93,17 @@ class Session:
     force : bool
         Compute again, in new runs, what is finished.
     executor : Executor, optional
-        Where cells are computed; by default in this process. It stays open.
+        Where batches are evaluated; by default in this process. It stays open.
     progress : callable, optional
     say : callable
-        Told in a line what a reader of a log wants to know: that another process is waited for, that a cell failed.
+        Called with a line for the reader of a log: another process is waited for, a cell failed.
 
     Attributes
     ----------
     finished : dict
         Key -> `Cell` without arrays.
     failures : dict
-        What a cell is called -> why it failed.
-    stopping : bool
-        Whether it was interrupted.
+        Name of a cell -> why it failed.
     """
 
     def __init__(
@@ -163,16 +115,10 @@ class Session:
         force: bool = False,
         executor: Executor | None = None,
         progress: Progress | None = None,
-        say: Say = lambda _: None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.workspace, self.tracker, self.suite, self.force, self.say = (
-            workspace,
-            tracker,
-            suite,
-            force,
-            say,
-        )
-        self.executor = executor or Serial(workspace)
+        self.workspace, self.tracker, self.suite, self.force = workspace, tracker, suite, force
+        self.executor, self.say = executor or Serial(workspace), say
         self._driver = (
             self.executor.worker if isinstance(self.executor, Serial) else Worker(workspace)
         )
@@ -181,34 +127,51 @@ class Session:
         self.finished: dict[str, Cell] = {}
         self.failures: dict[str, Exception] = {}
         self._provenance = provenance()
-        self._together = Together(self.executor)
-        self.stopping = False
+        self._along: dict[str, list[Experiment]] = {}
+        self._stored: set[tuple[str, str]] = set()
+        self._marked: set[str] = set()
+        self._stopping = False
 
-    def prepare(self, experiments: Sequence[Experiment]) -> list[Experiment]:
-        """Resolve cells and check all that can be checked, before anything is computed or logged.
+    @property
+    def workers(self) -> int:
+        """How many batches are evaluated at once."""
+        return self.executor.workers
+
+    def dataset(self, name: str) -> Dataset:
+        """Open a data set, once."""
+        return self._driver.dataset(name, self.progress)
+
+    def resolve(self, experiments: Sequence[Experiment]) -> list[Experiment]:
+        """Write into cells what their names stand for today.
 
         Raises
         ------
         UsageError, MissingDataError, MissingWeightsError
         """
-        opened = {
-            name: self.dataset(name) for name in dict.fromkeys(e.dataset for e in experiments)
-        }
-        identities = {
-            name: input_identity(name, self.workspace)
-            for name in dict.fromkeys(e.input for e in experiments)
-        }
-        cells = [
-            resolve(experiment, opened[experiment.dataset], identities[experiment.input])
+        inputs = dict.fromkeys(experiment.input for experiment in experiments)
+        identities = {name: input_identity(name, self.workspace) for name in inputs}
+        return [
+            resolve(experiment, self.dataset(experiment.dataset), identities[experiment.input])
             for experiment in experiments
         ]
-        for cell in cells:
-            check(cell, opened[cell.dataset])
-        return cells
 
-    def dataset(self, name: str) -> Dataset:
-        """Open a data set, once."""
-        return self._driver.dataset(name, self.progress)
+    def plan(self, cells: Sequence[Experiment]) -> list[Batch]:
+        """Make the batches of resolved cells, checking all that can be checked beforehand.
+
+        Raises
+        ------
+        UsageError
+        """
+        datasets = {name: self.dataset(name) for name in {cell.dataset for cell in cells}}
+        families = {family_of(cell) for cell in cells} if self._along else set()
+        along = [cell for family in families for cell in self._along.get(family, ())]
+        along = [cell for cell in along if self._is_stored(cell)]
+        return plan(cells, datasets, self._provenance, along)
+
+    def expect(self, cells: Iterable[Experiment]) -> None:
+        """Name resolved cells that will be asked for: a batch computes those that cost nothing."""
+        for cell in cells:
+            self._along.setdefault(family_of(cell), []).append(cell)
 
     def __enter__(self) -> Session:
         """Reach the tracking store.
@@ -231,183 +194,230 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         if error is not None:
-            self.ledger.break_off(
-                "FAILED" if isinstance(error, Exception) else "KILLED", str(error)
-            )
+            status = "FAILED" if isinstance(error, Exception) else "KILLED"
+            self.ledger.break_off(status, str(error))
 
-    def run(self, cells: Sequence[Experiment], beside: Sequence[Experiment] = ()) -> None:
-        """Run cells as `prepare` gives them: those that one fit serves together, and as many fits at once as there are workers.
-
-        Parameters
-        ----------
-        cells : sequence of Experiment
-        beside : sequence of Experiment
-            Cells that cost nothing if they are computed with those: their results are kept on disk, for when they are asked for.
-        """
-        left = [cell for cell in cells if not self._look_up(cell)]
-        # Cells that share an input one after the other: a worker keeps the last.
-        paths = same_fit(sorted(left, key=lambda cell: (cell.dataset, cell.input, cell.normalize)))
-        workers = self.executor.workers
-        if workers == 1:
-            for path in paths:
-                self._run_path(path, beside)
+    def run(self, batches: Sequence[Batch]) -> None:
+        """Run batches as `plan` makes them, as many at once as there are workers."""
+        if self.workers == 1:
+            for batch in batches:
+                self._run_batch(batch)
             return
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(self.workers) as pool:
             try:
-                tasks = []
-                for remaining, path in zip(range(len(paths), 0, -1), paths, strict=True):
-                    # The last one shares the workers that would have nothing to do.
-                    tasks.append(pool.submit(self._run_path, path, beside, workers // remaining))
-                for task in tasks:
+                for task in [pool.submit(self._run_batch, batch) for batch in batches]:
                     result_of(task)
             except BaseException:
                 self.stop()
                 pool.shutdown(cancel_futures=True)
                 raise
 
+    def finish(self, cell: Experiment, mark: Mark = NO_MARK) -> Cell:
+        """Return a finished cell: looked up, or computed now.
+
+        Parameters
+        ----------
+        cell : Experiment
+            Resolved.
+        mark : Mark
+            Tags and numbers for its run.
+
+        Raises
+        ------
+        InterruptedSessionError
+        Exception
+            Why the cell failed.
+        """
+        if cell.key not in self._marked:
+            self._marked.add(cell.key)
+            self.ledger.mark(cell, mark)
+        if cell.key not in self.finished:
+            self.run(self.plan([cell]))
+        if cell.key not in self.finished:
+            failure = self.failures.get(cell_name(cell))
+            raise failure or InterruptedSessionError("interrupted")
+        return self.finished[cell.key]
+
+    @property
+    def stopping(self) -> bool:
+        """Tell whether the session was interrupted."""
+        return self._stopping
+
+    def add_failure(self, name: str, error: Exception) -> None:
+        """Count a failure that is not the session's own."""
+        if error not in self.failures.values():
+            self.failures[name] = error
+
+    def run_id(self, cell: Experiment) -> str:
+        """Return the MLflow run of a finished cell; empty if it could not be logged yet."""
+        known = self.finished.get(cell.key)
+        return self.ledger.run_ids.get(cell.key, known.run_id if known else "")
+
     def stop(self) -> None:
-        """Give up what is being computed: what is finished is kept, and what is not is no failure."""
-        self.stopping = True
+        """Give up what is being computed: what is finished is kept; what is not is no failure."""
+        self._stopping = True
         self.executor.close()
 
     def close(self, cells: Sequence[Experiment], more: Summary = NOTHING) -> Outcome:
-        """Log the tables of these cells, and what else belongs into the summary; say what came of them."""
+        """Log the tables of these cells, and what else belongs into the summary run."""
         finished = [self.finished[cell.key] for cell in cells if cell.key in self.finished]
         tables = result_tables(finished, DEFINITIONS)
-        skipped = [
-            line
-            for name in dict.fromkeys(cell.dataset for cell in cells)
-            for line in self.dataset(name).skipped
-        ]
+        names = dict.fromkeys(cell.dataset for cell in cells)
+        skipped = [line for name in names for line in self.dataset(name).skipped]
         summary_run_id = self.ledger.close(tables, skipped, bool(self.failures), more)
-        logged = [
-            replace(cell, run_id=self.ledger.run_ids.get(cell.experiment.key, cell.run_id))
-            for cell in finished
-        ]
-        looked_up = sum(bool(cell.run_id) for cell in finished)
         return Outcome(
-            logged,
-            tables,
-            self.failures,
-            looked_up,
-            summary_run_id,
-            self.tracker.experiment_id,
-            self.ledger.error,
+            cells=[replace(cell, run_id=self.run_id(cell.experiment)) for cell in finished],
+            tables=tables,
+            failures=self.failures,
+            looked_up=sum(bool(cell.run_id) for cell in finished),
+            summary_run_id=summary_run_id,
+            experiment_id=self.tracker.experiment_id,
+            tracking_error=self.ledger.error,
         )
 
-    def _run_path(
-        self, path: list[Experiment], beside: Sequence[Experiment], share: int = 1
-    ) -> None:
-        """Run the cells of one fit; one that somebody else is at is waited for and then looked up."""
-        same = next(group for group in same_fit([*path, *beside]) if widest(path) in group)
-        others = [cell for cell in same if cell not in path]
+    def _is_stored(self, cell: Experiment) -> bool:
+        """Tell whether no image has to be encoded for a cell."""
+        for name in cell.encoders:
+            if (cell.dataset, name) not in self._stored:
+                if feature_store(self.dataset(cell.dataset), name, self.workspace).missing():
+                    return False
+                self._stored.add((cell.dataset, name))
+        return True
+
+    def _run_batch(self, batch: Batch) -> None:
+        """Look up what is finished, compute what is left; each result is on disk as it comes."""
         try:
-            with self.disk.lock(
-                [*path, widest(same)], self._wait
-            ):  # which stands for all of them: a lock is an open file
-                if todo := [cell for cell in path if not self._look_up(cell)]:
-                    self._compute(todo, others, share)
+            with self.disk.lock(batch.locks, self._wait):
+                batch, results = self._begin(batch)
+                watch = TrainingWatch(self.disk, self.ledger, self.progress)
+                what = f"{batch.called}, {batch.cells[-1].normalize}"
+                left = sum(len(batch.needing(split)) for split in batch.splits)
+                if any(len(of_cell) < len(batch.splits) for of_cell in results.values()):
+                    for number, result in enumerate(
+                        self.executor.work(batch, watch, self.progress), start=1
+                    ):
+                        of_cell = results.get(result.experiment.key)
+                        self.disk.save(result, lasting=of_cell is not None)
+                        if of_cell is not None:
+                            of_cell[result.split] = result
+                        if self.progress:
+                            self.progress(what, number, left)
+                for cell in batch.asked:
+                    if cell.key in results:
+                        of_cell = results.pop(cell.key)
+                        self._finish(cell, tuple(of_cell[split.name] for split in batch.splits))
         except Exception as error:
-            if self.stopping:
+            if self._stopping:
                 return
-            if isinstance(error, SplitError) and len({cell.input for cell in same}) > 1:
+            if isinstance(error, SplitError) and len({cell.input for cell in batch.cells}) > 1:
                 # One encoder's features may be to blame, and the others' not.
-                for name in dict.fromkeys(cell.input for cell in path):
-                    self._run_path([cell for cell in path if cell.input == name], (), share)
+                for part in batch.apart():
+                    self._run_batch(part)
             else:
-                self._fail(path, error)
+                self._fail(batch.asked, error)
+
+    def _begin(self, batch: Batch) -> tuple[Batch, dict[str, dict[str, Result]]]:
+        """Look cells up, and open the runs of those that are not finished.
+
+        Returns
+        -------
+        batch : Batch
+            Without what is done.
+        results : dict
+            Key of each wanted cell that is not finished -> its results so far, by split.
+        """
+        names = {split.name for split in batch.splits}
+        dataset = self.dataset(batch.cells[-1].dataset)
+        results: dict[str, dict[str, Result]] = {}
+        done = {(cell.key, name) for cell in batch.asked if self._look_up(cell) for name in names}
+        for cell in batch.asked:
+            if cell.key not in self.finished:
+                if self.force:
+                    self.disk.discard(cell)
+                results[cell.key] = self.disk.load(cell)
+                done |= {(cell.key, name) for name in results[cell.key]}
+                self.ledger.start(cell, dataset)
+        if any(of_cell.keys() < names for of_cell in results.values()):
+            for cell in batch.cells:
+                if cell.key not in batch.wanted:
+                    # The result of one that is logged already would stay on disk.
+                    known = names if self._look_up(cell) else self.disk.load(cell)
+                    done |= {(cell.key, name) for name in known}
+        return batch.without(done), results
 
     def _wait(self, folder: Path) -> None:
-        self.say(f"waiting for the cell {folder.name}, which another process or worker is at")
+        self.say(f"waiting for the run {folder.name}, which another process or worker computes")
 
     def _look_up(self, cell: Experiment) -> bool:
         """Take a finished cell from the tracking store, if it is there."""
-        if (found := self.ledger.find(cell)) is not None:
+        if cell.key not in self.finished and (found := self.ledger.find(cell)) is not None:
             self.finished[cell.key] = found
-        return found is not None
+        return cell.key in self.finished
 
-    def _compute(self, cells: list[Experiment], others: list[Experiment], share: int) -> None:
-        """Compute cells of one path, each result of which is on disk the moment it is there, and the others that cost nothing."""
-        dataset = self.dataset(cells[0].dataset)
-        splits = make_splits(cells[-1], dataset)
-        names = [split.name for split in splits]
-        results: dict[str, dict[str, Result]] = {}
-        for cell in cells:
-            if self.force:
-                self.disk.discard(cell)
-            results[cell.key] = self.disk.load(cell)
-            self.ledger.start(cell, dataset)
-        if missing := [cell for cell in cells if not results[cell.key].keys() >= set(names)]:
-            # A result of what is logged already would stay on disk.
-            free = [cell for cell in others if self.ledger.find(cell) is None]
-            for group in same_fit(
-                [*missing, *free]
-            ):  # without the widest, if that is finished, they share less
-                if any(cell in missing for cell in group):
-                    self._do(group, results, splits, share)
-        for cell in cells:
-            of_cell = results.pop(cell.key)
-            self._finish(cell, tuple(of_cell[name] for name in names), dataset)
-
-    def _do(
-        self,
-        group: list[Experiment],
-        results: dict[str, dict[str, Result]],
-        splits: Sequence[Split],
-        share: int,
-    ) -> None:
-        """Have the splits computed of which there is no result yet; ``results`` get those of their cells, the disk gets all."""
-        done = frozenset(
-            (cell.key, name)
-            for cell in group
-            for name in results.get(cell.key) or self.disk.load(cell)
-        )
-        watch = TrainingWatch(self.disk, self.ledger, self.progress)
-        job = Job(tuple(group), self._provenance, done)
-        what, left = (
-            f"{called(job.widest)}, {job.widest.normalize}",
-            len(group) * len(splits) - len(done),
-        )
-        for number, result in enumerate(
-            self._together.work(job, splits, share, watch, self.progress), start=1
-        ):
-            wanted = result.experiment.key in results
-            self.disk.save(result, lasting=wanted)
-            if wanted:
-                results[result.experiment.key][result.split] = result
-            if self.progress:
-                self.progress(what, number, left)
-
-    def _finish(self, cell: Experiment, results: tuple[Result, ...], dataset: Dataset) -> None:
-        """Have a cell logged of which every split is there, and keep what tables need of it: all scores are in MLflow."""
-        mean = None
-        if (
-            cell.partition == "test" and len({result.x for result in results}) == 1
-        ):  # what is only compared needs no interval
-            mean = mean_rocauc(
-                [(result.rows, result.is_anomaly, result.scores) for result in results]
-            )
+    def _finish(self, cell: Experiment, results: tuple[Result, ...]) -> None:
+        """Log a cell of which every split is there, and keep what tables need of it."""
+        dataset, mean = self.dataset(cell.dataset), None
+        if cell.partition == "test" and len({result.x for result in results}) == 1:
+            # What is only compared, on the validation partition, needs no interval.
+            mean = mean_rocauc([(one.rows, one.is_anomaly, one.scores) for one in results])
         finished = Cell(cell, "", selection_of(cell), results, mean)
         cost: dict[str, float] = {}
         for name, value in (item for result in results for item in result.cost.items()):
             cost[name] = max(value, cost.get(name, 0.0))
-        self.ledger.finish(
-            finished, dataset, {**cost, "skipped_images": float(len(dataset.skipped))}
-        )
+        skipped = {"skipped_images": float(len(dataset.skipped))}
+        self.ledger.finish(finished, dataset, {**cost, **skipped})
         self.finished[cell.key] = replace(finished, results=tuple(map(without_scores, results)))
 
-    def _fail(self, path: Iterable[Experiment], error: Exception) -> None:
+    def _fail(self, cells: Iterable[Experiment], error: Exception) -> None:
         """End the runs of cells that failed; the others go on."""
-        reason = str(error) if isinstance(error, KNOWN) else f"{type(error).__name__}: {error}"
-        for cell in path:
+        known = isinstance(error, KNOWN)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        for cell in cells:
             if cell.key not in self.finished:
                 self.failures[cell_name(cell)] = error
                 self.say(f"failed: {cell_name(cell)}: {reason}")
                 self.ledger.fail(cell, reason)
 
 
+class TrainingWatch:
+    """Give each training its monitor and its checkpoint.
+
+    Parameters
+    ----------
+    disk : Cells
+        Where checkpoints are.
+    ledger : Ledger
+        Logs each epoch's loss, as the metric ``loss/<split>`` with the epoch as step.
+    progress : callable, optional
+        Called with the percentage of each stage.
+    """
+
+    def __init__(self, disk: Cells, ledger: Ledger, progress: Progress | None) -> None:
+        self.disk = disk
+        self.ledger = ledger
+        self.progress = progress
+
+    def checkpoint(self, experiment: Experiment, split: Split) -> Path:
+        """Return the file that a training on this split writes, and continues from."""
+        return self.disk.checkpoint(experiment, split.name)
+
+    def monitor(
+        self, experiment: Experiment, split: Split
+    ) -> Callable[[str, int, int, float, float], None]:
+        """Return the monitor of a training: see `benchmarks.contracts.Detector`."""
+
+        def heard(name: str, epoch: int, epochs: int, share: float, loss: float) -> None:
+            if self.progress:
+                what = f"{STAGES.get(name, name)} {experiment.called}, {split.name}, percent"
+                self.progress(what, round(100 * (epoch - 1 + share) / epochs), 100)
+            if share >= 1:
+                self.ledger.log_loss(experiment, f"{name}/{split.name}", float(loss), int(epoch))
+
+        return heard
+
+
 def run_session(session: Session, experiments: Sequence[Experiment]) -> Outcome:
-    """Run cells in a session that has not been entered yet, and log them, and a summary.
+    """Run cells in a session that has not been entered yet; log them, and a summary.
 
     Raises
     ------
@@ -416,24 +426,38 @@ def run_session(session: Session, experiments: Sequence[Experiment]) -> Outcome:
     TrackingError
         If the store cannot be reached at the start.
     """
-    cells = session.prepare(experiments)
+    cells = session.resolve(experiments)
+    batches = session.plan(cells)
     for name in dict.fromkeys(cell.dataset for cell in cells):
         if skipped := session.dataset(name).skipped:
             session.say(
-                f"{name}: {len(skipped)} corrupt images are left out, skipped_images.txt of the summary run lists them"
+                f"{name}: {len(skipped)} corrupt images are left out, "
+                f"skipped_images.txt of the summary run lists them"
             )
     with session:
-        session.run(cells)
+        session.run(batches)
         return session.close(cells)
 
 
+def one_at_a_time(progress: Progress | None) -> Progress | None:
+    """Wrap progress so that several threads may report it."""
+    if progress is None:
+        return None
+    lock = threading.Lock()
+
+    def report(what: str, done: int, total: int) -> None:
+        with lock:
+            progress(what, done, total)
+
+    return report
+
+
 def cell_name(cell: Experiment) -> str:
-    """What a cell is called where it failed: all its parameters."""
+    """Name a cell that failed by all its parameters."""
     return " ".join(f"{key}={value}" for key, value in cell.params.items())
 
 
 def without_scores(result: Result) -> Result:
-    """A result without its arrays, which a suite of many cells need not hold."""
-    return replace(
-        result, scores=np.empty(0), rows=np.empty(0), is_anomaly=np.empty(0), nearest=None
-    )
+    """Drop a result's arrays, which a suite of many cells need not hold."""
+    empty = np.empty(0)
+    return replace(result, scores=empty, rows=empty, is_anomaly=empty, nearest=None)

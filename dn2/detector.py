@@ -52,6 +52,16 @@ class DN2:
         self.index = index
         self.clean = clean
 
+    @property
+    def path_parameters(self) -> tuple[str, ...]:
+        """Name the parameters whose smaller values a fit covers too; what is dropped depends on k."""
+        return () if self.clean else ("k",)
+
+    @property
+    def joins(self) -> bool:
+        """Tell whether `score_joined` serves this detector."""
+        return self.index == "exact" and not self.clean
+
     def check_rows(self, n: int) -> None:
         """Raise ValueError if a parameter is out of range, or n training rows leave too few for k neighbours."""
         check_k(self.k)

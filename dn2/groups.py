@@ -51,6 +51,9 @@ class GroupDN2:
     array([0., 4.], dtype=float32)
     """
 
+    path_parameters = ("k",)
+    """Parameters whose smaller values a fit covers too."""
+
     def __init__(self, k: int = 2, pool: str = "mean") -> None:
         self.k = k
         self.pool = pool

@@ -21,6 +21,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = (
 )
 
 import numpy as np
+from benchmarks.work import Job
 
 from benchmarks.commands.options import default_home
 from benchmarks.contracts import Workspace
@@ -28,7 +29,6 @@ from benchmarks.datasets import load_dataset
 from benchmarks.executors.processes import Processes
 from benchmarks.experiments import make_experiments, resolve
 from benchmarks.inputs import input_identity
-from benchmarks.work import Job
 
 PRODUCTS = 120
 

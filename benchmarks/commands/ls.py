@@ -81,10 +81,10 @@ def _encoders(home: Path) -> Iterable[dict[str, Any]]:
 
 
 def _detectors() -> Iterable[dict[str, Any]]:
-    from benchmarks.detectors import DETECTORS
+    from benchmarks.detectors import DETECTORS, defaults
 
     for name, entry in DETECTORS.items():
-        params = ", ".join(f"{key}={value}" for key, value in entry.defaults.items())
+        params = ", ".join(f"{key}={value}" for key, value in defaults(name).items())
         presets = ["paper", *entry.presets] if entry.presets else []
         source = (
             f"features:{entry.encoder}, {entry.normalize}"
@@ -100,7 +100,7 @@ def _detectors() -> Iterable[dict[str, Any]]:
             "input": entry.input,
             "variants": list(entry.variants),
             "presets": presets,
-            "params": dict(entry.defaults),
+            "params": defaults(name),
         }
 
 

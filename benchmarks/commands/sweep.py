@@ -130,7 +130,7 @@ def sweep(tracking_uri: str, as_json: bool, **options: Any) -> None:
         session = Session(
             workspace, tracker, suite=name, executor=executor, progress=progress, say=say
         )
-        question, left_out = what_fits(question, session.prepare)
+        question, left_out = what_fits(question, lambda cell: session.plan(session.resolve([cell])))
         for reason in left_out:
             click.echo(f"left out: {reason}", err=True)
         plan = Plan(name, *choose_sampler(sampler, question, trials), storage)

@@ -1,36 +1,47 @@
-"""DETECTORS: every method of the benchmark by name; what a name, a variant and a preset stand for; and making one.
+"""DETECTORS: every method by name, and what a name, a variant and a preset stand for.
 
 A class is named as text and imported when it is used, so that listing the table costs nothing.
+`method` adapts what a class offers; `table` has the entries.
 """
 
 from __future__ import annotations
 
-import importlib
-import inspect
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.contracts import Detector, Experiment, UsageError, check_name, did_you_mean
+from benchmarks.contracts import Experiment, UsageError, check_name, did_you_mean
+from benchmarks.detectors.method import (
+    Method,
+    Parameter,
+    defaults,
+    draws,
+    make_detector,
+    parameters,
+    search_space,
+)
 from benchmarks.detectors.table import DETECTORS, PRESETS, DetectorEntry, Range, Values, Variant
 
 __all__ = [
     "DETECTORS",
     "PRESETS",
     "DetectorEntry",
+    "Method",
+    "Parameter",
     "Range",
     "Values",
     "Variant",
     "beside_paper_settings",
     "check_preset",
+    "defaults",
     "detector_input",
     "detector_params",
     "deviations",
+    "draws",
     "make_detector",
-    "same_fit",
+    "parameters",
+    "search_space",
     "selection_of",
     "variant_of",
-    "widest",
 ]
 
 
@@ -79,11 +90,11 @@ def detector_params(
         If the detector, the variant or a parameter is unknown, or a grid is asked for of a variant that chooses no point of it.
     """
     of_variant, of_dataset = variant_of(name, variant), _on(name, dataset)
-    entry = DETECTORS[name]
+    entry, own = DETECTORS[name], defaults(name)
     for parameter in asked:
-        if parameter not in entry.defaults:
-            known = ", ".join(entry.defaults) or "none"
-            near = did_you_mean(parameter, entry.defaults)
+        if parameter not in own:
+            known = ", ".join(own) or "none"
+            near = did_you_mean(parameter, own)
             raise UsageError(
                 f"detector '{name}' has no parameter '{parameter}': it has {known}.{near}"
             )
@@ -94,7 +105,7 @@ def detector_params(
             f"'{method}' chooses no point of a grid, got grid: give a value, or take --variant {choosing[0]}."
         )
     params = {
-        **entry.defaults,
+        **own,
         **of_dataset.params,
         **of_dataset.presets.get(preset, {}),
         **entry.presets.get(preset, {}),
@@ -102,7 +113,7 @@ def detector_params(
         **of_variant.presets.get(preset, {}),
         **asked,
     }
-    return {key: _like(entry.defaults[key], value) for key, value in params.items()}
+    return {key: _like(own[key], value) for key, value in params.items()}
 
 
 def beside_paper_settings(experiment: Experiment) -> dict[str, tuple[Any, Any]]:
@@ -136,23 +147,6 @@ def selection_of(experiment: Experiment) -> str:
     )
 
 
-def make_detector(experiment: Experiment) -> Detector:
-    """The detector of an experiment, not yet fitted; if it draws, with the experiment's seed; if it trains, on its device."""
-    entry = DETECTORS[experiment.detector]
-    module, _, name = entry.target.partition(":")
-    try:
-        make = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(
-            f"DETECTORS['{experiment.detector}'] names '{entry.target}', which cannot be imported: {error}."
-        ) from error
-    given: dict[str, Any] = {"seed": experiment.seed} if entry.draws else {}
-    if "device" in inspect.signature(make).parameters:
-        given["device"] = experiment.device
-    detector: Detector = make(**given, **experiment.detector_params)
-    return detector
-
-
 def _on(name: str, dataset: str) -> Variant:
     """What a detector's authors do otherwise on a data set."""
     return DETECTORS[check_name(name, DETECTORS, "detector")].for_dataset.get(dataset, Variant())
@@ -161,50 +155,3 @@ def _on(name: str, dataset: str) -> Variant:
 def _like(default: Any, value: Any) -> Any:
     """A whole number where the default has a fraction: 1 and 1.0 are one cell."""
     return float(value) if isinstance(default, float) and type(value) is int else value
-
-
-def same_fit(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
-    """Group experiments that one fit serves: those that differ only in parameters of the detector's path, and in the input, if
-    that of one of them (`widest`) holds the encoders of all.
-
-    The fit is made for the last of each group, which has the largest values.
-    """
-    families: dict[str, list[Experiment]] = {}
-    for experiment in experiments:
-        families.setdefault(_family(experiment), []).append(experiment)
-    groups = []
-    for family in families.values():
-        left = family
-        while left:
-            head = set(widest(left).encoders)
-            groups.append([e for e in left if head.issuperset(e.encoders)])
-            left = [e for e in left if not head.issuperset(e.encoders)]
-    return [
-        sorted(group, key=lambda e: tuple(e.detector_params[name] for name in _path(e)))
-        for group in groups
-    ]
-
-
-def widest(experiments: Sequence[Experiment]) -> Experiment:
-    """The first of those with the most encoders."""
-    return max(experiments, key=lambda experiment: len(set(experiment.encoders)))
-
-
-def _family(experiment: Experiment) -> str:
-    """A text that experiments share which differ only in the path and, where the detector can score joins, in the encoders."""
-    experiment = experiment.with_params(**dict.fromkeys(_path(experiment)))
-    joined_while = DETECTORS[experiment.detector].joined_while
-    if experiment.encoders and joined_while is not None and _has(experiment, joined_while):
-        resolved = {name: value for name, value in experiment.resolved.items() if name != "weights"}
-        experiment = replace(experiment, input="features", resolved=resolved)
-    return experiment.key
-
-
-def _path(experiment: Experiment) -> tuple[str, ...]:
-    """The parameters that one fit of an experiment's detector covers."""
-    entry = DETECTORS[experiment.detector]
-    return entry.path if _has(experiment, entry.path_while) else ()
-
-
-def _has(experiment: Experiment, params: Mapping[str, Any]) -> bool:
-    return all(experiment.detector_params[name] == value for name, value in params.items())

@@ -70,8 +70,6 @@ class DetectorEntry:
         Whether it eats groups of them, (n, size, ...), as only some protocols give.
     summary : str
         One line for ``ls``.
-    defaults : dict
-        Its parameters that can be set, with their defaults: the published values.
     for_dataset : dict
         Data set -> `Variant` that is always on there: its authors' values for that one.
     variants : dict
@@ -80,16 +78,6 @@ class DetectorEntry:
         The one that is meant if none is named; it changes nothing.
     presets : dict
         Preset -> the parameters it changes; ``paper`` changes none and is not in it. Empty: nothing is trained.
-    draws : bool
-        Whether it draws at random, so that its scores depend on the seed.
-    path : tuple of str
-        Parameters that ``score_path`` covers: experiments that differ in these alone are fitted once, at the largest value.
-    path_while : dict
-        The path is there only while these parameters have these values.
-    joined_while : dict or None
-        While these parameters have these values, ``score_joined`` serves every input that is joined of the same encoders.
-    space : dict
-        Parameter -> what a sweep tries for it: several values, or a `Range`.
     toy : dict
         Parameters small enough for the laws, which run on 40 rows.
     selection : str
@@ -103,38 +91,24 @@ class DetectorEntry:
     target: str
     input: str
     summary: str
-    defaults: Changes = field(default_factory=dict)
     for_dataset: Mapping[str, Variant] = field(default_factory=dict)
     variants: Mapping[str, Variant] = field(default_factory=dict)
     default_variant: str = ""
     presets: Mapping[str, Changes] = field(default_factory=dict)
-    draws: bool = False
     encoder: str = "efficientnet_lite0"
     normalize: str = "none"
     groups: bool = False
-    path: tuple[str, ...] = ()
-    path_while: Changes = field(default_factory=dict)
-    joined_while: Changes | None = None
-    space: Mapping[str, Values] = field(default_factory=dict)
     toy: Changes = field(default_factory=dict)
     selection: str = "none"
     note: str = ""
     version: int = 1
 
 
-NEIGHBOURS = (1, 2, 3, 5, 10, 20, 50)
-"""Values of k that sweeps try; arXiv 2002.10445, Fig. 3, goes from 1 up too."""
-
 DETECTORS: dict[str, DetectorEntry] = {
     "dn2": DetectorEntry(
         target="dn2.detector:DN2",
         input="features",
         summary="mean squared distance to the k nearest normal training images",
-        defaults={"k": 2, "index": "exact", "clean": 0.0},
-        path=("k",),
-        path_while={"clean": 0},  # what is dropped depends on k
-        joined_while={"index": "exact", "clean": 0},
-        space={"k": NEIGHBOURS, "clean": (0.0,)},
         toy={"k": 2},
     ),
     "dn2_plus": DetectorEntry(
@@ -143,11 +117,6 @@ DETECTORS: dict[str, DetectorEntry] = {
         encoder="efficientnet_lite0+efficientnet_lite1+efficientnet_lite2",
         normalize="power",
         summary="DN2 with three joined encoders, power normalisation, 5 neighbours",
-        defaults={"k": 5, "index": "exact", "clean": 0.0},
-        path=("k",),
-        path_while={"clean": 0},
-        joined_while={"index": "exact", "clean": 0},
-        space={"k": NEIGHBOURS, "clean": (0.0,)},
         toy={"k": 2},
     ),
     "dn2_group": DetectorEntry(
@@ -155,53 +124,29 @@ DETECTORS: dict[str, DetectorEntry] = {
         input="features",
         groups=True,
         summary="DN2 on the pooled features of each group",
-        defaults={"k": 2, "pool": "mean"},
         variants={pool: Variant({"pool": pool}) for pool in ("mean", "max", "concat")},
-        path=("k",),
-        space={"k": NEIGHBOURS},
         toy={"k": 2},
     ),
     "dn2_kmeans": DetectorEntry(
         target="dn2.kmeans:KMeansDN2",
         input="features",
         summary="DN2 with k-means centres in the place of the training images",
-        defaults={"k": 2, "centres": 10},
-        draws=True,
-        space={"k": (1, 2, 3), "centres": (1, 3, 5, 10, 30, 100)},
         toy={"k": 2, "centres": 5},
     ),
     "ocsvm": DetectorEntry(
         target="baselines.ocsvm:OCSVM",
         input="pixels",
         summary="one-class support vector machine, RBF kernel on pixels; oracle: nu and gamma best on the test labels",
-        defaults={"nu": 0.1, "gamma": "scale", "max_images": 6000},
         variants={
             "label_free": Variant(),
             "oracle": Variant({"nu": "grid", "gamma": "grid"}, selection="oracle"),
         },
         default_variant="label_free",
-        space={  # the grid of GEOM's authors
-            "nu": tuple(tenth / 10 for tenth in range(1, 10)),
-            "gamma": tuple(2.0**power for power in range(-7, 3)),
-        },
     ),
     "geom": DetectorEntry(
         target="baselines.geom:GEOM",
         input="pixels",
         summary="how badly a network tells apart the transformations of an image",
-        defaults={
-            "transformations": 72,
-            "score": "dirichlet",
-            "epochs": 3,
-            "batch_size": 128,
-            "learning_rate": 1e-3,
-            "weight_decay": 5e-4,
-            "depth": 10,
-            "width": 4,
-            "dropout": 0.0,
-            "max_images": 0,
-            "precision": "auto",
-        },
         for_dataset={
             "cats_vs_dogs": Variant(
                 {"depth": 16, "width": 8},
@@ -222,32 +167,13 @@ DETECTORS: dict[str, DetectorEntry] = {
         },
         default_variant="dirichlet",
         presets={"cpu": {"epochs": 1, "max_images": 833}},  # as many: 833 x 72
-        draws=True,
         version=2,
-        space={
-            "learning_rate": Range(1e-4, 1e-2, log=True),
-            "weight_decay": Range(1e-5, 1e-2, log=True),
-        },
         toy={"transformations": "rotation", "epochs": 8, "batch_size": 32, "width": 1},
     ),
     "deep_svdd": DetectorEntry(
         target="baselines.deep_svdd:DeepSVDD",
         input="pixels",
         summary="distance to the centre of the hypersphere into which a network maps normal images",
-        defaults={
-            "objective": "one_class",
-            "epochs": 150,
-            "pretrain_epochs": 350,
-            "drop_epoch": 50,
-            "pretrain_drop_epoch": 250,
-            "batch_size": 200,
-            "learning_rate": 1e-4,
-            "weight_decay": 0.5e-6,
-            "nu": 0.1,
-            "warm_up_epochs": 10,
-            "max_images": 0,
-            "precision": "auto",
-        },
         variants={
             "one_class": Variant(),
             "soft_boundary": Variant({"objective": "soft_boundary"}),
@@ -268,53 +194,24 @@ DETECTORS: dict[str, DetectorEntry] = {
             }
         },
         note="the autoencoder's last upsampling goes straight to the image's sides",
-        draws=True,
-        space={
-            "learning_rate": Range(1e-5, 1e-3, log=True),
-            "weight_decay": Range(1e-7, 1e-4, log=True),
-        },
         toy={"epochs": 2, "pretrain_epochs": 1, "batch_size": 20},
     ),
     "goad": DetectorEntry(
         target="baselines.goad:GOAD",
         input="pixels",
         summary="how far an image's transformations are from those of normal images, which a network gathers around centres",
-        defaults={
-            "epochs": 16,
-            "batch_size": 4,
-            "learning_rate": 1e-3,
-            "margin": 0.1,
-            "depth": 10,
-            "width": 4,
-            "max_images": 0,
-            "precision": "auto",
-        },
         for_dataset={"fashion_mnist": Variant({"margin": 1.0})},
         presets={
             "cpu": {"epochs": 1, "max_images": 833}
         },  # 60,000 images through the network: 833 x 72
         note="residual blocks keep the BatchNorm and ReLU that the released ones drop; centres are taken after the training",
-        draws=True,
         version=2,
-        space={"margin": Range(0.03, 3.0, log=True), "learning_rate": Range(1e-4, 1e-2, log=True)},
         toy={"epochs": 1, "width": 1, "learning_rate": 0.01},
     ),
     "mhrot": DetectorEntry(
         target="baselines.mhrot:MHRot",
         input="pixels",
         summary="how badly a network with three heads tells rotation and shifts of an image; high resolution takes 256 px",
-        defaults={
-            "resolution": "low",
-            "epochs": 16,
-            "batch_size": 128,
-            "learning_rate": 0.1,
-            "weight_decay": 5e-4,
-            "depth": 16,
-            "width": 4,
-            "dropout": 0.3,
-            "max_images": 0,
-            "precision": "auto",
-        },
         variants={
             "low": Variant(
                 note="all of low resolution, which was never released: network, optimiser and epochs are this project's choice",
@@ -336,9 +233,7 @@ DETECTORS: dict[str, DetectorEntry] = {
         presets={
             "cpu": {"epochs": 1, "max_images": 833}
         },  # 30,000 through a network of twice the cost: 833 x 36
-        draws=True,
         version=2,
-        space={"learning_rate": Range(1e-2, 1.0, log=True), "dropout": Range(0.0, 0.5)},
         toy={"epochs": 1, "batch_size": 32, "depth": 10, "width": 1},
     ),
 }

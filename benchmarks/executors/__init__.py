@@ -1,8 +1,10 @@
-"""EXECUTORS: where cells are computed: in this process, in several, on a Ray cluster. A job in, its results out.
+"""EXECUTORS: where batches are evaluated: in this process, in several, on a Ray cluster.
 
-An executor may be called from more threads than it has workers: the others wait. It never writes to MLflow, nor do its workers:
-they hand results, losses and progress to the thread that called, which is the driver's. A worker that is lost takes no result
-with it, and its job goes on elsewhere.
+    Session --Batch--> Executor --some of its splits--> Worker --Results--> Executor --> Session
+
+An executor may be called from more threads than it has workers: their units wait their turn. It
+never writes to MLflow, nor do its workers: it hands results, losses and progress to the thread that
+called, which is the driver's.
 """
 
 from __future__ import annotations
@@ -11,18 +13,14 @@ import importlib
 from typing import Any
 
 from benchmarks.contracts import UsageError, Workspace, check_name
-from benchmarks.executors.executor import Executor
-from benchmarks.executors.serial import Serial
-from benchmarks.executors.together import Together
-from benchmarks.work import Job
+from benchmarks.executors.executor import Executor, Serial, WorkerLostError
 
-__all__ = ["EXECUTORS", "Executor", "Job", "Serial", "Together", "make_executor"]
-
+__all__ = ["EXECUTORS", "Executor", "Serial", "WorkerLostError", "make_executor"]
 
 EXECUTORS = {
-    "serial": "benchmarks.executors.serial:Serial",
+    "serial": "benchmarks.executors.executor:Serial",
     "processes": "benchmarks.executors.processes:Processes",
-    "ray": "benchmarks.executors.ray_cluster:OnRay",
+    "ray": "benchmarks.executors.ray_cluster:RayCluster",
 }
 """Name to ``module:Class``, imported when it is used."""
 
@@ -37,14 +35,15 @@ def make_executor(
     name : {"serial", "processes", "ray"}
     workspace : Workspace
     workers : int
-        0 means one a core.
+        0 means one for each core.
     ray_address : str
-        Of a cluster to join; empty starts one on this machine.
+        Address of a cluster to join; empty starts one on this machine.
 
     Raises
     ------
     UsageError
-        If the name is unknown, an option is given to an executor that has no use for it, or Ray is not there.
+        If the name is unknown, an option is given to an executor that has no use for it, or Ray is
+        not installed.
     """
     target = EXECUTORS[check_name(name, EXECUTORS, "executor")]
     if workers < 0:

@@ -1,36 +1,302 @@
-"""What an executor is."""
+"""An executor, the one that works in this process, and what those with workers elsewhere share.
+
+Workers elsewhere get one unit at a time: a batch with some of its splits. While a worker is at a
+unit, it appends losses and progress to a file under ``DN2_HOME``, which the driver reads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+import json
+import pickle
+import signal
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import lru_cache
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import Any, Protocol
 
-from benchmarks.contracts import Progress, Result
-from benchmarks.scoring import Watch
-from benchmarks.work import Job
+from benchmarks.contracts import (
+    Batch,
+    Experiment,
+    OutsideError,
+    Progress,
+    Result,
+    Split,
+    Workspace,
+)
+from benchmarks.evaluate import Worker
+from benchmarks.result_store import Cells as ResultStore
+from benchmarks.scoring import Watch, share_rows
+
+TRIES = 3
+"""A unit that has lost this many workers is the cause, and is given up."""
+
+SECONDS_BETWEEN_LOOKS = 0.25
+
+ENDED = "the workers have been ended; what is finished is kept"
+
+
+class WorkerLostError(OutsideError):
+    """A worker died in the middle of a unit: killed, out of memory, or its machine is gone."""
 
 
 class Executor(Protocol):
-    """Does jobs.
+    """Evaluate batches.
 
     Attributes
     ----------
     workers : int
-        So many jobs are done at once.
+        How many units are done at once.
     """
 
     workers: int
 
-    def work(self, job: Job, watch: Watch, progress: Progress | None) -> Iterator[Result]:
-        """Do one job; yield each split's result the moment it is there. May be called from any number of threads.
+    def work(self, batch: Batch, watch: Watch, progress: Progress | None) -> Iterator[Result]:
+        """Evaluate what is left of a batch; yield each result the moment it exists.
+
+        May be called from any number of threads.
 
         Raises
         ------
         WorkerLostError
-            If several workers died of the job.
+            If several workers died of one unit.
         Exception
-            What the job itself raises, as in this process.
+            What the unit itself raises, as in this process.
         """
 
     def close(self) -> None:
         """End the workers."""
+
+
+class Serial:
+    """Work in the process and thread that asks.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    """
+
+    workers = 1
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.worker = Worker(workspace)
+
+    def work(self, batch: Batch, watch: Watch, progress: Progress | None) -> Iterator[Result]:
+        """Evaluate what is left of a batch: see `Executor`."""
+        return self.worker.work(batch, watch, progress)
+
+    def close(self) -> None:
+        """End nothing: there are no workers."""
+
+
+class Pool(ABC):
+    """Deal batches out to workers elsewhere; a lost worker costs the unit it was at, which is retried.
+
+    Parameters
+    ----------
+    workspace : Workspace
+    workers : int
+    """
+
+    def __init__(self, workspace: Workspace, workers: int) -> None:
+        self.workspace = workspace
+        self.workers = workers
+        self._filling = threading.Lock()
+        self._filled: set[tuple[str, str]] = set()
+        resource_tracker.ensure_running()  # started later, it would let SIGINT through again
+        # A process inherits the signal mask of the thread that starts it: Ctrl-C goes to the whole
+        # group of processes, and the driver alone decides what it means.
+        self._threads = ThreadPoolExecutor(
+            workers,
+            initializer=signal.pthread_sigmask,
+            initargs=(signal.SIG_BLOCK, {signal.SIGINT}),
+        )
+
+    @abstractmethod
+    def evaluate(self, unit: Batch, notices: Path) -> list[Result]:
+        """Wait for a worker to do `evaluate_unit`.
+
+        Raises
+        ------
+        WorkerLostError
+            If the worker dies, or the workers have been ended.
+        """
+
+    def close(self) -> None:
+        """End the workers, whatever they do."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def work(self, batch: Batch, watch: Watch, progress: Progress | None) -> Iterator[Result]:
+        """Evaluate what is left of a batch: see `Executor`. Splits that share rows are one unit."""
+        self._fill_feature_store(batch, watch, progress)
+        yield from self._do(
+            [batch.only(group) for group in share_rows(batch.left)], watch, progress
+        )
+
+    def _fill_feature_store(self, batch: Batch, watch: Watch, progress: Progress | None) -> None:
+        """Let all workers compute the features of an input together.
+
+        Each gets the batch without splits: it only opens its input, and claims those shards of the
+        feature store that no other worker has claimed.
+        """
+        wanted = batch.cells[-1].dataset, batch.input
+        if not batch.input.startswith("features:"):
+            return
+        with self._filling:
+            if wanted not in self._filled:
+                list(self._do([batch.only(())] * self.workers, watch, progress))
+                self._filled.add(wanted)
+
+    def _do(
+        self, units: Sequence[Batch], watch: Watch, progress: Progress | None
+    ) -> Iterator[Result]:
+        """Do units; yield their results as they finish. The first failure is raised at the end."""
+        failed: Exception | None = None
+        disk = ResultStore(self.workspace.home)
+        notices = [Notices(disk, unit, i, watch, progress) for i, unit in enumerate(units)]
+        running = {self._submit(unit, notices[i]): i for i, unit in enumerate(units)}
+        lost = [0] * len(units)
+        try:
+            while running:
+                finished = wait(running, SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED).done
+                for i in running.values():
+                    notices[i].pass_on()
+                for future in finished:
+                    i = running.pop(future)
+                    try:
+                        yield from future.result()
+                    except WorkerLostError as error:
+                        lost[i] += 1
+                        if lost[i] < TRIES and failed is None:
+                            running[self._submit(units[i], notices[i])] = i
+                        else:
+                            failed = failed or error
+                    except Exception as error:
+                        failed = failed or error
+                if failed is not None:  # units that run end first; the others are dropped
+                    running = {future: i for future, i in running.items() if not future.cancel()}
+        finally:
+            for future in running:
+                future.cancel()
+            for notice in notices:
+                notice.end()
+        if failed is not None:
+            raise failed
+
+    def _submit(self, unit: Batch, notices: Notices) -> Future[list[Result]]:
+        try:
+            return self._threads.submit(self.evaluate, unit, notices.begin())
+        except RuntimeError as error:  # the threads have been shut down
+            raise WorkerLostError(ENDED) from error
+
+
+class Notices:
+    """The losses and the progress of one unit, which its worker appends to a file.
+
+    Parameters
+    ----------
+    disk : ResultStore
+    unit : Batch
+    number : int
+        Of the unit in its batch.
+    watch : Watch
+    progress : callable, optional
+    """
+
+    def __init__(
+        self,
+        disk: ResultStore,
+        unit: Batch,
+        number: int,
+        watch: Watch,
+        progress: Progress | None,
+    ) -> None:
+        self.path = disk.folder(unit.cells[-1]) / f"unit-{number}.notices"
+        self.watch, self.progress = watch, progress
+        self._cells = {cell.key: cell for cell in unit.cells}
+        self._splits = {split.name: split for split in unit.splits}
+        self._read = 0
+
+    def begin(self) -> Path:
+        """Start with an empty file; return its path."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_bytes(b"")
+        self._read = 0
+        return self.path
+
+    def pass_on(self) -> None:
+        """Hand on the whole lines that were added since the last time."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._read)
+                text = file.read()
+        except FileNotFoundError:
+            return
+        whole = text[: text.rfind(b"\n") + 1]
+        self._read += len(whole)
+        for line in whole.splitlines():
+            kind, *content = json.loads(line)
+            if kind == "loss":
+                key, split, *values = content
+                self.watch.monitor(self._cells[key], self._splits[split])(*values)
+            elif self.progress:
+                self.progress(*content)
+
+    def end(self) -> None:
+        """Remove the file."""
+        self.path.unlink(missing_ok=True)
+
+
+class _Reporter:
+    """The worker's end of `Notices`; checkpoints are where the driver's would be."""
+
+    def __init__(self, path: Path, disk: ResultStore) -> None:
+        self._path, self._disk = path, disk
+
+    def monitor(self, experiment: Experiment, split: Split) -> Callable[..., None]:
+        return lambda *values: self._write("loss", experiment.key, split.name, *values)
+
+    def checkpoint(self, experiment: Experiment, split: Split) -> Path:
+        path = self._disk.checkpoint(experiment, split.name)
+        path.parent.mkdir(parents=True, exist_ok=True)  # on another disk than the driver's
+        return path
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        self._write("progress", what, done, total)
+
+    def _write(self, *notice: Any) -> None:
+        with self._path.open("a") as file:
+            file.write(json.dumps(notice) + "\n")
+
+
+def evaluate_unit(workspace: Workspace, unit: Batch, notices: Path) -> list[Result]:
+    """Evaluate a unit in a worker; without splits, only open its input.
+
+    Raises
+    ------
+    Exception
+        The unit's own; as a RuntimeError with its text, if it cannot travel to another process.
+    """
+    worker, reporter = _worker(workspace), _Reporter(notices, ResultStore(workspace.home))
+    try:
+        return list(worker.work(unit, reporter, reporter.progress))
+    except Exception as error:
+        raise fit_to_travel(error.with_traceback(None)) from None
+
+
+@lru_cache(maxsize=1)
+def _worker(workspace: Workspace) -> Worker:
+    """Keep the worker of this process for its next unit."""
+    return Worker(workspace)
+
+
+def fit_to_travel(error: Exception) -> Exception:
+    """Return the error, or its text if it cannot be pickled: that would look like a lost worker."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # another library's, whose constructor or content does not allow it
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -1,24 +1,22 @@
-"""Cells on a Ray cluster: one started on this machine, or one that is there."""
+"""Batches on a Ray cluster: one started on this machine, or one that runs already."""
 
 from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from benchmarks.contracts import OutsideError, Progress, Result, UsageError, Workspace
-from benchmarks.executors.messages import Message, WorkerLostError, messages, until_done
-from benchmarks.scoring import Watch
-from benchmarks.work import Job, Worker
+from benchmarks.contracts import Batch, OutsideError, Result, UsageError, Workspace
+from benchmarks.executors.executor import ENDED, Pool, WorkerLostError, evaluate_unit
 from dn2.engines import available_cores
 
 SECONDS_TO_ANSWER = 10
 
 
-class OnRay:
-    """One Ray task a job, each with its share of the cluster's cores.
+class RayCluster(Pool):
+    """Make each unit a Ray task with its part of the cluster's cores.
 
     Every node needs this package, and ``DN2_HOME`` at the same path: a folder that they share.
 
@@ -26,7 +24,7 @@ class OnRay:
     ----------
     workspace : Workspace
     workers : int
-        0 means one a core of the cluster.
+        0 means one for each core of the cluster.
     address : str
         Of the cluster to join; empty starts one on this machine.
 
@@ -45,70 +43,66 @@ class OnRay:
             raise UsageError(
                 "--executor ray needs Ray, which is not installed: pip install '.[ray]'."
             ) from error
-        self._ray, self._workspace, self._closed = ray, workspace, False
+        self._ray, self._closed = ray, False
         self._ours = not ray.is_initialized()
         if self._ours:
-            where = (
+            where: dict[str, Any] = (
                 {"address": address}
                 if address
                 else {"num_cpus": available_cores(), "include_dashboard": False}
             )
             try:
-                _knock(address)  # Ray itself would try for minutes
+                _check_address(address)  # Ray itself would try for minutes
                 ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
             except (OSError, RuntimeError, ValueError) as error:
                 reason = str(error).strip().splitlines()[0]
                 raise OutsideError(
-                    f"the Ray cluster at {address or 'this machine'} cannot be reached ({reason}): start one with "
-                    f"`ray start --head`, and give the address that it prints"
+                    f"the Ray cluster at {address or 'this machine'} cannot be reached ({reason}): "
+                    f"start one with `ray start --head`, and give the address that it prints"
                 ) from error
         cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-        self.workers = workers or max(1, sum(cores))
-        # Ray tells a task's process its share of the cores by OMP_NUM_THREADS.
-        self._task = ray.remote(num_cpus=share(cores, self.workers), max_retries=0)(_messages)
+        super().__init__(workspace, workers or max(1, sum(cores)))
+        # Ray sets OMP_NUM_THREADS of a task's process to its cores. Its own retries are off: the
+        # pool counts them, and reads what the task reports.
+        options: dict[str, Any] = {"num_cpus": cores_each(cores, self.workers), "max_retries": 0}
+        self._task = ray.remote(**options)(evaluate_unit)
 
-    def work(self, job: Job, watch: Watch, progress: Progress | None) -> Iterator[Result]:
-        """Do one job: see `benchmarks.executors.Executor`."""
-        return until_done(job, self._once, watch, progress)
+    def evaluate(self, unit: Batch, notices: Path) -> list[Result]:
+        """Wait for a task to do a unit: see `Pool`."""
+        errors = self._ray.exceptions
+        if self._closed:  # Ray would start a cluster of its own accord
+            raise WorkerLostError(ENDED)
+        try:
+            found: list[Result] = self._ray.get(self._task.remote(self.workspace, unit, notices))
+            return found
+        except errors.RayTaskError as error:
+            raise error.cause from None
+        except errors.RayError as error:
+            if self._closed:
+                raise WorkerLostError(ENDED) from error
+            reason = str(error).strip().splitlines()[0]
+            raise WorkerLostError(
+                f"Ray lost the worker of {unit.called} ({reason}); what is finished is kept"
+            ) from error
 
     def close(self) -> None:
         """Leave the cluster, which ends one that was started here."""
         self._closed = True
         if self._ours:
             self._ray.shutdown()
-
-    def _once(self, job: Job) -> Iterator[Message]:
-        if self._closed:  # Ray would start a cluster of its own accord
-            raise WorkerLostError("the workers have been ended; what is finished is kept")
-        try:
-            told: Any = self._task.options(num_returns="streaming").remote(self._workspace, job)
-            for reference in told:
-                yield self._ray.get(reference)
-        except self._ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[0]
-            first = job.experiments[0]
-            raise WorkerLostError(
-                f"Ray lost the worker of {first.method} on {first.dataset} ({reason}); what is finished is kept"
-            ) from error
+        super().close()
 
 
-def share(cores: Sequence[int], workers: int) -> int:
-    """How many cores each worker gets, given those of each node: never more than one node has, or Ray waits forever for one."""
+def cores_each(cores: Sequence[int], workers: int) -> int:
+    """Return how many cores each worker gets, given those of each node.
+
+    Never more than one node has: Ray would wait forever for a larger one.
+    """
     return max(1, min(sum(cores) // workers, max(cores, default=1)))
 
 
-def _knock(address: str) -> None:
-    """Raise OSError or ValueError unless somebody answers at HOST:PORT, with or without ``ray://``."""
+def _check_address(address: str) -> None:
+    """Raise OSError or ValueError unless HOST:PORT answers, with or without ``ray://``."""
     host, colon, port = address.rpartition("://")[2].partition(":")
     if colon:
         socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
-
-
-def _messages(workspace: Workspace, job: Job) -> Iterator[Any]:
-    yield from messages(_worker(workspace), job)
-
-
-@lru_cache(maxsize=1)
-def _worker(workspace: Workspace) -> Worker:
-    """Ray uses a process for one task after the other."""
-    return Worker(workspace)

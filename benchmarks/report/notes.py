@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from benchmarks.contracts import Cell, Experiment
-from benchmarks.detectors import DETECTORS, PRESETS, beside_paper_settings, deviations
+from benchmarks.detectors import PRESETS, beside_paper_settings, deviations, draws
 from dn2.search.approximate import SMALLEST
 
 
@@ -52,7 +52,7 @@ def approximation(experiments: Sequence[Experiment]) -> Iterator[str]:
 def seeds(groups: Sequence[Sequence[Cell]], of: str) -> Iterator[str]:
     """Say over which seeds a mean is taken, and of a detector that draws nothing that there are none."""
     for detector in dict.fromkeys(group[0].experiment.detector for group in groups):
-        if not DETECTORS[detector].draws:
+        if not draws(detector):
             yield f"{detector} draws nothing: its numbers have no seed."
     for group in groups:
         if len(group) > 1:

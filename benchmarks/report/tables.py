@@ -19,7 +19,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from benchmarks.contracts import Cell, Experiment, Interval, Result
-from benchmarks.detectors import DETECTORS
+from benchmarks.detectors import draws
 from benchmarks.figures import Figure
 
 WIDTH = 100
@@ -216,7 +216,7 @@ def join_seeds(cells: Sequence[Cell]) -> list[list[Cell]]:
     """Group cells that differ in the seed alone, in order of first appearance. Without a draw, seeds are no repetitions."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
-        seed = 0 if DETECTORS[cell.experiment.detector].draws else cell.experiment.seed
+        seed = 0 if draws(cell.experiment.detector) else cell.experiment.seed
         groups.setdefault(replace(cell.experiment, seed=seed).key, []).append(cell)
     return list(groups.values())
 

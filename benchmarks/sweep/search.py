@@ -5,11 +5,10 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,8 @@ import numpy as np
 import optuna
 
 from benchmarks.contracts import Cell, Experiment
-from benchmarks.inputs import feature_store
 from benchmarks.ledger import Mark, Summary
-from benchmarks.session import Session, cell_name
+from benchmarks.session import InterruptedSessionError, Session
 from benchmarks.sweep import results, studies
 from benchmarks.sweep.results import Found, Trial, best_of, found_trials, make_table
 from benchmarks.sweep.space import Question
@@ -80,19 +78,19 @@ def sweep(question: Question, plan: Plan, session: Session) -> Found:
 class _Search:
     def __init__(self, question: Question, plan: Plan, session: Session) -> None:
         self.question, self.plan, self.session = question, plan, session
-        self.cells: dict[str, Experiment] = {}
-        self._stored: set[str] = set()
-        self._preparing = threading.Lock()
+        self._cells: dict[str, Experiment] = {}
+        self._resolving = threading.Lock()
 
     def run(self) -> Found:
         """Open the study, run its trials, and report."""
         question, plan, session = self.question, self.plan, self.session
         folder = session.workspace.home / "studies"
-        first = self._prepared(question.first)
-        if question.size is not None:
-            for params in question.grid():
-                self._prepared(params)
-        identity = question.identity(first.resolved["data"], first.resolved["versions"])
+        points = [question.first] if question.size is None else list(question.grid())
+        cells = [self._cell(params) for params in points]
+        session.plan(cells)  # which refuses what cannot run
+        session.expect(cells)
+        resolved = cells[0].resolved
+        identity = question.identity(resolved["data"], resolved["versions"])
         where = plan.storage or str(folder / f"{plan.study}.journal")
         with studies.told_in_one_line(where):
             with studies.alone(folder, plan.study):
@@ -106,10 +104,10 @@ class _Search:
                 return self._report()
 
     def _search(self, folder: Path) -> None:
-        """Run what is left; then wait for other processes, of which one may die."""
+        """Run what is left; then wait for other processes, any of which may die."""
         waiting = False
         while True:
-            # Looked at first: one of them that is given up meanwhile is put back, or waited for once more.
+            # Looked at first: a trial that is given up meanwhile is put back, or waited for again.
             others = studies.runs_elsewhere(
                 self.study, socket.gethostname(), heartbeats=bool(self.plan.storage)
             )
@@ -119,9 +117,7 @@ class _Search:
                 self._run_trials(left)
             elif others:
                 if not waiting:
-                    self.session.say(
-                        f"waiting for {len(others)} trials that other processes are at"
-                    )
+                    self.session.say(f"waiting for {len(others)} trials that other processes run")
                 waiting = True
                 time.sleep(SECONDS_BETWEEN_LOOKS)
             else:
@@ -132,18 +128,17 @@ class _Search:
             self.study.optimize,
             self._trial,
             n_trials=number,
-            n_jobs=min(number, self.session.executor.workers),
+            n_jobs=min(number, self.session.workers),
             catch=(TrialFailedError, studies.GridDoneError),
             callbacks=[self._stop_when_enough],
         )
-        if self.session.executor.workers == 1:
+        if self.session.workers == 1:
             optimize()
             return
-        with ThreadPoolExecutor(
-            1
-        ) as beside:  # Optuna itself, when interrupted, waits for the trials that are running
+        # Optuna itself, when interrupted, waits for the trials that are running.
+        with ThreadPoolExecutor(1) as thread:
             try:
-                result_of(beside.submit(optimize))
+                result_of(thread.submit(optimize))
             except BaseException:
                 self.session.stop()
                 raise
@@ -162,77 +157,35 @@ class _Search:
         """Run one trial; return its value."""
         trial.set_user_attr("owner", owner_tags())
         params = studies.suggest(trial, self.question.space)
-        mark = self._mark(f"trial {trial.number}", params)
         try:
-            cell = self._prepared(params)
-            finished = self._finished(cell, mark, self._beside(params))
+            cell = self._cell(params)
+            finished = self.session.finish(cell, self._mark(f"trial {trial.number}", params))
+        except InterruptedSessionError as error:
+            raise TrialFailedError(str(error)) from error
         except Exception as error:
-            if self.session.stopping:
-                raise TrialFailedError("interrupted") from error
             trial.set_user_attr("error", str(error) or type(error).__name__)
-            if error not in self.session.failures.values():
-                self.session.failures[f"trial {trial.number}"] = error
+            self.session.add_failure(f"trial {trial.number}", error)
             raise TrialFailedError(str(error)) from error
         value = value_of(finished)
-        trial.set_user_attr("run_id", self._run_id(finished))
-        said = " ".join(f"{name}={given}" for name, given in params.items())
-        self.session.say(f"trial {trial.number}: {said}: {self.question.metric} {value:.4f}")
+        trial.set_user_attr("run_id", self.session.run_id(cell))
+        point = " ".join(f"{name}={given}" for name, given in params.items())
+        self.session.say(f"trial {trial.number}: {point}: {self.question.metric} {value:.4f}")
         return value
 
-    def _finished(self, cell: Experiment, mark: Mark, beside: Sequence[Experiment] = ()) -> Cell:
-        """The finished cell: looked up, or computed. What failed is raised."""
-        if cell.key not in self.session.finished:
-            self.session.ledger.mark(cell, mark)
-            self.session.run([cell], beside)
-        if cell.key not in self.session.finished:
-            raise self.session.failures.get(cell_name(cell)) or TrialFailedError("interrupted")
-        return self.session.finished[cell.key]
-
-    def _prepared(self, params: Mapping[str, Any]) -> Experiment:
-        """The resolved cell of a point. Points that one fit serves are checked once, with the largest values."""
-        path = self.question.path
-        others = {name: value for name, value in params.items() if name not in path}
-        with self._preparing:
-            if (name := studies.point(others)) not in self.cells:
-                largest = {name: max(values) for name, values in path.items()}
-                (self.cells[name],) = self.session.prepare(
-                    [self.question.cell({**others, **largest})]
-                )
-        return self.cells[name].with_params(**{name: params[name] for name in path})
+    def _cell(self, params: Mapping[str, Any]) -> Experiment:
+        """Return the resolved cell of a point of the space."""
+        with self._resolving:
+            if (name := studies.point(params)) not in self._cells:
+                (self._cells[name],) = self.session.resolve([self.question.cell(params)])
+        return self._cells[name]
 
     def _mark(self, role: str, params: Mapping[str, Any]) -> Mark:
-        """A cell may belong to several studies, so each has a tag and numbers of its own."""
-        numbers = {
-            f"{name}/{self.plan.study}": value
-            for name, value in self.question.numbers(params).items()
-        }
-        return Mark({f"study/{self.plan.study}": f"{self.question.objective}, {role}"}, numbers)
-
-    def _beside(self, params: Mapping[str, Any]) -> list[Experiment]:
-        """Points of the space that one search may serve together with this one, and for which no image has to be encoded."""
-        shared = self.question.shared
-        points = [
-            {**params, **dict(zip(shared, values, strict=True))}
-            for values in product(*shared.values())
-        ]
-        return [
-            self._prepared(point) for point in points if self._is_stored(point.get("encoder", ""))
-        ]
-
-    def _is_stored(self, encoders: str) -> bool:
-        """Whether the features of encoders joined by + are there."""
-        session = self.session
-        for name in filter(None, encoders.split("+")):
-            if name not in self._stored:
-                if feature_store(
-                    session.dataset(self.question.dataset), name, session.workspace
-                ).missing():
-                    return False
-                self._stored.add(name)
-        return True
-
-    def _run_id(self, cell: Cell) -> str:
-        return self.session.ledger.run_ids.get(cell.experiment.key, cell.run_id)
+        """Mark a cell's run for this study: a cell may belong to several."""
+        numbers = self.question.numbers(params).items()
+        return Mark(
+            {f"study/{self.plan.study}": f"{self.question.objective}, {role}"},
+            {f"{name}/{self.plan.study}": value for name, value in numbers},
+        )
 
     def _report(self) -> Found:
         """Test the winner, log the summary."""
@@ -257,20 +210,23 @@ class _Search:
         return Found(plan.study, question, best, winner, table, session.close(shown, summary))
 
     def _with_run(self, trial: Trial) -> Trial:
-        """A trial with its run, which may have been logged later than it was told."""
-        key = self._prepared(trial.params).key
-        return replace(trial, key=key, run_id=self.session.ledger.run_ids.get(key, trial.run_id))
+        """Add a trial's run, which may have been logged after the trial had ended."""
+        cell = self._cell(trial.params)
+        return replace(trial, key=cell.key, run_id=self.session.run_id(cell) or trial.run_id)
 
     def _winner(self, best: Trial) -> Cell | None:
-        """The best point on the test partition: one cell, tagged as chosen by validation. An oracle's is the trial's own."""
-        cell, mark = self._prepared(best.params), self._mark(f"trial {best.number}", best.params)
+        """Run the best point on the test partition, tagged as chosen by validation.
+
+        An oracle's winner is the trial's own run.
+        """
+        cell, mark = self._cell(best.params), self._mark(f"trial {best.number}", best.params)
         if self.question.objective == "validation":
-            (cell,) = self.session.prepare([replace(cell, partition="test", resolved={})])
+            (cell,) = self.session.resolve([replace(cell, partition="test", resolved={})])
             tags = self._mark(f"winner, trial {best.number}", best.params).tags
             mark = Mark({**tags, "selection": "validation"})
         try:
-            return self._finished(cell, mark)
-        except Exception:  # said, and counted, by the session
+            return self.session.finish(cell, mark)
+        except Exception:  # the session has said so, and counts it
             return None
 
 

@@ -10,7 +10,15 @@ from itertools import product
 from typing import Any
 
 from benchmarks.contracts import Experiment, UsageError, check_name
-from benchmarks.detectors import DETECTORS, Range, Values, detector_input, selection_of
+from benchmarks.detectors import (
+    Method,
+    Range,
+    Values,
+    defaults,
+    detector_input,
+    search_space,
+    selection_of,
+)
 from benchmarks.experiments import make_experiments
 
 OBJECTIVES = ("validation", "oracle")
@@ -121,15 +129,10 @@ class Question:
 
     @property
     def path(self) -> dict[str, tuple[Any, ...]]:
-        """Parameters of which one fit covers every value: those values."""
-        of_space = {name: self.space.get(name) for name in DETECTORS[self.detector].path}
+        """The values of the parameters for which one fit covers every value."""
+        names = Method.of(self.cell(self.first)).path_parameters
+        of_space = {name: self.space.get(name) for name in names}
         return {name: values for name, values in of_space.items() if isinstance(values, tuple)}
-
-    @property
-    def shared(self) -> dict[str, tuple[Any, ...]]:
-        """Parameters in which two points may differ that one search serves (`benchmarks.detectors.same_fit`): their values."""
-        encoders = self.space.get("encoder")
-        return {**({"encoder": encoders} if isinstance(encoders, tuple) else {}), **self.path}
 
     @property
     def metric(self) -> str:
@@ -178,15 +181,22 @@ class Question:
 
 
 def what_fits(
-    question: Question, prepare: Callable[[Sequence[Experiment]], object]
+    question: Question, check: Callable[[Experiment], object]
 ) -> tuple[Question, list[str]]:
-    """Leave values out of the space that ask for more training rows than a split has, such as k = 50; say which, and why.
+    """Leave out values that ask for more training rows than a split has, such as k = 50.
 
     Parameters
     ----------
     question : Question
-    prepare : callable
-        `benchmarks.session.Session.prepare`.
+    check : callable
+        Raises UsageError for a cell that cannot run.
+
+    Returns
+    -------
+    question : Question
+        With the values that fit.
+    reasons : list of str
+        Which values were left out, and why.
 
     Raises
     ------
@@ -198,7 +208,7 @@ def what_fits(
         kept = list(values)
         while True:  # from the largest, which is the first that does not fit
             try:
-                prepare([question.cell({**question.first, name: kept[-1]})])
+                check(question.cell({**question.first, name: kept[-1]}))
                 break
             except UsageError as error:
                 if len(kept) == 1:
@@ -242,10 +252,10 @@ def make_space(
         raise UsageError(
             f"--sizes is for detectors on pixels, and '{detector}' has features: leave it out."
         )
-    own = dict(DETECTORS[detector].space)
+    own = search_space(detector)
     for name, option, values in (("k", "--k-values", k_values), ("clean", "--clean", clean)):
         if values:
-            if name not in DETECTORS[detector].defaults:
+            if name not in defaults(detector):
                 raise UsageError(
                     f"{option} is for detectors with the parameter '{name}', and '{detector}' has none: leave it out."
                 )

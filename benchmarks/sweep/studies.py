@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.contracts import MissingDataError, OutsideError, UsageError, check_name
 from benchmarks.detectors import Range, Values
+from benchmarks.experiments import family_of
 from benchmarks.sweep.space import Question
 from benchmarks.tracking.connection import PROBE_SECONDS, is_dead, without_password
 
@@ -333,9 +334,7 @@ def queue_grid(study: optuna.Study, question: Question, trials: int) -> None:
     before: Counter[str] = Counter()
     turns = []
     for params in drawn:
-        family = point(
-            {name: value for name, value in params.items() if name not in question.shared}
-        )
+        family = family_of(question.cell(params))
         turns.append(before[family])
         before[family] += 1
     for number in np.argsort(turns, kind="stable"):

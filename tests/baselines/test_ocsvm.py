@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from batches import evaluate
 from sklearn.svm import OneClassSVM
 
 from baselines.ocsvm import GAMMAS, NUS, OCSVM
 from benchmarks.contracts import Dataset, Experiment
 from benchmarks.detectors import detector_params, selection_of
-from benchmarks.evaluate import run
 from benchmarks.inputs import load_pixels
 from benchmarks.metrics import auroc
 
@@ -105,7 +105,7 @@ def test_an_oracle_is_the_best_of_the_grid_on_the_test_labels_and_says_which(toy
     oracle = experiment("oracle")
     assert (selection_of(oracle), selection_of(experiment("label_free"))) == ("oracle", "none")
     X = load_pixels(toy, "pixels")
-    results = list(run([oracle], toy, X, provenance={}))
+    results = list(evaluate([oracle], toy, X))
     assert [result.split for result in results] == ["a", "b"]
     for label, result in enumerate(results):
         train = np.flatnonzero(toy.is_train & (toy.labels == label))
@@ -125,24 +125,20 @@ def test_an_oracle_of_one_parameter_says_the_number_that_it_chose_and_not_the_wo
 ):
     params = detector_params("ocsvm", "oracle", {"gamma": "scale"})
     oracle = replace(experiment("oracle"), detector_params=params)
-    for result in run([oracle], toy, load_pixels(toy, "pixels"), provenance={}):
+    for result in evaluate([oracle], toy, load_pixels(toy, "pixels")):
         assert [name for name in result.metrics if name.startswith("chosen_")] == ["chosen_nu"]
         assert result.metrics["chosen_nu"] in NUS
 
 
 def test_images_are_scored_piece_by_piece_as_all_at_once(toy, monkeypatch):
     X = load_pixels(toy, "pixels")
-    whole = list(run([experiment("label_free")], toy, X, provenance={}))
+    whole = list(evaluate([experiment("label_free")], toy, X))
     calls = []
     monkeypatch.setattr("benchmarks.scoring.PIECE", 7)
     for kept in (1 << 29, 0):
         monkeypatch.setattr("benchmarks.scoring.GATHERED_BYTES", kept)
-        pieces = run(
-            [experiment("label_free")],
-            toy,
-            X,
-            provenance={},
-            progress=lambda *call: calls.append(call),
+        pieces = evaluate(
+            [experiment("label_free")], toy, X, progress=lambda *call: calls.append(call)
         )
         for one, other in zip(whole, list(pieces), strict=True):
             np.testing.assert_allclose(one.scores, other.scores, rtol=1e-9)

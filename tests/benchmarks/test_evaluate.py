@@ -5,11 +5,11 @@ from itertools import count
 
 import numpy as np
 import pytest
+from batches import evaluate
 
 import benchmarks.scoring
 from benchmarks.contracts import Dataset, Experiment, UsageError
-from benchmarks.detectors import DETECTORS, detector_params, make_detector
-from benchmarks.evaluate import run
+from benchmarks.detectors import DETECTORS, defaults, detector_params, make_detector
 from benchmarks.experiments import make_experiments
 from benchmarks.inputs import Rows
 from benchmarks.protocols import PROTOCOLS, make_splits, protocol_params
@@ -63,7 +63,7 @@ def cells(protocol, detector="dn2", **lists):
 
 def results(experiments, **options):
     found = {}
-    for result in run(experiments, DATASET, X, provenance={}, **options):
+    for result in evaluate(experiments, DATASET, X, **options):
         assert (result.experiment.key, result.split) not in found
         found[result.experiment.key, result.split] = result
     return found
@@ -155,7 +155,7 @@ def test_a_detector_that_draws_has_the_experiment_s_seed():
 def test_every_variant_sets_known_parameters():
     for name, entry in DETECTORS.items():
         for variant in entry.variants:
-            assert detector_params(name, variant, {}).keys() == entry.defaults.keys()
+            assert detector_params(name, variant, {}).keys() == defaults(name).keys()
 
 
 @pytest.mark.parametrize(

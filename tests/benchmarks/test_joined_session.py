@@ -6,10 +6,11 @@ import numpy as np
 import optuna
 import pytest
 
-import benchmarks.work
+import benchmarks.evaluate
 from benchmarks.contracts import Workspace
 from benchmarks.datasets import load_dataset
-from benchmarks.experiments import make_experiments, resolve
+from benchmarks.evaluate import Worker
+from benchmarks.experiments import make_experiments, plan, resolve
 from benchmarks.inputs import Rows, encoder_names
 from benchmarks.ledger import Ledger
 from benchmarks.session import Session
@@ -33,7 +34,7 @@ def workspace(tmp_path, monkeypatch):
         names = encoder_names(name)
         return Rows([drawn[encoder] for encoder in names], lambda rows: rows, names)
 
-    monkeypatch.setattr(benchmarks.work, "load_input", load_input)
+    monkeypatch.setattr(benchmarks.evaluate, "load_input", load_input)
     return Workspace(tmp_path)
 
 
@@ -45,11 +46,19 @@ def cells(workspace, *encoders, ks=(1, 3)):
     return [resolve(cell, dataset, {}) for cell in found]
 
 
-def run(workspace, tracker, asked, beside=()):
-    session = Session(workspace, tracker, suite="toy")
+def run_in(session, asked, along=()):
+    """Run cells in a session that expects others too, all of whose features are stored."""
+    session._is_stored = lambda _: True
+    session.expect(along)
+    batches = session.plan(asked)
     with session:
-        session.run(asked, beside)
+        session.run(batches)
         session.close(asked)
+
+
+def run(workspace, tracker, asked, along=()):
+    session = Session(workspace, tracker, suite="toy")
+    run_in(session, asked, along)
     assert not session.failures
     return {
         cell.key: [result.metrics for result in session.finished[cell.key].results]
@@ -58,7 +67,7 @@ def run(workspace, tracker, asked, beside=()):
 
 
 @pytest.mark.parametrize(
-    ("before", "asked", "beside"),
+    ("before", "asked", "along"),
     [
         ((f"{A}+{B}",), (A, B, f"{A}+{B}"), ()),
         ((f"{A}+{B}",), (A,), (A, B, f"{A}+{B}")),
@@ -66,35 +75,35 @@ def run(workspace, tracker, asked, beside=()):
     ],
     ids=[
         "the widest is finished",
-        "the widest beside is finished",
-        "a wider one beside holds some",
+        "the widest that comes along is finished",
+        "a wider one that comes along holds some",
     ],
 )
-def test_any_of_them_may_be_there_already(workspace, tracker, before, asked, beside):
+def test_any_of_them_may_be_there_already(workspace, tracker, before, asked, along):
     if before:
         run(workspace, tracker, cells(workspace, *before))
-    together = run(workspace, tracker, cells(workspace, *asked), cells(workspace, *beside))
+    together = run(workspace, tracker, cells(workspace, *asked), cells(workspace, *along))
     for cell in cells(workspace, *asked):
-        alone = benchmarks.work.Worker(workspace).work(benchmarks.work.Job((cell,), {}))
+        dataset = load_dataset("synthetic", home=workspace.home)
+        (batch,) = plan([cell], {"synthetic": dataset}, {})
+        alone = Worker(workspace).work(batch)
         assert together[cell.key] == [result.metrics for result in alone]
 
 
-@pytest.mark.parametrize(("asked", "beside"), [(6, 0), (1, 6), (2, 6)])
-def test_progress_ends_where_it_says(workspace, tracker, asked, beside):
+@pytest.mark.parametrize(("asked", "along"), [(6, 0), (1, 6), (2, 6)])
+def test_progress_ends_where_it_says(workspace, tracker, asked, along):
     space, told = cells(workspace, A, B, f"{A}+{B}"), []
     session = Session(
         workspace,
         tracker,
         progress=lambda what, *call: told.append(call) if "dn2 on" in what else None,
     )
-    with session:
-        session.run(space[:asked], space[:beside])
-        session.close(space[:asked])
+    run_in(session, space[:asked], space[:along])
     results = len(space) * 2  # of every cell, as one search serves all, two classes
     assert told == [(done, results) for done in range(1, results + 1)]
 
 
-def test_what_was_computed_beside_is_taken_from_the_disk_and_nothing_else_is_looked_up(
+def test_what_came_along_is_taken_from_the_disk_and_nothing_else_is_looked_up(
     workspace, tracker, monkeypatch
 ):
     looked_up, find = [], Ledger.find
@@ -109,7 +118,7 @@ def test_what_was_computed_beside_is_taken_from_the_disk_and_nothing_else_is_loo
 
 
 def test_an_encoder_whose_features_are_no_numbers_fails_alone(workspace, tracker, monkeypatch):
-    whole = benchmarks.work.load_input
+    whole = benchmarks.evaluate.load_input
 
     def load_input(*given):
         X = whole(*given)
@@ -118,33 +127,34 @@ def test_an_encoder_whose_features_are_no_numbers_fails_alone(workspace, tracker
                 part[:] = np.nan
         return X
 
-    monkeypatch.setattr(benchmarks.work, "load_input", load_input)
+    monkeypatch.setattr(benchmarks.evaluate, "load_input", load_input)
     asked = cells(workspace, A, B, f"{A}+{B}")
     session = Session(workspace, tracker, suite="toy")
-    with session:
-        session.run(asked, asked)
-        session.close(asked)
+    run_in(session, asked, asked)
     assert session.finished.keys() == {cell.key for cell in asked if cell.encoders == (A,)}
     assert len(session.failures) == 4
 
 
 def test_features_are_opened_once_for_all_normalisations(workspace, monkeypatch):
-    opened, load = [], benchmarks.work.load_input
+    opened, load = [], benchmarks.evaluate.load_input
     monkeypatch.setattr(
         benchmarks.work, "load_input", lambda *given: opened.append(given) or load(*given)
     )
     (cell,) = cells(workspace, f"{A}+{B}", ks=(1,))
-    worker, rows = benchmarks.work.Worker(workspace), np.array([4, 0, 3])
+    worker, rows = Worker(workspace), np.array([4, 0, 3])
     for name, normalize in NORMALIZATIONS.items():
-        X = worker.input(replace(cell, normalize=name))
+        (batch,) = plan(
+            [replace(cell, normalize=name)], {"synthetic": worker.dataset("synthetic")}, {}
+        )
+        X = worker.input(batch)
         np.testing.assert_array_equal(
             X[rows], np.concatenate([normalize(part[rows]) for part in X.parts], axis=1)
         )
     assert len(opened) == 1
 
 
-def test_a_point_is_beside_another_only_if_no_image_has_to_be_encoded(workspace, monkeypatch):
-    import benchmarks.sweep.search as search
+def test_a_cell_comes_along_only_if_no_image_has_to_be_encoded(workspace, monkeypatch):
+    import benchmarks.session
 
     asked = []
 
@@ -156,15 +166,18 @@ def test_a_point_is_beside_another_only_if_no_image_has_to_be_encoded(workspace,
             asked.append(self.name)
             return [] if self.name == A else [0]
 
-    monkeypatch.setattr(search, "feature_store", lambda dataset, name, workspace: Store(name))
-    space = {"encoder": (A, B, f"{A}+{B}"), "normalize": ("none",), "k": (1, 2)}
-    question = Question(
-        "synthetic", "one_vs_rest", "dn2", "", "paper", ("disc",), 0, "validation", space
+    monkeypatch.setattr(
+        benchmarks.session, "feature_store", lambda dataset, name, workspace: Store(name)
     )
-    trials = search._Search(question, search.Plan("toy", "brute", 6), Session(workspace, None))
-    monkeypatch.setattr(trials, "_prepared", lambda params: params)
-    beside = trials._beside({"encoder": B, "normalize": "none", "k": 1})
-    assert beside == [{"encoder": A, "normalize": "none", "k": k} for k in (1, 2)]
+    session = Session(workspace, None)
+    space = cells(workspace, A, B, f"{A}+{B}", ks=(1, 2))
+    session.expect(space)
+    (wanted,) = [c for c in space if c.encoders == (B,) and c.detector_params["k"] == 1]
+    (batch,) = session.plan([wanted])
+    assert batch.asked == (wanted,)
+    (other,) = session.plan([space[0]])
+    assert {c.encoders for c in other.cells} == {(A,)}
+    assert {c.detector_params["k"] for c in other.cells} == {1, 2}
     assert asked.count(A) == 1
 
 

@@ -4,11 +4,11 @@ import re
 
 import numpy as np
 import pytest
+from batches import evaluate
 
 import benchmarks.scoring
 from benchmarks.contracts import Dataset, Experiment, MissingDataError, SplitError
-from benchmarks.detectors import detector_params
-from benchmarks.evaluate import run
+from benchmarks.detectors import detector_params, method
 from benchmarks.inputs import load_pixels
 
 EXPERIMENT = Experiment(
@@ -42,9 +42,9 @@ class Broken(Accurate):
 
 
 def results(monkeypatch, detector, piece=1000):
-    monkeypatch.setattr(benchmarks.scoring, "make_detector", lambda _: detector)
+    monkeypatch.setattr(method, "make_detector", lambda _: detector)
     monkeypatch.setattr(benchmarks.scoring, "PIECE", piece)
-    return list(run([EXPERIMENT], TOY, load_pixels(TOY, "pixels"), provenance={}))
+    return list(evaluate([EXPERIMENT], TOY, load_pixels(TOY, "pixels")))
 
 
 @pytest.mark.parametrize("piece", [7, 1000])

@@ -102,9 +102,9 @@ def kill_server_while_scoring(process_group):
 
 
 def compute_nothing():
-    import benchmarks.work
+    from benchmarks.evaluate import Worker
 
-    benchmarks.work.run = lambda *_, **__: iter(())
+    Worker.work = lambda *_, **__: iter(())
 
 
 def all_runs(place):

@@ -19,7 +19,7 @@ from detector_toys import (
 )
 from sklearn.exceptions import NotFittedError
 
-from benchmarks.detectors import DETECTORS
+from benchmarks.detectors import DETECTORS, Method, defaults, draws, search_space
 from benchmarks.metrics import auroc
 
 EXCEPTIONS: dict[tuple[str, str], str] = {}  # (law, detector) -> reason
@@ -49,14 +49,20 @@ def constructors_only_store(name):
     assert all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
-def defaults_in_the_table_are_the_class_defaults(name):
-    defaults = {
-        key: p.default for key, p in inspect.signature(type(build(name))).parameters.items()
-    }
-    assert ("seed" in defaults) == DETECTORS[name].draws
+def every_parameter_is_described_in_the_constructor(name):
+    arguments = inspect.signature(type(build(name))).parameters
+    assert ("seed" in arguments) == draws(name)
+    known = {key: argument.default for key, argument in arguments.items()}
     for of_the_experiment in ("seed", "device"):
-        defaults.pop(of_the_experiment, None)
-    assert dict(DETECTORS[name].defaults) == defaults
+        known.pop(of_the_experiment, None)
+    assert defaults(name) == known
+    assert inspect.Parameter.empty not in known.values()
+    assert search_space(name).keys() <= known.keys()
+    entry = DETECTORS[name]
+    changes = [entry.toy, *entry.presets.values()]
+    for variant in (*entry.variants.values(), *entry.for_dataset.values()):
+        changes += [variant.params, *variant.presets.values()]
+    assert {key for change in changes for key in change} <= known.keys()
 
 
 def scores_are_finite_one_a_row_and_many_valued(name):
@@ -104,7 +110,7 @@ def same_seed_same_scores_and_no_global_state_touched(name):
 def the_seed_matters_to_those_that_draw_and_to_no_other(name):
     X = normal_rows(name, 30, 2)
     other = build(name, seed=1).fit(normal_rows(name)).anomaly_score(X)
-    assert np.array_equal(other, fitted(name).anomaly_score(X)) != DETECTORS[name].draws
+    assert np.array_equal(other, fitted(name).anomaly_score(X)) != draws(name)
 
 
 def refitting_forgets(name):
@@ -160,13 +166,15 @@ def bad_images_raise(name, good, /):
 
 def a_path_agrees_with_its_points(name):
     if not hasattr(build(name), "score_path"):
-        assert not DETECTORS[name].path
+        assert not Method(fitted(name)).path_parameters
         return
     X, whole = normal_rows(name, 30, 2), build(GRIDS[name]) if name in GRIDS else build(name, k=5)
     points = list(whole.fit(normal_rows(name)).score_path(X))
     assert len(points) == POINTS.get(GRIDS.get(name), 5)
     for params, scores, nearest in points:
-        assert set(params) == set(DETECTORS[name].path or variant_of(GRIDS[name]).params)
+        assert set(params) == set(
+            Method(fitted(name)).path_parameters or variant_of(GRIDS[name]).params
+        )
         assert_equal_scores(
             name, build(name, **params).fit(normal_rows(name)).anomaly_score(X), scores
         )
@@ -194,7 +202,7 @@ def subsets_agree_with_fits(name):
 
 
 def bad_parameters_are_known_before_the_fit(name):
-    for parameter in DETECTORS[name].defaults:
+    for parameter in defaults(name):
         with pytest.raises(ValueError, match=parameter):
             build(name, **{parameter: "nonsense"}).check_rows(40)
         with pytest.raises(ValueError, match=parameter):
@@ -226,7 +234,7 @@ def fewest_rows(detector):
 
 LAWS = [
     constructors_only_store,
-    defaults_in_the_table_are_the_class_defaults,
+    every_parameter_is_described_in_the_constructor,
     scores_are_finite_one_a_row_and_many_valued,
     easy_anomalies_score_higher,
     other_rows_do_not_matter,

@@ -11,11 +11,12 @@ from benchmarks.datasets import DATASETS, load_dataset
 from benchmarks.detectors import (
     DETECTORS,
     beside_paper_settings,
+    defaults,
     detector_params,
+    draws,
     make_detector,
-    same_fit,
 )
-from benchmarks.experiments import check_early, make_experiments, resolve
+from benchmarks.experiments import check_early, make_experiments, resolve, same_fit
 from benchmarks.report.notes import budgets
 
 TRAINED = [name for name, entry in DETECTORS.items() if entry.presets]
@@ -27,9 +28,7 @@ def cells(*detectors, **asked):
 
 def test_the_rivals_are_trained_and_have_a_preset_for_a_laptop():
     assert TRAINED == ["geom", "deep_svdd", "goad", "mhrot"]
-    assert all(
-        set(DETECTORS[name].presets) == {"cpu"} and DETECTORS[name].draws for name in TRAINED
-    )
+    assert all(set(DETECTORS[name].presets) == {"cpu"} and draws(name) for name in TRAINED)
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -37,9 +36,9 @@ def test_every_variant_and_preset_sets_known_parameters(name):
     entry = DETECTORS[name]
     for variant in ("", *entry.variants):
         for preset in ("paper", "cpu"):
-            assert detector_params(name, variant, {}, preset).keys() == entry.defaults.keys()
+            assert detector_params(name, variant, {}, preset).keys() == defaults(name).keys()
     if entry.default_variant:
-        assert detector_params(name, entry.default_variant, {}) == dict(entry.defaults)
+        assert detector_params(name, entry.default_variant, {}) == defaults(name)
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -101,10 +100,10 @@ def test_data_sets_with_own_values_exist_and_set_known_parameters():
             assert dataset in DATASETS
             for preset in ("paper", "cpu"):
                 assert (
-                    detector_params(name, "", {}, preset, dataset).keys() == entry.defaults.keys()
+                    detector_params(name, "", {}, preset, dataset).keys() == defaults(name).keys()
                 )
             assert detector_params(name, "", {}, "paper", dataset) == {
-                **entry.defaults,
+                **defaults(name),
                 **changed.params,
             }
 

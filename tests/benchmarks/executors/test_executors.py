@@ -1,30 +1,30 @@
-"""Every executor does a job as this process would: the same results, losses and errors, whatever happens to its workers."""
+"""Every executor evaluates a batch as this process would, whatever happens to its workers."""
 
 import os
-from dataclasses import replace
+import threading
+import time
+from functools import partial
 
 import numpy as np
 import pytest
+from batches import Heard, batch_of, do, in_order, training
 from forked import stored_features
 
 from benchmarks.contracts import SplitError, UsageError, Workspace
 from benchmarks.executors import (
     EXECUTORS,
-    Job,
     Serial,
+    WorkerLostError,
+    executor,
     make_executor,
-    messages,
     processes,
     ray_cluster,
 )
-from benchmarks.executors.messages import WorkerLostError
-from benchmarks.experiments import make_experiments, resolve
-from benchmarks.inputs import input_identity
-from benchmarks.result_store import Cells
-from benchmarks.work import Worker
+from benchmarks.executors.executor import Pool, fit_to_travel
+from benchmarks.experiments import make_experiments
+from benchmarks.session import Session, run_session
 
-HERE = [name for name in EXECUTORS if name != "ray"]  # test_executors_ray.py has the other
-EPOCHS = {"epochs": [3], "pretrain_epochs": [1], "batch_size": [20]}
+HERE = [name for name in EXECUTORS if name != "ray"]  # test_ray_cluster.py has the other
 
 
 @pytest.fixture(scope="module")
@@ -33,59 +33,34 @@ def workspace(tmp_path_factory, weights_home):
 
 
 @pytest.fixture(params=HERE, scope="module")
-def executor(request, workspace):
-    executor = make_executor(request.param, workspace, 0 if request.param == "serial" else 2)
-    yield executor
-    executor.close()
+def any_executor(request, workspace):
+    made = make_executor(request.param, workspace, 0 if request.param == "serial" else 2)
+    yield made
+    made.close()
 
 
-class Heard:
-    """A watch that keeps what it hears, and does something each time."""
-
-    def __init__(self, home, at_loss):
-        self.losses, self.disk, self.at_loss = [], Cells(home), at_loss
-
-    def monitor(self, experiment, split):
-        def hear(name, epoch, epochs, share, loss):
-            if share == 1:
-                self.losses.append((split.name, name, epoch))
-            self.at_loss()
-
-        return hear
-
-    def checkpoint(self, experiment, split):
-        path = self.disk.checkpoint(experiment, split.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+@pytest.fixture
+def two(workspace):
+    made = processes.Processes(workspace, 2)
+    yield made
+    made.close()
 
 
-def job_of(workspace, detector="dn2", **asked):
-    experiments = make_experiments(datasets=["synthetic"], detectors=[detector], **asked)
-    dataset = Worker(workspace).dataset("synthetic")
-    resolved = [
-        resolve(cell, dataset, input_identity(cell.input, workspace)) for cell in experiments
-    ]
-    return Job(tuple(resolved), {"commit": "tests"})
+def pids(pool):
+    return [pid for started in list(pool._started) for pid in started._processes]
 
 
-def training(workspace, **changed):
-    return job_of(workspace, "deep_svdd", params={**EPOCHS, **changed}, classes=["disc", "cross"])
+def kill_workers(pool, *_):
+    for pid in pids(pool):
+        os.kill(pid, 9)
 
 
-def do(executor, job, workspace, progress=None, each=lambda result: None, at_loss=lambda: None):
-    watch, results = Heard(workspace.home, at_loss), []
-    for result in executor.work(job, watch, progress):
-        results.append(result)
-        each(result)
-    return results, watch.losses
-
-
-def test_results_are_the_serial_ones_to_the_last_bit(executor, workspace):
-    job = job_of(workspace, params={"k": [1, 2, 5]}, normalize=["l2"])
-    expected, _ = do(Serial(workspace), job, workspace)
-    found, _ = do(executor, job, workspace)
+def test_results_are_the_serial_ones_to_the_last_bit(any_executor, workspace):
+    batch = batch_of(workspace, params={"k": [1, 2, 5]}, normalize=["l2"])
+    expected, _ = do(Serial(workspace), batch, workspace)
+    found, _ = do(any_executor, batch, workspace)
     assert len(found) == len(expected) == 3 * 4
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(in_order(found), in_order(expected), strict=True):
         assert (one.experiment, one.split, one.metrics, one.provenance) == (
             other.experiment,
             other.split,
@@ -97,46 +72,46 @@ def test_results_are_the_serial_ones_to_the_last_bit(executor, workspace):
         assert one.cost["memory/peak_mb"] > 1
 
 
-def test_what_is_done_is_left_out(executor, workspace):
-    job = job_of(workspace)
-    done = frozenset({(job.experiments[0].key, "disc")})
-    results, _ = do(executor, replace(job, done=done), workspace)
+def test_what_is_done_is_left_out(any_executor, workspace):
+    batch = batch_of(workspace)
+    results, _ = do(any_executor, batch.without({(batch.cells[0].key, "disc")}), workspace)
     assert "disc" not in [result.split for result in results]
     assert len(results) == 3
 
 
-def test_losses_are_heard_and_every_job_of_a_worker_starts_afresh(executor, workspace):
+def test_losses_are_heard_and_every_unit_of_a_worker_starts_afresh(any_executor, workspace):
     for _ in range(2):
-        results, losses = do(executor, training(workspace), workspace)
-        assert [result.split for result in results] == ["disc", "cross"]
-        assert losses == [
-            (split, name, epoch)
-            for split in ("disc", "cross")
-            for name, epochs in (("pretrain_loss", 1), ("loss", 3))
-            for epoch in range(1, epochs + 1)
-        ]
+        results, losses = do(any_executor, training(workspace), workspace)
+        assert sorted(result.split for result in results) == ["cross", "disc"]
+        for split in ("disc", "cross"):
+            assert [heard for heard in losses if heard[0] == split] == [
+                (split, name, epoch)
+                for name, epochs in (("pretrain_loss", 1), ("loss", 3))
+                for epoch in range(1, epochs + 1)
+            ]
+        assert len(losses) == 8
         for result in results:
-            Cells(workspace.home).save(result)  # which removes the checkpoint
+            Heard(workspace.home).forget(result)  # which removes the checkpoint
 
 
-def test_an_error_of_the_job_arrives_as_it_is_and_the_worker_lives_on(executor, workspace):
+def test_losses_are_heard_while_the_training_goes_on(two, workspace):
+    first = []
+
+    def note():
+        first.append(time.monotonic())
+
+    do(two, training(workspace, epochs=[40]), workspace, at_loss=note)
+    assert time.monotonic() - first[0] > 1
+
+
+def test_an_error_of_a_unit_arrives_as_it_is_and_the_worker_lives_on(any_executor, workspace):
     with pytest.raises(
-        SplitError, match=r"deep_svdd one_class on synthetic, disc: TrainingDivergedError: .* epoch"
+        SplitError, match=r"deep_svdd one_class on synthetic, \w+: TrainingDivergedError: .* epoch"
     ):
-        do(executor, training(workspace, learning_rate=[1e30]), workspace)
-    assert len(do(executor, job_of(workspace), workspace)[0]) == 4
-
-
-@pytest.fixture
-def two(workspace):
-    executor = processes.Processes(workspace, 2)
-    yield executor
-    executor.close()
-
-
-def kill_workers(executor, *_):
-    for process in list(executor._started):
-        os.kill(process._process.pid, 9)
+        do(any_executor, training(workspace, learning_rate=[1e30]), workspace)
+    before = pids(any_executor) if isinstance(any_executor, processes.Processes) else []
+    assert len(do(any_executor, batch_of(workspace), workspace)[0]) == 4
+    assert not before or pids(any_executor) == before
 
 
 def test_a_killed_worker_costs_no_result_and_none_comes_twice(two, workspace):
@@ -148,53 +123,74 @@ def test_a_killed_worker_costs_no_result_and_none_comes_twice(two, workspace):
             kill_workers(two)
 
     results, losses = do(two, training(workspace, epochs=[8]), workspace, each=kill_once)
-    assert [result.split for result in results] == ["disc", "cross"]
-    assert killed == ["disc"]
-    assert ("cross", "loss", 8) in losses
+    assert sorted(result.split for result in results) == ["cross", "disc"]
+    assert len(killed) == 1
+    assert {("cross", "loss", 8), ("disc", "loss", 8)} <= set(losses)
 
 
-def test_a_job_that_kills_every_worker_is_given_up(two, workspace, monkeypatch):
+def test_a_killed_worker_costs_its_own_unit_alone(two, workspace):
+    killed, evaluated, evaluate = [], [], two.evaluate
+
+    def note(unit, notices):
+        evaluated.append(unit.splits[0].name if unit.splits else "")
+        return evaluate(unit, notices)
+
+    two.evaluate = note
+
+    def kill_first():
+        if not killed:
+            killed.append(pids(two)[0])
+            os.kill(killed[0], 9)
+
+    results, _ = do(two, training(workspace, epochs=[30]), workspace, at_loss=kill_first)
+    assert sorted(result.split for result in results) == ["cross", "disc"]
+    assert len(evaluated) == 3, "one of the two is done again, and the other is not"
+
+
+def test_a_unit_that_kills_every_worker_is_given_up(two, workspace, monkeypatch):
     started, start = [], two._start
 
-    def start_and_kill():
-        """The first ones die as they start, which saves their imports, and the last one in the training."""
+    def start_and_count():
         started.append(start())
-        if len(started) < messages.TRIES:
-            kill_workers(two)
         return started[-1]
 
-    monkeypatch.setattr(two, "_start", start_and_kill)
+    monkeypatch.setattr(two, "_start", start_and_count)
+    batch = training(workspace, epochs=[300])
     with pytest.raises(
         WorkerLostError,
-        match=r"worker process of deep_svdd one_class on synthetic died \(exit code -9\)",
+        match=r"worker process of deep_svdd one_class on synthetic died \(exit code SIGKILL\(-9\)\)",
     ):
-        do(two, training(workspace, epochs=[300]), workspace, at_loss=lambda: kill_workers(two))
-    assert len(started) == messages.TRIES
+        do(
+            two,
+            batch.only(batch.splits[:1]),
+            workspace,
+            at_loss=lambda: kill_workers(two),
+        )
+    assert len(started) == executor.TRIES
     monkeypatch.undo()
-    assert len(do(two, job_of(workspace), workspace)[0]) == 4, "the next job finds a new worker"
+    assert len(do(two, batch_of(workspace), workspace)[0]) == 4, "the next batch finds new workers"
 
 
 def test_a_closed_executor_starts_nobody(two, workspace):
     two.close()
     with pytest.raises(WorkerLostError, match="have been ended"):
-        do(two, job_of(workspace), workspace)
+        do(two, batch_of(workspace), workspace)
 
 
-def tell_threads(line, workspace):
-    line.recv()
-    line.send(("progress", "threads", int(os.environ["OMP_NUM_THREADS"]), 0))
-    line.send(("end",))
+def threads_of(workspace, unit, notices):
+    return [os.environ["OMP_NUM_THREADS"]]
 
 
 @pytest.mark.parametrize(("cores", "workers", "share"), [(2, 2, 1), (8, 2, 4), (2, 5, 1)])
-def test_a_worker_is_told_its_share_of_the_cores(cores, workers, share, workspace, monkeypatch):
+def test_a_worker_gets_its_part_of_the_cores(cores, workers, share, workspace, monkeypatch):
     monkeypatch.setattr(processes, "available_cores", lambda: cores)
-    monkeypatch.setattr(processes, "_serve", tell_threads)
-    before, told = os.environ.get("OMP_NUM_THREADS"), []
-    executor = processes.Processes(workspace, workers)
-    do(executor, job_of(workspace), workspace, lambda *what: told.append(what))
-    executor.close()
-    assert told == [("threads", share, 0)]
+    monkeypatch.setattr(processes, "evaluate_unit", threads_of)
+    before = os.environ.get("OMP_NUM_THREADS")
+    made = processes.Processes(workspace, workers)
+    batch = training(workspace)
+    found = list(made.work(batch.only(batch.splits[:1]), Heard(workspace.home), None))
+    made.close()
+    assert found == [str(share)]
     assert os.environ.get("OMP_NUM_THREADS") == before
 
 
@@ -203,29 +199,27 @@ def test_a_worker_is_told_its_share_of_the_cores(cores, workers, share, workspac
     [([2], 2, 1), ([8], 2, 4), ([2, 2], 1, 2), ([4, 4, 4], 2, 4), ([0, 1, 1], 2, 1), ([], 3, 1)],
 )
 def test_a_ray_worker_is_not_promised_more_cores_than_a_node_has(nodes, workers, each):
-    assert ray_cluster.share(nodes, workers) == each
+    assert ray_cluster.cores_each(nodes, workers) == each
 
 
-def test_a_worker_that_starts_while_the_executor_is_closed_is_ended(two, workspace, monkeypatch):
-    started = []
+def test_a_worker_that_starts_while_the_executor_is_closed_is_ended(two, workspace):
+    from joblib.externals.loky import process_executor
 
-    class Slow:
-        def __init__(self, *_):
-            started.append(self)
-            two.close()
+    made = []
 
-        def let_go(self):
-            pass
+    class Slow(process_executor.ProcessPoolExecutor):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            made.append(self)
+            threading.Thread(target=two.close).start()
+            time.sleep(0.2)
 
-        see_off = let_go
-
-        def end(self):
-            started.clear()
-
-    monkeypatch.setattr(processes, "_Process", Slow)
-    with pytest.raises(WorkerLostError, match="have been ended"):
-        do(two, job_of(workspace), workspace)
-    assert not started
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process_executor, "ProcessPoolExecutor", Slow)
+        with pytest.raises(WorkerLostError, match="have been ended"):
+            do(two, batch_of(workspace), workspace)
+    assert made
+    assert all(started._flags.shutdown for started in made)
 
 
 class OfTwoParts(Exception):
@@ -236,17 +230,10 @@ class OfTwoParts(Exception):
 
 
 def test_an_error_that_cannot_travel_arrives_as_text():
-    sent = messages.fit_to_travel(OfTwoParts(1, 2))
+    sent = fit_to_travel(OfTwoParts(1, 2))
     assert (type(sent), str(sent)) == (RuntimeError, "OfTwoParts: 1 and 2")
     known = SplitError("said")
-    assert messages.fit_to_travel(known) is known
-
-
-def test_an_error_is_heard_to_the_end_so_that_its_worker_is_free():
-    told = iter([("error", SplitError("said")), ("progress", "the end", 1, 1)])
-    with pytest.raises(SplitError, match="said"):
-        list(messages.hear(told, None, None))
-    assert not list(told)
+    assert fit_to_travel(known) is known
 
 
 @pytest.mark.parametrize(
@@ -274,11 +261,131 @@ def test_the_cores_are_those_of_the_environment(monkeypatch):
         assert available_cores() == cores
 
 
-def test_workers_that_do_nothing_end_by_themselves(workspace):
-    """One that is killed leaves semaphores behind, and Python's warning would be the last that a user reads."""
-    executor = processes.Processes(workspace, 2)
-    heard = Heard(workspace.home, lambda: None)
-    list(executor.work(job_of(workspace), heard, None))
-    (worker,) = executor._started
-    executor.close()
-    assert worker._process.exitcode == 0
+class InThisProcess(Pool):
+    """A pool whose workers are threads of this process; it keeps the units that it is given."""
+
+    def __init__(self, workspace, workers=3, before=lambda unit: None):
+        super().__init__(workspace, workers)
+        self.units, self.before = [], before
+
+    def evaluate(self, unit, notices):
+        self.units.append(unit)
+        self.before(unit)
+        return list(Serial(self.workspace).work(unit, None, None))
+
+    def given(self):
+        """The splits of each unit, but of those that only opened the input."""
+        names = [tuple(split.name for split in unit.splits) for unit in self.units]
+        return sorted(filter(None, names))
+
+
+def work(pool, batch):
+    return list(begin(pool, batch))
+
+
+def begin(pool, batch):
+    return pool.work(batch, Heard(pool.workspace.home), None)
+
+
+def test_all_workers_encode_an_input_together_and_once(workspace):
+    pool, batch = InThisProcess(workspace), batch_of(workspace, params={"k": [1, 2]})
+    for expected in (3 + 4, 4):
+        pool.units.clear()
+        work(pool, batch)
+        assert len(pool.units) == expected
+    pool.units.clear()
+    work(pool, training(workspace))
+    assert pool.given() == [("cross",), ("disc",)]
+    assert len(pool.units) == 2, "pixels are not encoded"
+
+
+def test_workers_share_the_splits_of_a_batch(two, workspace):
+    do(two, batch_of(workspace), workspace)
+    assert len(pids(two)) == 2
+
+
+def test_what_is_done_is_dealt_to_nobody(workspace):
+    pool, batch = InThisProcess(workspace), batch_of(workspace)
+    finished = {(batch.cells[0].key, split.name) for split in batch.splits[1:]}
+    assert [result.split for result in work(pool, batch.without(finished))] == ["disc"]
+    assert pool.given() == [("disc",)]
+
+
+def test_splits_that_are_searched_together_stay_together(workspace):
+    pool, batch = InThisProcess(workspace), batch_of(workspace, protocol="leave_one_class_out")
+    work(pool, batch)
+    assert pool.given() == [tuple(split.name for split in batch.splits)]
+
+
+@pytest.mark.parametrize("normalize", [("none",), ("none", "l2"), ("none", "l2", "power")])
+def test_every_batch_of_a_session_is_dealt_to_all_workers(workspace, tracker, normalize):
+    pool, said = InThisProcess(workspace), []
+    session = Session(workspace, tracker, executor=pool, progress=lambda *call: said.append(call))
+    outcome = run_session(session, make_experiments(datasets=["synthetic"], normalize=normalize))
+    assert not outcome.failures
+    assert len(pool.given()) == 4 * len(normalize)
+    for name in normalize:
+        assert [call[1:] for call in said if call[0] == f"dn2 on synthetic, {name}"] == [
+            (done, 4) for done in range(1, 5)
+        ]
+
+
+def test_a_unit_that_fails_costs_none_that_has_begun(workspace):
+    all_begun = threading.Barrier(4)
+
+    def fail(unit):
+        if unit.splits:
+            all_begun.wait(20)
+            if unit.splits[0].name == "disc":
+                raise SplitError("disc fails")
+
+    found = []
+    with pytest.raises(SplitError, match="disc fails"):
+        found.extend(
+            one.split for one in begin(InThisProcess(workspace, 4, fail), batch_of(workspace))
+        )
+    assert sorted(found) == ["cross", "square", "stripes"]
+
+
+def test_units_that_have_not_begun_are_dropped_after_a_failure(workspace):
+    def fail(unit):
+        if unit.splits:
+            raise SplitError(f"{unit.splits[0].name} fails")
+
+    pool = InThisProcess(workspace, 1, fail)
+    with pytest.raises(SplitError, match="disc fails"):
+        work(pool, batch_of(workspace))
+    assert len(pool.given()) <= 2
+
+
+def test_units_whose_results_nobody_takes_are_dropped(workspace):
+    pool = InThisProcess(workspace, 1, lambda unit: time.sleep(0.2))
+    results = begin(pool, batch_of(workspace))
+    next(results)
+    results.close()
+    pool.close()
+    assert len(pool.given()) < 4
+
+
+def test_no_notices_are_left_behind(two, workspace):
+    do(two, training(workspace), workspace)
+    assert not list(workspace.home.glob("cells/*/*.notices"))
+
+
+def test_a_batch_may_come_from_several_threads_at_once(two, workspace):
+    batches = [batch_of(workspace, normalize=[name]) for name in ("none", "l2", "power")]
+    found = {}
+
+    def take(batch):
+        found[batch.cells[0].normalize] = do(two, batch, workspace)[0]
+
+    threads = [threading.Thread(target=partial(take, batch)) for batch in batches]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {name: len(results) for name, results in found.items()} == {
+        "none": 4,
+        "l2": 4,
+        "power": 4,
+    }

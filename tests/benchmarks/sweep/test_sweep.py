@@ -10,7 +10,7 @@ import optuna
 import pytest
 from forked import stored_features
 
-import benchmarks.work
+import benchmarks.evaluate
 from benchmarks.contracts import OutsideError, SplitError, UsageError
 from benchmarks.datasets import load_dataset
 from benchmarks.experiments import make_experiments
@@ -148,7 +148,7 @@ def test_a_grid_is_visited_once_and_all_k_cost_one_search(workspace, tracker, mo
 
 def test_what_is_finished_is_looked_up(workspace, tracker, monkeypatch):
     first, _ = run(small(), workspace, tracker)
-    computed = counted(monkeypatch, benchmarks.work, "run")
+    computed = counted(monkeypatch, benchmarks.evaluate.Worker, "work")
     again, _ = run(small(), workspace, tracker)
     assert again.record() == first.record()
     other, _ = run(small(), workspace, tracker, study="another")
@@ -191,7 +191,7 @@ def test_oracle_trials_are_plain_cells_and_say_what_they_are(workspace, tracker,
         datasets=["synthetic"], params={"k": [1, 2, 5]}, classes=("disc", "square")
     )
     plain = run_session(Session(workspace, tracker), cells).cells
-    computed = counted(monkeypatch, benchmarks.work, "run")
+    computed = counted(monkeypatch, benchmarks.evaluate.Worker, "work")
     found, _ = run(small(objective="oracle"), workspace, tracker)
     assert not computed
     assert {trial.run_id for trial in found.table.trials} == {cell.run_id for cell in plain}
@@ -210,7 +210,7 @@ def test_no_test_row_reaches_a_validation_objective(workspace, tracker, monkeypa
     """The features of the test rows are NaN, and their labels drawn anew: every trial has the value it had."""
     clean, _ = run(small(), workspace, tracker)
     dataset = load_dataset("synthetic", home=workspace.home)
-    load = benchmarks.work.load_input
+    load = benchmarks.evaluate.load_input
 
     def poisoned(*args):
         X = load(*args)
@@ -221,9 +221,9 @@ def test_no_test_row_reaches_a_validation_objective(workspace, tracker, monkeypa
     labels = np.where(
         dataset.is_train, dataset.labels, np.random.default_rng(5).permutation(dataset.labels)
     )
-    monkeypatch.setattr(benchmarks.work, "load_input", poisoned)
+    monkeypatch.setattr(benchmarks.evaluate, "load_input", poisoned)
     monkeypatch.setattr(
-        benchmarks.work, "load_dataset", lambda *_, **__: replace(dataset, labels=labels)
+        benchmarks.evaluate, "load_dataset", lambda *_, **__: replace(dataset, labels=labels)
     )
     blind, said = run(small(), workspace, tracker, study="blind", force=True)
     assert [(trial.params, trial.value) for trial in blind.table.trials] == [

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 import optuna
 import pytest
+from benchmarks.executors.messages import WorkerLostError
 from optuna.storages.journal import JournalFileBackend
 
-from benchmarks.executors import Serial, Together
-from benchmarks.executors.messages import WorkerLostError
+from benchmarks.executors import Serial
 from benchmarks.session import Session
 from benchmarks.sweep import Plan, studies, sweep
 from benchmarks.sweep.studies import queue_grid
@@ -91,9 +91,8 @@ def interrupted(executor):
     assert executor.in_time
 
 
-def test_an_interrupted_study_does_not_wait_for_its_trials(workspace, tracker, monkeypatch):
+def test_an_interrupted_study_does_not_wait_for_its_trials(workspace, tracker):
     executor = Endless(workspace)
-    monkeypatch.setattr(Together, "_encode", lambda *_: None)
     session = Session(workspace, tracker, suite="toy", executor=executor)
     with interrupted(executor):
         sweep(small(), Plan("toy", "brute", 3), session)
@@ -103,17 +102,17 @@ def test_an_interrupted_study_does_not_wait_for_its_trials(workspace, tracker, m
     assert len(found.table.trials) == 3
 
 
-def test_an_interrupted_session_does_not_wait_for_its_cells(workspace, tracker, monkeypatch):
+def test_an_interrupted_session_does_not_wait_for_its_cells(workspace, tracker):
     executor = Endless(workspace)
-    monkeypatch.setattr(Together, "_encode", lambda *_: None)
     session = Session(workspace, tracker, suite="toy", executor=executor)
-    cells = session.prepare([small().cell(params) for params in small().grid()])
+    cells = session.resolve([small().cell(params) for params in small().grid()])
+    batches = session.plan(cells)
     with interrupted(executor), session:
-        session.run(cells)
+        session.run(batches)
     assert not session.failures
 
 
-def test_what_is_computed_beside_a_trial_is_left_on_no_disk(workspace, tracker):
+def test_what_comes_along_with_a_trial_is_left_on_no_disk(workspace, tracker):
     """k = 1 is finished in another study, and comes with the search for k = 5."""
     run(small(k_values=(1,)), workspace, tracker, study="first")
     run(small(k_values=(1, 5)), workspace, tracker)

@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import pytest
+from detector_toys import build
 
 from benchmarks.contracts import UsageError
-from benchmarks.detectors import DETECTORS, Range
+from benchmarks.detectors import DETECTORS, Method, Range, defaults, search_space
 from benchmarks.session import Session
 from benchmarks.sweep import make_space, what_fits
 from tests.benchmarks.sweep.test_sweep import LITE, question_of, small, workspace
@@ -37,20 +38,20 @@ def test_spaces_that_cannot_be_are_refused():
         replace(question_of(detector="ocsvm", encoders=()), variant="oracle", space={}).check()
 
 
-@pytest.mark.parametrize("detector", DETECTORS)
-def test_every_detector_has_a_space_that_it_can_be_made_from(detector):
-    entry = DETECTORS[detector]
-    assert entry.space
-    assert entry.space.keys() <= entry.defaults.keys()
-    assert entry.space.keys() >= set(entry.path)
-    for values in entry.space.values():
+@pytest.mark.parametrize("name", DETECTORS)
+def test_every_detector_has_a_space_that_it_can_be_made_from(name):
+    space = search_space(name)
+    assert space
+    assert space.keys() <= defaults(name).keys()
+    assert space.keys() >= set(Method(build(name)).path_parameters)
+    for values in space.values():
         assert (
             values.low < values.high
             if isinstance(values, Range)
             else len(set(values)) == len(values) > 0
         )
-    protocol = "groups" if entry.groups else "one_vs_rest"
+    protocol = "groups" if DETECTORS[name].groups else "one_vs_rest"
     question = replace(
-        question_of(detector=detector, normalize=("none",)), protocol=protocol, preset="paper"
+        question_of(detector=name, normalize=("none",)), protocol=protocol, preset="paper"
     )
     question.check()

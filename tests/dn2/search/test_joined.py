@@ -6,11 +6,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from batches import evaluate
 
-from benchmarks.contracts import Dataset
-from benchmarks.detectors import DETECTORS, make_detector, same_fit, widest
-from benchmarks.evaluate import run
-from benchmarks.experiments import make_experiments
+from benchmarks.contracts import Dataset, join_inputs
+from benchmarks.detectors import DETECTORS, Method, make_detector
+from benchmarks.experiments import make_experiments, same_fit
 from benchmarks.inputs import Rows
 from benchmarks.protocols import PROTOCOLS, make_splits
 from dn2.detector import DN2
@@ -141,15 +141,13 @@ def test_what_cannot_be_joined_is_refused(detector):
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_the_table_knows_who_scores_joins(name):
+def test_a_detector_that_scores_joins_says_so(name):
     (cell,) = make_experiments(
         datasets=["synthetic"],
         detectors=[name],
         protocol="groups" if DETECTORS[name].groups else "one_vs_rest",
     )
-    assert hasattr(make_detector(cell), "score_joined") == (
-        DETECTORS[name].joined_while is not None
-    )
+    assert hasattr(make_detector(cell), "score_joined") == Method.of(cell).joins
 
 
 N = 240
@@ -181,7 +179,7 @@ def cells(protocol="one_vs_rest", ks=(1, 2, 5), **params):
 def results(experiments, X=WIDE):
     return {
         (result.experiment.key, result.split): result
-        for result in run(experiments, DATASET, X, provenance={})
+        for result in evaluate(experiments, DATASET, X)
     }
 
 
@@ -216,7 +214,7 @@ def test_who_shares_a_fit():
     assert same_fit(experiments) == [
         sorted(experiments, key=lambda cell: cell.detector_params["k"])
     ]
-    assert widest(experiments).encoders == ("efficientnet_lite0", "efficientnet_lite1")
+    assert join_inputs(experiments) == "features:efficientnet_lite0+efficientnet_lite1"
     without_join = [cell for cell in experiments if len(cell.encoders) == 1]
     assert [{cell.encoders for cell in group} for group in same_fit(without_join)] == [
         {(ENCODERS[0],)},

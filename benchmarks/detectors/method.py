@@ -1,0 +1,191 @@
+"""The adapter: a detector with a default for everything that it may leave out.
+
+Nothing else in the benchmarks asks what a detector can do. A detector needs `fit` and
+`anomaly_score` (`benchmarks.contracts.Detector`). It may offer:
+
+``check_rows(n)``
+    Raise ValueError if a parameter is bad, or if it cannot train on n rows.
+``score_path(X)``
+    Yield ``(params, scores, nearest)`` for a whole grid at once; ``nearest`` are rows of the
+    training array (n, k), or None. ``path_parameters`` names the parameters for which the largest
+    value covers all smaller ones: cells that differ in these alone are fitted once.
+``score_subsets(bank, subsets, X)``
+    Return, for each subset of the bank's rows, what ``fit(bank[subset]).score_path(X)`` yields.
+``score_joined(banks, X, joins)``
+    Do so for each join of the parts of which training rows and X are given, where ``joins`` is true.
+``scores_and_accuracy(X)``
+    Return besides the scores the fraction of an image's transformations that were recognised, (n,).
+``reference()``
+    Make the detector of which this one is an approximation, not fitted; None if it is none. It is
+    scored as well, and the result's metrics say how far the two differ.
+``arithmetic()``
+    Say what this machine computes in, if scores depend on it: it is part of a cell's key.
+
+A parameter is described in the constructor: its default, and in its annotation its rule and, as
+``{"search": ...}``, what a sweep tries. ``seed`` and ``device`` are the experiment's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, get_args, get_type_hints
+
+import numpy as np
+
+from benchmarks.contracts import Detector, Experiment, PathPoint, UsageError
+from benchmarks.detectors.table import DETECTORS, Range, Values
+
+OF_THE_EXPERIMENT = ("seed", "device")
+"""Arguments of a constructor that are no parameters of the method."""
+
+
+class Parameter(NamedTuple):
+    """A parameter's default, and what a sweep tries; None if sweeps leave it alone."""
+
+    default: Any
+    search: Values | None
+
+
+class Method:
+    """Offer all that any detector may offer, with a default where this one does not.
+
+    Parameters
+    ----------
+    detector : Detector
+        Not yet fitted.
+
+    Attributes
+    ----------
+    path_parameters : tuple of str
+        Parameters whose every value up to the detector's own one fit covers.
+    joins : bool
+        Whether one search serves every join of the same encoders (`score_joined`).
+    shares_rows : bool
+        Whether splits that train on much the same rows are scored together (`score_subsets`).
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        self.detector: Any = detector
+        self.path_parameters: tuple[str, ...] = getattr(detector, "path_parameters", ())
+        self.joins: bool = getattr(detector, "joins", False)
+        self.shares_rows = hasattr(detector, "score_subsets")
+
+    @staticmethod
+    def of(experiment: Experiment) -> Method:
+        """Make the method of an experiment."""
+        return Method(make_detector(experiment))
+
+    def check_rows(self, n: int) -> None:
+        """Raise ValueError if a parameter is bad, or n training rows are too few."""
+        if hasattr(self.detector, "check_rows"):
+            self.detector.check_rows(n)
+
+    def arithmetic(self) -> str | None:
+        """Say what this machine computes in; None if scores do not depend on it."""
+        return self.detector.arithmetic() if hasattr(self.detector, "arithmetic") else None
+
+    def exact_twin(self) -> Method | None:
+        """Make the method, not fitted, of which this one is an approximation; None if it is none."""
+        twin = self.detector.reference() if hasattr(self.detector, "reference") else None
+        return None if twin is None else Method(twin)
+
+    def fit(
+        self,
+        X: np.ndarray,
+        monitor: Callable[..., None] | None = None,
+        checkpoint: Path | None = None,
+    ) -> Method:
+        """Fit the detector to normal rows."""
+        self.detector.fit(X, monitor=monitor, checkpoint=checkpoint)
+        return self
+
+    def score(self, X: np.ndarray) -> tuple[list[PathPoint], np.ndarray | None]:
+        """Score rows at each point of the path; also each row's accuracy, where there is one."""
+        if hasattr(self.detector, "score_path"):
+            return list(self.detector.score_path(X)), None
+        if hasattr(self.detector, "scores_and_accuracy"):
+            scores, accuracy = self.detector.scores_and_accuracy(X)
+            return [({}, scores, None)], accuracy
+        return [({}, self.detector.anomaly_score(X), None)], None
+
+    def score_subsets(
+        self, bank: np.ndarray, subsets: Sequence[np.ndarray], X: np.ndarray
+    ) -> Iterator[list[PathPoint]]:
+        """Fit to each subset of the bank's rows and score the same rows each time."""
+        if self.shares_rows:
+            found: Iterator[list[PathPoint]] = self.detector.score_subsets(bank, subsets, X)
+            return found
+        return (self.fit(bank[subset]).score(X)[0] for subset in subsets)
+
+    def score_joined(
+        self, banks: Sequence[np.ndarray], X: Sequence[np.ndarray], joins: Sequence[tuple[int, ...]]
+    ) -> list[list[PathPoint]]:
+        """Fit and score every join of some parts; to be called only where `joins` is true."""
+        found: list[list[PathPoint]] = self.detector.score_joined(banks, X, joins)
+        return found
+
+
+@cache
+def load_class(name: str) -> Any:
+    """Import the class of an entry of `DETECTORS`.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be imported.
+    """
+    target = DETECTORS[name].target
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"DETECTORS['{name}'] names '{target}', which cannot be imported: {error}."
+        ) from error
+
+
+@cache
+def _parameters(made: Any) -> Mapping[str, Parameter]:
+    hints = get_type_hints(made.__init__, include_extras=True)
+    found = {}
+    for name, argument in inspect.signature(made).parameters.items():
+        if name not in OF_THE_EXPERIMENT:
+            extras = [extra for extra in get_args(hints.get(name)) if isinstance(extra, dict)]
+            search = next((extra["search"] for extra in extras if "search" in extra), None)
+            tried = Range(**search) if isinstance(search, dict) else search
+            found[name] = Parameter(argument.default, tried)
+    return found
+
+
+def parameters(name: str) -> Mapping[str, Parameter]:
+    """Read the parameters of a detector of the table off its constructor, in their order."""
+    return _parameters(load_class(name))
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """Return a detector's parameters with their defaults: the published values."""
+    return {parameter: about.default for parameter, about in parameters(name).items()}
+
+
+def search_space(name: str) -> dict[str, Values]:
+    """Return what a sweep tries of each of a detector's parameters."""
+    tried = {parameter: about.search for parameter, about in parameters(name).items()}
+    return {parameter: search for parameter, search in tried.items() if search is not None}
+
+
+def draws(name: str) -> bool:
+    """Tell whether a detector draws at random, so that its scores depend on the seed."""
+    return "seed" in inspect.signature(load_class(name)).parameters
+
+
+def make_detector(experiment: Experiment) -> Detector:
+    """Make an experiment's detector, not yet fitted, with the experiment's seed and device."""
+    made = load_class(experiment.detector)
+    accepted = inspect.signature(made).parameters
+    given = {name: getattr(experiment, name) for name in OF_THE_EXPERIMENT if name in accepted}
+    detector: Detector = made(**given, **experiment.detector_params)
+    return detector
