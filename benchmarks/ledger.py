@@ -16,7 +16,7 @@ from benchmarks.contracts import Cell, Dataset, Experiment
 from benchmarks.detectors import selection_of
 from benchmarks.protocols import PROTOCOLS
 from benchmarks.report import Table, result_table, summary_points
-from benchmarks.result_store import Cells
+from benchmarks.result_store import ResultStore
 from benchmarks.tracking import Tracker, TrackingError
 
 DEFINITIONS = {name: entry.definition for name, entry in PROTOCOLS.items()}
@@ -74,7 +74,7 @@ class Ledger:
     ----------
     tracker : Tracker
         Connected.
-    disk : Cells
+    disk : ResultStore
         Where the results are until they are logged.
     suite : str
     fresh : bool
@@ -94,7 +94,7 @@ class Ledger:
     def __init__(
         self,
         tracker: Tracker,
-        disk: Cells,
+        disk: ResultStore,
         suite: str,
         fresh: bool,
         provenance: Mapping[str, Any],
@@ -243,6 +243,7 @@ class Ledger:
         self.tracker.finish_cell(
             self._open[cell.key],
             finished.results,
+            disk=self.disk,
             labels=np.asarray(dataset.class_names)[dataset.labels],
             mean=finished.mean,
             selection=finished.selection,

@@ -33,7 +33,7 @@ from benchmarks.metrics import mean_rocauc
 from benchmarks.protocols import make_splits
 from benchmarks.provenance import provenance
 from benchmarks.report import Table, result_tables
-from benchmarks.result_store import Cells
+from benchmarks.result_store import ResultStore
 from benchmarks.scoring import called
 from benchmarks.threads import result_of
 from benchmarks.tracking import Tracker, TrackingError
@@ -77,7 +77,7 @@ class TrainingWatch:
 
     Parameters
     ----------
-    disk : Cells
+    disk : ResultStore
         Where checkpoints are.
     ledger : Ledger
         Told of each epoch's loss, as the metric ``loss/<split>`` with the epoch as step.
@@ -85,7 +85,7 @@ class TrainingWatch:
         Told of each stage in percent.
     """
 
-    def __init__(self, disk: Cells, ledger: Ledger, progress: Progress | None) -> None:
+    def __init__(self, disk: ResultStore, ledger: Ledger, progress: Progress | None) -> None:
         self.disk = disk
         self.ledger = ledger
         self.progress = progress
@@ -177,7 +177,7 @@ class Session:
             self.executor.worker if isinstance(self.executor, Serial) else Worker(workspace)
         )
         self.progress = one_at_a_time(progress)
-        self.disk = Cells(workspace.home)
+        self.disk = ResultStore(workspace.home)
         self.finished: dict[str, Cell] = {}
         self.failures: dict[str, Exception] = {}
         self._provenance = provenance()
@@ -303,7 +303,7 @@ class Session:
         others = [cell for cell in same if cell not in path]
         try:
             with self.disk.lock(
-                [*path, widest(same)], self._wait
+                [cell.key for cell in (*path, widest(same))], self._wait
             ):  # which stands for all of them: a lock is an open file
                 if todo := [cell for cell in path if not self._look_up(cell)]:
                     self._compute(todo, others, share)
@@ -363,6 +363,8 @@ class Session:
             for name in results.get(cell.key) or self.disk.load(cell)
         )
         watch = TrainingWatch(self.disk, self.ledger, self.progress)
+        dataset = self.dataset(group[0].dataset)
+        labels = np.asarray(dataset.class_names)[dataset.labels]
         job = Job(tuple(group), self._provenance, done)
         what, left = (
             f"{called(job.widest)}, {job.widest.normalize}",
@@ -372,7 +374,7 @@ class Session:
             self._together.work(job, splits, share, watch, self.progress), start=1
         ):
             wanted = result.experiment.key in results
-            self.disk.save(result, lasting=wanted)
+            self.disk.save(result, labels, lasting=wanted)
             if wanted:
                 results[result.experiment.key][result.split] = result
             if self.progress:

@@ -11,7 +11,7 @@ from threading import Thread
 from typing import Any
 
 from benchmarks.contracts import Experiment, OutsideError, Progress, Result, Split
-from benchmarks.result_store import Cells
+from benchmarks.result_store import ResultStore
 from benchmarks.scoring import Watch
 from benchmarks.work import Job, Worker
 
@@ -58,7 +58,7 @@ class _FarWatch:
     """A worker's watch: losses are told to the driver, checkpoints are where the driver's would be."""
 
     def __init__(self, home: Path, say: Callable[[Message], None]) -> None:
-        self.disk, self.say = Cells(home), say
+        self.disk, self.say = ResultStore(home), say
 
     def monitor(self, experiment: Experiment, split: Split) -> Callable[..., None]:
         return lambda *told: self.say(("monitor", experiment, split, told))

@@ -20,7 +20,7 @@ from benchmarks.executors import (
 from benchmarks.executors.messages import WorkerLostError
 from benchmarks.experiments import make_experiments, resolve
 from benchmarks.inputs import input_identity
-from benchmarks.result_store import Cells
+from benchmarks.result_store import ResultStore
 from benchmarks.work import Worker
 
 HERE = [name for name in EXECUTORS if name != "ray"]  # test_executors_ray.py has the other
@@ -43,7 +43,7 @@ class Heard:
     """A watch that keeps what it hears, and does something each time."""
 
     def __init__(self, home, at_loss):
-        self.losses, self.disk, self.at_loss = [], Cells(home), at_loss
+        self.losses, self.disk, self.at_loss = [], ResultStore(home), at_loss
 
     def monitor(self, experiment, split):
         def hear(name, epoch, epochs, share, loss):
@@ -116,7 +116,8 @@ def test_losses_are_heard_and_every_job_of_a_worker_starts_afresh(executor, work
             for epoch in range(1, epochs + 1)
         ]
         for result in results:
-            Cells(workspace.home).save(result)  # which removes the checkpoint
+            labels = np.full(240, "of some class")
+            ResultStore(workspace.home).save(result, labels)  # which removes the checkpoint
 
 
 def test_an_error_of_the_job_arrives_as_it_is_and_the_worker_lives_on(executor, workspace):
