@@ -190,7 +190,10 @@ def test_a_store_whose_making_was_broken_off_is_made_again(tmp_path):
     address = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
     code, _, _ = Process(tmp_path, die_in_the_middle_of_migrations, **address).finish()
     assert code == -signal.SIGKILL
-    assert [path.name for path in folder.iterdir()] == [".mlflow.db.unfinished"]
+    assert {path.name for path in folder.iterdir()} == {
+        ".mlflow.db.unfinished",
+        ".mlflow.db.lock",
+    }
     again = Process(tmp_path, tell_experiment, **address)
     assert again.finish() == (0, "1\n", "")
     assert [path.name for path in folder.iterdir()] == ["mlflow.db"]
