@@ -137,7 +137,9 @@ ONLY_IN = {
     "optuna": {"benchmarks.sweep"},
     "click": {"benchmarks.commands", "benchmarks.__main__"},
     "subprocess": {"benchmarks.fetch", "benchmarks.provenance", "benchmarks.tracking"},
-    "urllib": {"benchmarks.fetch", "benchmarks.tracking"},
+    "pooch": {"benchmarks.fetch.transfer"},
+    "requests": {"benchmarks.fetch.transfer"},
+    "urllib": {"benchmarks.tracking"},
 }
 
 
