@@ -97,6 +97,11 @@ class Dataset:
     fingerprint: str
     skipped: tuple[str, ...] = ()
 
+    @cached_property
+    def class_of_rows(self) -> np.ndarray:
+        """The class name of each image, shape (n,)."""
+        return np.asarray(self.class_names)[self.labels]
+
 
 @dataclass(frozen=True)
 class Split:

@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 from functools import partial, wraps
 from typing import Any, TypeVar, cast
 
-import numpy as np
-
 from benchmarks.contracts import Cell, Dataset, Experiment
 from benchmarks.detectors import selection_of
 from benchmarks.protocols import PROTOCOLS
 from benchmarks.report import Table, result_table, summary_points
-from benchmarks.result_store import Cells
+from benchmarks.result_store import ResultStore
 from benchmarks.tracking import Tracker, TrackingError
 
 DEFINITIONS = {name: entry.definition for name, entry in PROTOCOLS.items()}
@@ -74,7 +72,7 @@ class Ledger:
     ----------
     tracker : Tracker
         Connected.
-    disk : Cells
+    disk : ResultStore
         Where the results are until they are logged.
     suite : str
     fresh : bool
@@ -94,7 +92,7 @@ class Ledger:
     def __init__(
         self,
         tracker: Tracker,
-        disk: Cells,
+        disk: ResultStore,
         suite: str,
         fresh: bool,
         provenance: Mapping[str, Any],
@@ -250,7 +248,8 @@ class Ledger:
         self.tracker.finish_cell(
             self._open[cell.key],
             finished.results,
-            labels=np.asarray(dataset.class_names)[dataset.labels],
+            disk=self.disk,
+            labels=dataset.class_of_rows,
             mean=finished.mean,
             selection=finished.selection,
             metrics=metrics,

@@ -1,251 +1,456 @@
-"""Results on disk: one file a split, written whole the moment the split is finished, and one lock a cell.
+"""Results on disk, in the form in which they are logged.
 
-    home/cells/<experiment.key>/<split name>.npz     scores, rows, is_anomaly, nearest, and the rest as JSON text
-    home/cells/<experiment.key>/<split name>.checkpoint    of a training that goes on
-    home/cells/<experiment.key>/lock
+    home/cells/<key>/<split>.result        one split: a table of scores, a record, a digest
+    home/cells/<key>/<split>.checkpoint    a training that has not finished
+    home/cells/<key>/finished/             the files of a finished cell, until they are logged:
+                                           results.json, table.csv, scores.parquet, figures
+    home/cells/<key>/lock                  held by the process that computes the cell
 
-A result is here before MLflow hears of it, so neither a killed process nor a tracking server that goes away loses any.
+A split's file is written whole, the moment the split is finished and before MLflow hears of it.
+So neither a killed process nor a tracking server that goes away loses a result.
+
+A split's file and ``scores.parquet`` hold the same table (`score_table`), with one line a score:
+
+    split, row, label, is_anomaly, score, nearest_0, nearest_1, ...
+
+A split's file is that table as Parquet, with the split's record as JSON in the metadata of its
+schema, and then the SHA-256 of all before it. ``scores.parquet`` is the concatenation of the
+tables of all splits, and ``results.json`` has their records.
 """
 
 from __future__ import annotations
 
-import fcntl
+import csv
+import hashlib
 import json
-import os
+import shutil
 import warnings
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from benchmarks.contracts import Experiment, OutsideError, Result
+from dn2.files import hold, remove_leftovers, write_atomically
 
-FORMAT = 1
-"""Number of this layout: a file of another one is computed again."""
+LAYOUT = 2
+"""Number of the layout of a split's file. The split of a file of another layout is computed again.
 
-ARRAYS = ("scores", "rows", "is_anomaly")
+Layout 1 was an .npz file.
+"""
+
+RECORD = b"result"
+"""Where the schema's metadata has the split's record."""
+
+DIGEST_BYTES = 32
 
 
-class CellsError(OutsideError):
-    """The folder of the results cannot be used: full, not writable, not a folder. Results written before are untouched."""
+class ResultStoreError(OutsideError):
+    """The folder of results is full, not writable or not a folder. Earlier results are kept."""
 
 
-class Cells:
+class ResultStore:
     """The finished splits of every cell, under ``home/cells``.
 
     Parameters
     ----------
     home : Path
-        ``DN2_HOME``; made when the first result is written.
+        ``DN2_HOME``. It is made when the first result is written.
 
     Notes
     -----
-    Hold `lock` around `load`, the computation and `save`: then of two processes that are asked for the same cell one computes,
-    and the other finds the results there. `load` alone, to read, needs no lock.
+    Hold `lock` around `load`, the computation and `save`. If two processes are asked for the same
+    cell, one of them then computes it, and the other finds its results. `load` alone, to read,
+    needs no lock.
     """
 
     def __init__(self, home: Path) -> None:
         self.home = home
 
     def folder(self, experiment: Experiment) -> Path:
-        """Where this cell's files are."""
+        """Return the folder of a cell's files."""
         return self.home / "cells" / experiment.key
 
-    def save(self, result: Result, *, lasting: bool = True) -> Path:
-        """Write one split's result: under another name, to the disk, then renamed, so that a file with this name is whole.
+    def checkpoint(self, experiment: Experiment, split: str) -> Path:
+        """Return the file in which a detector keeps the state of its training on a split."""
+        return self.folder(experiment) / f"{split}.checkpoint"
+
+    def save(self, result: Result, labels: np.ndarray, *, lasting: bool = True) -> Path:
+        """Write one split's result, all or nothing, and remove the split's checkpoint.
 
         Parameters
         ----------
         result : Result
-        lasting : bool, default True
-            Wait until the disk has it, so that it outlives a power failure too. Of many small results the waiting is what costs.
+        labels : ndarray of shape (n,), str
+            The class of each of the data set's rows.
+        lasting : bool, default=True
+            Whether the result must also survive a power cut, which costs a wait for the disk. Of
+            many small results, the waits are what takes the time.
+
+        Returns
+        -------
+        Path
+            The file.
 
         Raises
         ------
-        CellsError
-            If the disk is full or the folder cannot be written. Nothing that passes for a result is left behind.
-
-        Notes
-        -----
-        The split's checkpoint is removed: nothing is continued from it any more.
+        ResultStoreError
+            If the disk is full or the folder cannot be written. No unfinished file is left.
         """
-        path = self.folder(result.experiment) / f"{result.split}.npz"
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        arrays = {name: getattr(result, name) for name in ARRAYS}
-        if result.nearest is not None:
-            arrays["nearest"] = result.nearest
+        path = self.folder(result.experiment) / f"{result.split}.result"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with unfinished.open("wb") as file:
-                    np.savez(file, about=np.array(_about(result)), **arrays)
-                    file.flush()
-                    if lasting:
-                        os.fsync(file.fileno())
-                unfinished.replace(path)
-            except BaseException:
-                unfinished.unlink(missing_ok=True)
-                raise
-            if lasting:
-                _sync_folder(path.parent)
+            remove_leftovers(path)
+            write_atomically(path, _encode(result, labels), lasting=lasting)
             self.checkpoint(result.experiment, result.split).unlink(missing_ok=True)
         except OSError as error:
             raise _unusable("write the result", path, error) from error
         return path
 
-    def checkpoint(self, experiment: Experiment, split: str) -> Path:
-        """Where a detector keeps the state of its training on a split."""
-        return self.folder(experiment) / f"{split}.checkpoint"
-
     def load(self, experiment: Experiment) -> dict[str, Result]:
-        """Read the splits that are finished, by name.
+        """Read the finished splits of a cell.
 
-        A file that is cut short, altered, of another cell or of another layout is left out with a warning: its split is computed
-        again and `save` then replaces it.
+        A file that is cut short, altered, of another cell or of another layout is left out with a
+        warning. Its split is then computed again, and `save` replaces the file.
+
+        Returns
+        -------
+        dict
+            Name of the split -> its result.
         """
         results = {}
-        for path in sorted(self.folder(experiment).glob("*.npz")):
+        for path in sorted(self.folder(experiment).glob("*.result")):
             try:
-                result = _read(path, experiment)
-            except (
-                OSError,
-                EOFError,
-                ValueError,
-                KeyError,
-                TypeError,
-                zipfile.BadZipFile,
-                zlib.error,
-            ) as error:
+                result = _decode(path.read_bytes(), experiment, path.stem)
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 warnings.warn(
-                    f"{path} is not a whole result ({_one_line(error)}): its split is computed again",
+                    f"{path} is not a whole result ({_one_line(error)}): "
+                    "its split is computed again",
                     stacklevel=2,
                 )
             else:
                 results[result.split] = result
         return results
 
-    def discard(self, experiment: Experiment) -> None:
-        """Remove this cell's results and checkpoints, so that it is computed from the start.
+    def write_finished(
+        self,
+        results: Sequence[Result],
+        record: Mapping[str, Any],
+        labels: np.ndarray,
+        figures: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Write the files of a finished cell, from where they are logged.
+
+        They are ``results.json`` (the cell's record), ``table.csv`` (one line a split),
+        ``scores.parquet`` (every score) and the figures. `read_finished` reads them back.
+
+        Parameters
+        ----------
+        results : sequence of Result
+            All splits of one cell.
+        record : mapping
+            The cell's record. Its ``splits`` are the records of ``results``, in the same order.
+        labels : ndarray of shape (n,), str
+            The class of each of the data set's rows.
+        figures : mapping, optional
+            Name of the file -> matplotlib figure.
+
+        Returns
+        -------
+        Path
+            The folder, which has these files alone and stays until `discard`.
 
         Raises
         ------
-        CellsError
+        ResultStoreError
+            If the disk is full or the folder cannot be written.
+        """
+        folder = self.folder(results[0].experiment) / "finished"
+        try:
+            if folder.exists():  # an earlier attempt to log them
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True)
+            text = json.dumps(record, indent=1, allow_nan=False)
+            (folder / "results.json").write_text(text)
+            with (folder / "table.csv").open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(record["splits"][0]), lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(record["splits"])
+            with (folder / "scores.parquet").open("wb") as scores:
+                _write_parquet(_concatenate(results, labels), scores, "zstd")
+            write_figures(folder, figures)
+        except OSError as error:
+            raise _unusable("write the files of the finished cell in", folder, error) from error
+        return folder
+
+    def discard(self, experiment: Experiment) -> None:
+        """Remove all files of a cell but its lock, so that it is computed from the start.
+
+        Raises
+        ------
+        ResultStoreError
             If a file cannot be removed.
         """
-        for path in (
-            *self.folder(experiment).glob("*.npz"),
-            *self.folder(experiment).glob("*.checkpoint*"),
-        ):
+        for path in self.folder(experiment).glob("*"):
             try:
-                path.unlink(missing_ok=True)
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name != "lock":
+                    path.unlink(missing_ok=True)
             except OSError as error:
-                raise _unusable("remove the result", path, error) from error
+                raise _unusable("remove", path, error) from error
 
     @contextmanager
     def lock(
         self, names: Iterable[str], waiting: Callable[[Path], None] | None = None
     ) -> Iterator[None]:
-        """Hold these cells for this process; wait while another process has one of them.
+        """Hold folders of results, and wait for each that another process or thread holds.
 
-        The locks are taken in the order of the keys, so that two processes cannot wait for each other, and they end with the
-        process, however it ends.
+        The locks are taken in the order of the names, so that two processes cannot wait for each
+        other. They end with the process, however it ends.
 
         Parameters
         ----------
         names : iterable of str
-            Of folders under ``cells``: keys.
+            Names of folders under ``home/cells``: the keys of the cells.
         waiting : callable, optional
-            Called once with the folder of each cell that has to be waited for.
+            Called once with each folder that has to be waited for.
 
         Raises
         ------
-        CellsError
-            If the folder cannot be written.
+        ResultStoreError
+            If a folder cannot be written.
         """
-        folders = sorted({self.home / "cells" / name for name in names})
         with ExitStack() as held:
-            for folder in folders:
-                file = held.enter_context(_open_lock(folder))
+            for name in sorted(set(names)):
+                folder = self.home / "cells" / name
                 try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    if waiting:
-                        waiting(folder)
-                    fcntl.flock(file, fcntl.LOCK_EX)
+                    folder.mkdir(parents=True, exist_ok=True)
+                    if not held.enter_context(hold(folder / "lock", wait=False)):
+                        if waiting:
+                            waiting(folder)
+                        held.enter_context(hold(folder / "lock", wait=True))
+                except OSError as error:
+                    raise _unusable("lock the cell", folder, error) from error
             yield
 
 
-def _about(result: Result) -> str:
-    """Everything of a result but its arrays, as JSON."""
-    return json.dumps(
-        {
-            "format": FORMAT,
-            "experiment": asdict(result.experiment),
-            "split": result.split,
-            "class_name": result.class_name,
-            "x": result.x,
-            "draw": result.draw,
-            "metrics": {name: float(value) for name, value in result.metrics.items()},
-            "n_train": result.n_train,
-            "n_test": result.n_test,
-            "fit_seconds": result.fit_seconds,
-            "score_seconds": result.score_seconds,
-            "provenance": dict(result.provenance),
-            "cost": dict(result.cost),
-        }
+def read_finished(
+    folder: Path, experiment: Experiment
+) -> tuple[dict[str, Any], tuple[Result, ...]]:
+    """Read ``results.json`` and ``scores.parquet`` of a finished cell.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the two files are.
+    experiment : Experiment
+        The cell.
+
+    Returns
+    -------
+    (dict, tuple of Result)
+        The cell's record, and one result a split.
+
+    Raises
+    ------
+    OSError, ValueError, KeyError, TypeError
+        If a file is missing, damaged or of another cell.
+    """
+    record = json.loads((folder / "results.json").read_text())
+    if record["key"] != experiment.key:
+        raise ValueError(
+            f"they are of cell {record['key']}, not of {experiment.key}: delete the run"
+        )
+    table = _read_parquet((folder / "scores.parquet").read_bytes())
+    results, start = [], 0
+    for split in record["splits"]:
+        lines = table.slice(start, split["n_test"])
+        results.append(_result(experiment, split, lines, record["provenance"][0]))
+        start += split["n_test"]
+    return record, tuple(results)
+
+
+def write_figures(folder: Path, figures: Mapping[str, Any] | None) -> None:
+    """Write matplotlib figures into a folder, under the names that they have in the mapping."""
+    for name, figure in (figures or {}).items():
+        figure.savefig(folder / name, dpi=150, bbox_inches="tight")
+
+
+NAMES = ("name", "class_name", "x", "draw")
+COUNTS = ("n_train", "n_test", "fit_seconds", "score_seconds")
+"""What a split's record has besides metrics."""
+
+
+def split_record(result: Result) -> dict[str, Any]:
+    """Return the record of one split: its name, metrics as fractions in [0, 1], counts, seconds."""
+    return {
+        "name": result.split,
+        "class_name": result.class_name,
+        "x": result.x,
+        "draw": result.draw,
+        **{name: float(value) for name, value in result.metrics.items()},
+        "n_train": result.n_train,
+        "n_test": result.n_test,
+        "fit_seconds": result.fit_seconds,
+        "score_seconds": result.score_seconds,
+    }
+
+
+def score_table(result: Result, labels: np.ndarray) -> Any:
+    """Return the scores of one split as a `pyarrow.Table` of one line a score.
+
+    Where a score is that of a group, ``row`` and ``label`` are lists. ``nearest_0`` and so on are
+    there if the detector knows the nearest training rows.
+    """
+    import pyarrow as pa
+
+    rows, names = result.rows, np.asarray(labels)[result.rows]
+    columns = {
+        "split": pa.DictionaryArray.from_arrays(np.zeros(result.n_test, np.int32), [result.split]),
+        "row": pa.array(rows if rows.ndim == 1 else list(rows)),
+        "label": pa.array(names).dictionary_encode()
+        if rows.ndim == 1
+        else pa.array(names.tolist()),
+        "is_anomaly": pa.array(result.is_anomaly),
+        "score": pa.array(result.scores),
+    }
+    nearest = np.empty((result.n_test, 0)) if result.nearest is None else result.nearest
+    columns |= {f"nearest_{rank}": pa.array(nearest[:, rank]) for rank in range(nearest.shape[1])}
+    return pa.table(columns)
+
+
+def _result(
+    experiment: Experiment,
+    record: Mapping[str, Any],
+    table: Any,
+    provenance: Mapping[str, Any],
+    cost: Mapping[str, float] | None = None,
+) -> Result:
+    """Make a result of the record and the table of a split."""
+    if len(table) != record["n_test"]:
+        raise ValueError(f"it has {len(table)} scores, not {record['n_test']}")
+    columns = {
+        name: _array(table[name])
+        for name in table.column_names
+        # A split without neighbours has nulls there if other splits of its cell have some.
+        if name not in ("split", "label") and table[name].null_count < len(table)
+    }
+    nearest = [column for name, column in columns.items() if name.startswith("nearest_")]
+    for column, kind in (
+        (columns["score"], "f"),
+        (columns["row"], "i"),
+        (columns["is_anomaly"], "b"),
+        *((column, "i") for column in nearest),
+    ):
+        if column.dtype.kind != kind:
+            raise ValueError(f"a column of it is of type {column.dtype}")
+    return Result(
+        experiment=experiment,
+        split=record["name"],
+        class_name=record["class_name"],
+        x=record["x"],
+        draw=record["draw"],
+        metrics={name: value for name, value in record.items() if name not in (*NAMES, *COUNTS)},
+        scores=columns["score"],
+        rows=columns["row"],
+        is_anomaly=columns["is_anomaly"],
+        nearest=np.stack(nearest, axis=1) if nearest else None,
+        n_train=record["n_train"],
+        n_test=record["n_test"],
+        fit_seconds=record["fit_seconds"],
+        score_seconds=record["score_seconds"],
+        provenance=provenance,
+        cost=cost or {},
     )
 
 
-def _read(path: Path, experiment: Experiment) -> Result:
-    """Read one file; the zip's checksums find a changed byte, the comparisons a file that belongs elsewhere."""
-    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-        about: dict[str, Any] = json.loads(str(file["about"]))
-        arrays = {name: file[name] for name in ARRAYS}
-        nearest = file.get("nearest")
-    if about.pop("format") != FORMAT:
-        raise ValueError("another layout")
-    written = about.pop("experiment")
-    if (
-        Experiment(**{**written, "classes": tuple(written["classes"])}).key != experiment.key
-        or about["split"] != path.stem
-    ):
-        raise ValueError("another cell or split")
-    lengths = {len(array) for array in (*arrays.values(), *(() if nearest is None else (nearest,)))}
-    if lengths != {about["n_test"]}:
-        raise ValueError("arrays of different lengths")
-    return Result(experiment=experiment, nearest=nearest, **arrays, **about)
+def _array(column: Any) -> np.ndarray:
+    """Return a column as an array of its own: (n,), or (n, size) of lists of equal length."""
+    if column.null_count:
+        raise ValueError("a column of it has gaps")
+    array = column.combine_chunks()
+    if not str(array.type).startswith("list"):
+        return np.array(array.to_numpy(zero_copy_only=False))
+    return np.array(array.flatten().to_numpy()).reshape(len(array), -1)
 
 
-def _open_lock(folder: Path) -> IO[bytes]:
+def _encode(result: Result, labels: np.ndarray) -> bytes:
+    """Return the content of a split's file."""
+    about = {
+        "layout": LAYOUT,
+        "key": result.experiment.key,
+        "split": split_record(result),
+        "provenance": dict(result.provenance),
+        "cost": dict(result.cost),
+    }
+    table = score_table(result, labels)
+    content = BytesIO()
+    # Not compressed: the file is soon removed, and compressing it takes longer than writing it.
+    _write_parquet(table.replace_schema_metadata({RECORD: json.dumps(about)}), content, "none")
+    content.write(hashlib.sha256(content.getbuffer()).digest())
+    return content.getvalue()
+
+
+def _decode(content: bytes, experiment: Experiment, split: str) -> Result:
+    """Read the content of a split's file.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError
+        If a byte is altered or missing, or if the file belongs elsewhere.
+    """
+    body = memoryview(content)[:-DIGEST_BYTES]
+    if hashlib.sha256(body).digest() != content[-DIGEST_BYTES:]:
+        raise ValueError("its digest is another")
+    table = _read_parquet(body)
+    about = json.loads((table.schema.metadata or {})[RECORD])
+    if about["layout"] != LAYOUT:
+        raise ValueError("it has another layout")
+    if (about["key"], about["split"]["name"]) != (experiment.key, split):
+        raise ValueError("it is of another cell or split")
+    return _result(experiment, about["split"], table, about["provenance"], about["cost"])
+
+
+def _write_parquet(table: Any, file: Any, compression: str) -> None:
+    """Write a table of scores; only its texts repeat, so only they get a dictionary."""
+    from pyarrow import parquet
+
+    texts = ["split", "label", "label.list.element"]
+    parquet.write_table(table, file, compression=compression, use_dictionary=texts)
+
+
+def _read_parquet(content: bytes | memoryview) -> Any:
+    """Read a table of scores; whatever is wrong with it is a ValueError."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return (folder / "lock").open("ab")
-    except OSError as error:
-        raise _unusable("lock the cell", folder, error) from error
+        # One thread: tables are small, and workers that run at once have a core each.
+        return parquet.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(_one_line(error)) from error
 
 
-def _sync_folder(folder: Path) -> None:
-    """Bring the renaming itself to the disk."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+def _concatenate(results: Sequence[Result], labels: np.ndarray) -> Any:
+    """Return one table of all splits; where only some have neighbours, the others have nulls."""
+    import pyarrow as pa
+
+    tables = [score_table(result, labels) for result in results]
+    return pa.concat_tables(tables, promote_options="default")
 
 
-def _unusable(doing: str, path: Path, error: OSError) -> CellsError:
-    return CellsError(
-        f"cannot {doing} {path} ({_one_line(error)}): free some space there, or set DN2_HOME to a folder that can be written; "
-        "what is finished is kept"
+def _unusable(doing: str, path: Path, error: OSError) -> ResultStoreError:
+    return ResultStoreError(
+        f"cannot {doing} {path} ({_one_line(error)}): free some space there, or set DN2_HOME to a "
+        "folder that can be written. Finished results are kept."
     )
 
 
 def _one_line(error: BaseException) -> str:
-    """Why, without the path that some errors repeat."""
+    """Return the reason in one line, without the path that some errors repeat."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return text.splitlines()[0] if text else type(error).__name__

@@ -37,7 +37,7 @@ from benchmarks.ledger import DEFINITIONS, NO_MARK, NOTHING, Ledger, Mark, Summa
 from benchmarks.metrics import mean_rocauc
 from benchmarks.provenance import provenance
 from benchmarks.report import Table, result_tables
-from benchmarks.result_store import Cells
+from benchmarks.result_store import ResultStore
 from benchmarks.threads import result_of
 from benchmarks.tracking import Tracker, TrackingError
 
@@ -123,7 +123,7 @@ class Session:
             self.executor.worker if isinstance(self.executor, Serial) else Worker(workspace)
         )
         self.progress = one_at_a_time(progress)
-        self.disk = Cells(workspace.home)
+        self.disk = ResultStore(workspace.home)
         self.finished: dict[str, Cell] = {}
         self.failures: dict[str, Exception] = {}
         self._provenance = provenance()
@@ -290,6 +290,7 @@ class Session:
             with self.disk.lock(batch.locks, self._wait):
                 batch, results = self._begin(batch)
                 watch = TrainingWatch(self.disk, self.ledger, self.progress)
+                labels = self.dataset(batch.cells[-1].dataset).class_of_rows
                 what = f"{batch.called}, {batch.cells[-1].normalize}"
                 left = sum(len(batch.needing(split)) for split in batch.splits)
                 if any(len(of_cell) < len(batch.splits) for of_cell in results.values()):
@@ -297,7 +298,7 @@ class Session:
                         self.executor.work(batch, watch, self.progress), start=1
                     ):
                         of_cell = results.get(result.experiment.key)
-                        self.disk.save(result, lasting=of_cell is not None)
+                        self.disk.save(result, labels, lasting=of_cell is not None)
                         if of_cell is not None:
                             of_cell[result.split] = result
                         if self.progress:
@@ -384,7 +385,7 @@ class TrainingWatch:
 
     Parameters
     ----------
-    disk : Cells
+    disk : ResultStore
         Where checkpoints are.
     ledger : Ledger
         Logs each epoch's loss, as the metric ``loss/<split>`` with the epoch as step.
@@ -392,7 +393,7 @@ class TrainingWatch:
         Called with the percentage of each stage.
     """
 
-    def __init__(self, disk: Cells, ledger: Ledger, progress: Progress | None) -> None:
+    def __init__(self, disk: ResultStore, ledger: Ledger, progress: Progress | None) -> None:
         self.disk = disk
         self.ledger = ledger
         self.progress = progress

@@ -11,15 +11,12 @@ checksum is verified when the store is opened: a shard that is not what was writ
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import mmap
-import os
 import re
 import shutil
 import struct
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from dn2.files import hold, remove_leftovers, write_atomically
 
 SHARD_ROWS = 1024
 
@@ -229,7 +228,7 @@ class FeatureStore:
     ) -> None:
         with contextlib.ExitStack() as stack:
             with self._explain_errors():
-                claimed = stack.enter_context(claim(self._locks / f"{shard:05d}", wait))
+                claimed = stack.enter_context(hold(self._locks / f"{shard:05d}", wait=wait))
             if not claimed:
                 return
             if self._verify(shard):  # another process was here first
@@ -277,9 +276,11 @@ class FeatureStore:
             "seconds": round(sum(self._seconds.values()), 3),
             "images_per_second": round(self._images_per_second(), 2),
         }
-        with claim(self._locks / "manifest", wait=True):
+        with hold(self._locks / "manifest", wait=True):
             remove_leftovers(self._manifest_path)
-            write_atomically(self._manifest_path, json.dumps(manifest, indent=1).encode())
+            write_atomically(
+                self._manifest_path, json.dumps(manifest, indent=1).encode(), read_only=True
+            )
 
     def _needed_bytes(self) -> int:
         return (
@@ -338,47 +339,4 @@ def write_shard(path: Path, features: np.ndarray, seconds: float) -> None:
     np.save(content, features)
     content.write(SECONDS.pack(seconds))
     content.write(hashlib.sha256(content.getbuffer()).digest())
-    write_atomically(path, content.getbuffer())
-
-
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Write a read-only file that is there entirely or not at all, also after a power cut."""
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o444)
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove temporary files of killed processes; only for who holds the shard's lock."""
-    for leftover in path.parent.glob(f"{path.stem}.*.tmp"):
-        leftover.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def claim(path: Path, wait: bool) -> Iterator[bool]:
-    """Hold a lock that dies with its process; False if another holds it and we do not ``wait``.
-
-    The file stays: removing it would let two processes lock two files of one name.
-    """
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            claimed = False
-        else:
-            claimed = True
-        yield claimed
+    write_atomically(path, content.getbuffer(), read_only=True)

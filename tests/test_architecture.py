@@ -18,12 +18,21 @@ ALLOWED = {
     "benchmarks.protocols": {"benchmarks.contracts"},
     "benchmarks.metrics": {"benchmarks.contracts"},
     "benchmarks.suites": {"benchmarks.contracts"},
-    "benchmarks.result_store": {"benchmarks.contracts"},
-    "benchmarks.tracking": {"benchmarks.contracts"},
+    "benchmarks.result_store": {"benchmarks.contracts", "dn2.files"},
+    "benchmarks.tracking": {
+        "benchmarks.contracts",
+        "benchmarks.result_store",
+        "dn2.files",
+    },
     "benchmarks.figures": {"benchmarks.contracts"},
     "benchmarks.provenance": {"benchmarks.contracts"},
-    "benchmarks.datasets": {"benchmarks.contracts", "dn2.images"},
-    "benchmarks.fetch": {"benchmarks.contracts", "benchmarks.datasets", "dn2.encoders"},
+    "benchmarks.datasets": {"benchmarks.contracts", "dn2.files", "dn2.images"},
+    "benchmarks.fetch": {
+        "benchmarks.contracts",
+        "benchmarks.datasets",
+        "dn2.encoders",
+        "dn2.files",
+    },
     "benchmarks.inputs": {"benchmarks.contracts", "dn2"},
     "benchmarks.detectors": {"benchmarks.contracts"},
     "benchmarks.experiments": {
@@ -112,6 +121,7 @@ ALLOWED = {
         "benchmarks.threads",
         "benchmarks.tracking",
         "dn2.encoders",
+        "dn2.files",
     },
     "benchmarks.commands": {"benchmarks", "dn2"},
     "benchmarks.__main__": {"benchmarks", "dn2"},
@@ -119,6 +129,7 @@ ALLOWED = {
 
 # package -> the only places that may import it
 ONLY_IN = {
+    "filelock": {"dn2.files"},
     "mlflow": {"benchmarks.tracking"},
     "matplotlib": {"benchmarks.figures"},
     "faiss": {"dn2.search.approximate", "dn2.kmeans"},
@@ -126,7 +137,9 @@ ONLY_IN = {
     "optuna": {"benchmarks.sweep"},
     "click": {"benchmarks.commands", "benchmarks.__main__"},
     "subprocess": {"benchmarks.fetch", "benchmarks.provenance", "benchmarks.tracking"},
-    "urllib": {"benchmarks.fetch", "benchmarks.tracking"},
+    "pooch": {"benchmarks.fetch.transfer"},
+    "requests": {"benchmarks.fetch.transfer"},
+    "urllib": {"benchmarks.tracking"},
 }
 
 

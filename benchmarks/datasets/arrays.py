@@ -12,12 +12,14 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from benchmarks.contracts import Dataset, MissingDataError
+from dn2.files import write_atomically
 
 UNREADABLE = (
     OSError,
@@ -160,16 +162,28 @@ class StoredImages(Sequence[np.ndarray]):
 
 
 def write_arrays(folder: Path, arrays: Arrays) -> None:
-    """Write the files of a stored data set into an empty folder, which the caller then renames to its place."""
+    """Write the files of a stored data set into an empty folder.
+
+    The folder is complete when this returns. The caller then renames it to its place.
+
+    Raises
+    ------
+    OSError
+        If the disk refuses. Its ``errno`` says why.
+    """
     for name in ("images", "labels", "is_train"):
         array = np.ascontiguousarray(getattr(arrays, name))
-        with (folder / f"{name}.npy").open("wb") as file:
-            # np.save would hide why a disk refuses: its OSError has no errno.
-            np.lib.format.write_array_header_1_0(
-                file, np.lib.format.header_data_from_array_1_0(array)
-            )
-            file.write(array.data)
-    (folder / "images.sha256").write_text(images_digest(arrays.images))
+        # The digest, which is compared when the data is read, is worth more than a wait for the
+        # disk here.
+        write_atomically(folder / f"{name}.npy", partial(_write_array, array), lasting=False)
+    digest = images_digest(arrays.images).encode()
+    write_atomically(folder / "images.sha256", digest, lasting=False)
+
+
+def _write_array(array: np.ndarray, file: BinaryIO) -> None:
+    """Write a .npy file; the error of `numpy.save` would not say why a disk refuses."""
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+    file.write(array.data)
 
 
 def read_arrays(name: str, class_names: tuple[str, ...], folder: Path) -> Dataset:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 
 from benchmarks.contracts import Dataset, Progress
 from benchmarks.datasets.arrays import fingerprint
+from dn2.files import write_atomically
 from dn2.images import CorruptImageError, ImageFiles, read_image
 
 
@@ -184,9 +184,8 @@ def _find_corrupt(
                 progress(what, position + 1, len(distinct))
     with suppress(OSError):  # it only saves time
         kept.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = kept.with_name(f".{kept.name}.{os.getpid()}")
-        unfinished.write_text(json.dumps({"decoder": version, "corrupt": reasons}))
-        unfinished.replace(kept)
+        content = json.dumps({"decoder": version, "corrupt": reasons}).encode()
+        write_atomically(kept, content, lasting=False)
     return {str(distinct[position]): reason for position, reason in reasons.items()}
 
 

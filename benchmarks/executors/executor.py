@@ -28,7 +28,7 @@ from benchmarks.contracts import (
     Workspace,
 )
 from benchmarks.evaluate import Worker
-from benchmarks.result_store import Cells as ResultStore
+from benchmarks.result_store import ResultStore
 from benchmarks.scoring import Watch, share_rows
 
 TRIES = 3

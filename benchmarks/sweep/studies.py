@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from benchmarks.detectors import Range, Values
 from benchmarks.experiments import family_of
 from benchmarks.sweep.space import Question
 from benchmarks.tracking.connection import PROBE_SECONDS, is_dead, without_password
+from dn2.files import hold
 
 HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60
 BUSY_SECONDS = 60
@@ -140,15 +140,14 @@ def open_study(
 @contextmanager
 def alone(folder: Path, name: str) -> Iterator[None]:
     """Keep other processes of this home from opening the study, or putting its trials back, at the same time."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / f"{name}.lock").open("ab")
-    except OSError as error:
-        raise OutsideError(
-            f"cannot write {folder} ({error.strerror}): free some space there, or set DN2_HOME"
-        ) from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(hold(folder / f"{name}.lock", wait=True))
+        except OSError as error:
+            raise OutsideError(
+                f"cannot write {folder} ({error.strerror}): free some space there, or set DN2_HOME"
+            ) from error
         yield
 
 

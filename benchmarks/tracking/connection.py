@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import glob
 import logging
 import os
 import socket
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from benchmarks.contracts import OutsideError, UsageError
+from dn2.files import hold
 
 SQLITE = "sqlite:///"
 
@@ -121,19 +122,24 @@ def _make_database(path: Path) -> None:
     """
     from mlflow import MlflowClient
 
+    if _is_something(path):
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        if path.exists() and (path.is_dir() or path.stat().st_size > 0):
-            return
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        for left in path.parent.glob(f"{unfinished.name}*"):
-            left.unlink()
-        MlflowClient(tracking_uri=f"{SQLITE}{unfinished}")
-        unfinished.replace(path)
-    finally:
-        os.close(folder)
+    lock = path.with_name(f".{path.name}.lock")
+    with hold(lock, wait=True):
+        if not _is_something(path):
+            unfinished = path.with_name(f".{path.name}.unfinished")
+            for left in path.parent.glob(f"{glob.escape(unfinished.name)}*"):
+                left.unlink()
+            MlflowClient(tracking_uri=f"{SQLITE}{unfinished}")
+            unfinished.replace(path)
+        # The database is there, so it no longer matters if two processes lock two such files.
+        lock.unlink(missing_ok=True)
+
+
+def _is_something(path: Path) -> bool:
+    """Return whether there is more than an empty file; whether it is a database shows later."""
+    return path.exists() and (path.is_dir() or path.stat().st_size > 0)
 
 
 def find_experiment(client: Any) -> str:

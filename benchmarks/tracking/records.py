@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.contracts import Cell, Experiment, Interval, Result
+from benchmarks.contracts import Experiment, Interval, Result
+from benchmarks.result_store import split_record
 from benchmarks.tracking.connection import owner_tags
 
 Point = tuple[str, float, int]
@@ -113,21 +112,8 @@ def metric_points(
 
 
 def split_records(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Return one record a split: its metrics as fractions in [0, 1], counts and seconds; plain numbers."""
-    return [
-        {
-            "name": result.split,
-            "class_name": result.class_name,
-            "x": result.x,
-            "draw": result.draw,
-            **{name: float(value) for name, value in result.metrics.items()},
-            "n_train": result.n_train,
-            "n_test": result.n_test,
-            "fit_seconds": result.fit_seconds,
-            "score_seconds": result.score_seconds,
-        }
-        for result in results
-    ]
+    """Return one record a split: its metrics as fractions in [0, 1], counts and seconds."""
+    return [split_record(result) for result in results]
 
 
 def cell_record(
@@ -153,55 +139,6 @@ def cell_record(
         "resolved": dict(experiment.resolved),
         "provenance": _distinct(dict(result.provenance) for result in results),
     }
-
-
-def write_files(
-    folder: Path, results: Sequence[Result], record: Mapping[str, Any], labels: np.ndarray
-) -> None:
-    """Write ``table.csv`` (one line a split), ``results.json`` (the cell's record) and ``scores.parquet`` (every score).
-
-    Parameters
-    ----------
-    folder : Path
-    results : sequence of Result
-    record : mapping
-        From `cell_record`.
-    labels : ndarray of shape (n,), str
-        The class of each of the data set's rows.
-    """
-    with (folder / "table.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(record["splits"][0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(record["splits"])
-    (folder / "results.json").write_text(json.dumps(record, indent=1, allow_nan=False))
-    _write_scores(folder / "scores.parquet", results, labels)
-
-
-def _write_scores(path: Path, results: Sequence[Result], labels: np.ndarray) -> None:
-    """One line a score: split, row, label, is_anomaly, score, nearest_0 ...; of a group, ``row`` and ``label`` are lists."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    tables = []
-    for result in results:
-        rows, names = result.rows, np.asarray(labels)[result.rows]
-        columns = {
-            "split": pa.array(np.full(result.n_test, result.split)).dictionary_encode(),
-            "row": pa.array(rows if rows.ndim == 1 else list(rows)),
-            "label": pa.array(names).dictionary_encode()
-            if rows.ndim == 1
-            else pa.array(names.tolist()),
-            "is_anomaly": pa.array(result.is_anomaly),
-            "score": pa.array(result.scores),
-        }
-        nearest = np.empty((result.n_test, 0)) if result.nearest is None else result.nearest
-        columns |= {
-            f"nearest_{rank}": pa.array(nearest[:, rank]) for rank in range(nearest.shape[1])
-        }
-        tables.append(pa.table(columns))
-    parquet.write_table(
-        pa.concat_tables(tables, promote_options="default"), path, compression="zstd"
-    )
 
 
 def _mean(results: Sequence[Result], metric: str) -> float:
@@ -315,77 +252,3 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ",".join(_text(item) for item in value)
     return str(value)
-
-
-COUNTS = ("n_train", "n_test", "fit_seconds", "score_seconds")
-NAMES = ("name", "class_name", "x", "draw")
-
-
-def read_cell(folder: Path, experiment: Experiment, run_id: str) -> Cell:
-    """Read ``results.json`` and ``scores.parquet``, as `records.write_files` wrote them.
-
-    Parameters
-    ----------
-    folder : Path
-    experiment : Experiment
-        Whose key the run has.
-    run_id : str
-
-    Raises
-    ------
-    ValueError
-        If the files are of another cell.
-    """
-    from pyarrow import parquet
-
-    record = json.loads((folder / "results.json").read_text())
-    if record["key"] != experiment.key:
-        raise ValueError(
-            f"run {run_id} has the results of cell {record['key']}, not of {experiment.key}: delete the run"
-        )
-    table = parquet.read_table(folder / "scores.parquet")
-    results, start = [], 0
-    for split in record["splits"]:
-        columns = _columns(table.slice(start, split["n_test"]))
-        start += split["n_test"]
-        nearest = [column for name, column in columns.items() if name.startswith("nearest_")]
-        results.append(
-            Result(
-                experiment=experiment,
-                split=split["name"],
-                class_name=split["class_name"],
-                x=split["x"],
-                draw=split["draw"],
-                metrics={
-                    name: value for name, value in split.items() if name not in (*NAMES, *COUNTS)
-                },
-                scores=columns["score"],
-                rows=columns["row"],
-                is_anomaly=columns["is_anomaly"],
-                nearest=np.stack(nearest, axis=1) if nearest else None,
-                n_train=split["n_train"],
-                n_test=split["n_test"],
-                fit_seconds=split["fit_seconds"],
-                score_seconds=split["score_seconds"],
-                provenance=record["provenance"][0],
-            )
-        )
-    mean = (
-        None
-        if record["rocauc_low"] is None
-        else Interval(record["rocauc"], record["rocauc_low"], record["rocauc_high"])
-    )
-    return Cell(experiment, run_id, record["selection"], tuple(results), mean)
-
-
-def _columns(table: Any) -> dict[str, np.ndarray]:
-    """Turn one split's lines into arrays; a group's members become columns, neighbours it has none of are left out."""
-    columns = {}
-    for name in table.column_names:
-        column = table[name].combine_chunks()
-        if column.null_count < len(column):
-            is_list = str(column.type).startswith("list")
-            columns[name] = (
-                np.array(column.to_pylist()) if is_list else column.to_numpy(zero_copy_only=False)
-            )
-    return columns

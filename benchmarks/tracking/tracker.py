@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contracts import Cell, Experiment, Interval, Result
+from benchmarks.result_store import ResultStore, read_finished, write_figures
 from benchmarks.tracking.connection import (
     TrackingError,
     check_store,
@@ -38,10 +39,8 @@ from benchmarks.tracking.records import (
     log,
     measured_tags,
     metric_points,
-    read_cell,
     run_name,
     whole,
-    write_files,
 )
 
 
@@ -193,6 +192,7 @@ class Tracker:
         run_id: str,
         results: Sequence[Result],
         *,
+        disk: ResultStore,
         labels: np.ndarray,
         mean: Interval | None = None,
         selection: str = "none",
@@ -207,6 +207,8 @@ class Tracker:
         run_id : str
         results : sequence of Result
             All splits of the cell.
+        disk : ResultStore
+            Where the cell's files are written, from which they are logged.
         labels : ndarray of shape (n,), str
             The class of each of the data set's rows.
         mean : Interval, optional
@@ -219,16 +221,14 @@ class Tracker:
         ------
         ValueError
             If a metric is NaN or infinite, or a curve's value has no step of its own.
+        ResultStoreError
+            If the cell's files cannot be written.
         """
         points = metric_points(results, mean, metrics, curve_step)
         record = {"run_id": run_id, **cell_record(results, mean, selection)}
-        with (
-            self._asking(f"log the results of cell {record['key']}") as client,
-            tempfile.TemporaryDirectory() as folder,
-        ):
-            write_files(Path(folder), results, record, labels)
-            _write_figures(Path(folder), figures)
-            client.log_artifacts(run_id, folder)
+        folder = disk.write_finished(results, record, labels, figures)
+        with self._asking(f"log the results of cell {record['key']}") as client:
+            client.log_artifacts(run_id, str(folder))
             log(
                 client,
                 run_id,
@@ -247,11 +247,15 @@ class Tracker:
             for name in ("results.json", "scores.parquet"):
                 client.download_artifacts(run_id, name, folder)
             try:
-                return read_cell(Path(folder), experiment, run_id)
+                record, results = read_finished(Path(folder), experiment)
             except (ValueError, KeyError, TypeError, LookupError) as error:
                 raise TrackingError(
                     f"the files of run {run_id} are not what was logged ({error})"
                 ) from error
+        mean = None
+        if record["rocauc_low"] is not None:
+            mean = Interval(record["rocauc"], record["rocauc_low"], record["rocauc_high"])
+        return Cell(experiment, run_id, record["selection"], results, mean)
 
     def newest_metrics(self, experiment: Experiment) -> dict[str, float]:
         """Return the metrics of the newest finished run of the same kind (data, detector, preset, input), or nothing."""
@@ -298,7 +302,7 @@ class Tracker:
         with self._asking("log the summary") as client, tempfile.TemporaryDirectory() as folder:
             for name, text in texts.items():
                 Path(folder, name).write_text(text)
-            _write_figures(Path(folder), figures)
+            write_figures(Path(folder), figures)
             client.log_artifacts(run_id, folder)
             log(client, run_id, points=points)
             client.set_terminated(run_id, status)
@@ -344,11 +348,6 @@ class Tracker:
         self.connect()
         with told_in_one_line(self._address, doing):
             yield self._client
-
-
-def _write_figures(folder: Path, figures: Mapping[str, Any] | None) -> None:
-    for name, figure in (figures or {}).items():
-        figure.savefig(folder / name, dpi=150, bbox_inches="tight")
 
 
 CELL = ("source", "dataset", "protocol", "detector", "variant")

@@ -1,28 +1,44 @@
 """Results on disk: what is written comes back whole, and what is not whole does not come back."""
 
 import errno
+import hashlib
 import json
 import os
+import pickle
 import resource
 import signal
-import zipfile
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
-import numpy as np
+import pyarrow as pa
 import pytest
-from handmade import EXPERIMENT, assert_equal_results, make_cell, make_curve, make_result, start
+from handmade import (
+    EXPERIMENT,
+    LABELS,
+    assert_equal_results,
+    make_cell,
+    make_curve,
+    make_result,
+    start,
+)
+from pyarrow import parquet
 
-from benchmarks.result_store import Cells, CellsError
+from benchmarks.result_store import (
+    RECORD,
+    ResultStore,
+    ResultStoreError,
+    read_finished,
+    split_record,
+)
 
 OTHER = replace(EXPERIMENT, seed=7)
 
 
 @pytest.fixture
 def cells(tmp_path):
-    return Cells(tmp_path / "home")
+    return ResultStore(tmp_path / "home")
 
 
 @pytest.mark.parametrize(
@@ -40,30 +56,34 @@ def cells(tmp_path):
     ids=["plain", "no neighbours", "groups", "curve", "tuples and a dot in the name"],
 )
 def test_a_result_comes_back_as_it_was(cells, result):
-    cells.save(result)
+    cells.save(result, LABELS)
     (loaded,) = cells.load(result.experiment).values()
     assert_equal_results(loaded, result)
 
 
 def test_results_come_back_by_split_and_only_those_of_the_cell(cells):
     for result in make_cell():
-        cells.save(result)
-    cells.save(make_result(OTHER, "dog"))
+        cells.save(result, LABELS)
+    cells.save(make_result(OTHER, "dog"), LABELS)
     assert set(cells.load(EXPERIMENT)) == {"cat", "dog", "truck"}
     assert set(cells.load(OTHER)) == {"dog"}
     assert cells.load(replace(EXPERIMENT, seed=8)) == {}
 
 
 def test_saving_again_replaces(cells):
-    cells.save(make_result(rocauc=0.5))
-    cells.save(make_result(rocauc=0.6))
+    cells.save(make_result(rocauc=0.5), LABELS)
+    cells.save(make_result(rocauc=0.6), LABELS)
     assert cells.load(EXPERIMENT)["cat"].metrics["rocauc"] == 0.6
 
 
 def test_discard_removes_this_cell_only(cells):
-    cells.save(make_result())
-    cells.save(make_result(OTHER))
-    cells.discard(EXPERIMENT)
+    cells.save(make_result(), LABELS)
+    cells.save(make_result(OTHER), LABELS)
+    cells.checkpoint(EXPERIMENT, "dog").touch()
+    cells.write_finished([make_result()], {"splits": [{"name": "cat"}]}, LABELS)
+    with cells.lock([EXPERIMENT.key]):
+        cells.discard(EXPERIMENT)
+    assert [path.name for path in cells.folder(EXPERIMENT).iterdir()] == ["lock"]
     assert cells.load(EXPERIMENT) == {}
     assert set(cells.load(OTHER)) == {"cat"}
 
@@ -77,8 +97,18 @@ def halve(path):
 
 
 def flip_a_byte_of_the_scores(path):
-    with zipfile.ZipFile(path) as file:
-        place = file.getinfo("scores.npy").header_offset + 90
+    group = parquet.read_metadata(pa.BufferReader(path.read_bytes()[:-32])).row_group(0)
+    (column,) = [
+        column for column in map(group.column, range(8)) if column.path_in_schema == "score"
+    ]
+    flip(path, column.data_page_offset + column.total_compressed_size - 5)
+
+
+def flip_a_byte_of_the_digest(path):
+    flip(path, -1)
+
+
+def flip(path, place):
     data = bytearray(path.read_bytes())
     data[place] ^= 0xFF
     path.write_bytes(data)
@@ -92,38 +122,64 @@ def foreign(path):
     path.write_text("split,rocauc\ncat,0.9\n")
 
 
+def write(path, table):
+    """Write a table with a digest that is right."""
+    content = pa.BufferOutputStream()
+    parquet.write_table(table, content)
+    body = content.getvalue().to_pybytes()
+    path.write_bytes(body + hashlib.sha256(body).digest())
+
+
+def rewritten(path, change):
+    """Write what ``change`` makes of the table and the record, which keeps the key it had."""
+    table = parquet.read_table(pa.BufferReader(path.read_bytes()[:-32]))
+    record = json.loads(table.schema.metadata[RECORD])
+    table, record = change(table, record)
+    write(path, table.replace_schema_metadata({RECORD: json.dumps(record)}))
+
+
+def no_parquet(path):
+    body = b"split,rocauc\ncat,0.9\n"
+    path.write_bytes(body + hashlib.sha256(body).digest())
+
+
 def no_arrays(path):
-    np.savez(path, about=np.array("{}"))
+    rewritten(path, lambda table, record: (table.select([]), record))
+
+
+def no_scores(path):
+    rewritten(path, lambda table, record: (table.drop_columns(["score"]), record))
+
+
+def no_record(path):
+    table = parquet.read_table(pa.BufferReader(path.read_bytes()[:-32]))
+    write(path, table.replace_schema_metadata(None))
 
 
 def of_another_cell(path):
-    elsewhere = Cells(path.parent.parent.parent / "elsewhere")
-    path.write_bytes(elsewhere.save(make_result(OTHER)).read_bytes())
+    elsewhere = ResultStore(path.parent.parent.parent / "elsewhere")
+    path.write_bytes(elsewhere.save(make_result(OTHER), LABELS).read_bytes())
 
 
 def of_another_split(path):
-    elsewhere = Cells(path.parent.parent.parent / "elsewhere")
-    path.write_bytes(elsewhere.save(make_result(class_name="dog")).read_bytes())
-
-
-def rewritten(path, **changes):
-    with np.load(path) as file:
-        arrays = dict(file)
-    np.savez(path, **{**arrays, **changes})
+    elsewhere = ResultStore(path.parent.parent.parent / "elsewhere")
+    path.write_bytes(elsewhere.save(make_result(class_name="dog"), LABELS).read_bytes())
 
 
 def shorter_rows(path):
-    rewritten(path, rows=np.arange(19))
+    rewritten(path, lambda table, record: (table.slice(0, 19), record))
 
 
 def shorter_nearest(path):
-    rewritten(path, nearest=np.zeros((19, 3), dtype=np.int64))
+    def change(table, record):
+        nearest = pa.array([*range(19), None])
+        return table.set_column(table.column_names.index("nearest_2"), "nearest_2", nearest), record
+
+    rewritten(path, change)
 
 
 def of_another_layout(path):
-    with np.load(path) as file:
-        about = json.loads(str(file["about"]))
-    rewritten(path, about=np.array(json.dumps({**about, "format": 0})))
+    rewritten(path, lambda table, record: (table, {**record, "layout": 1}))
 
 
 class Planted:
@@ -137,7 +193,20 @@ class Planted:
 
 
 def pickled(path):
-    rewritten(path, scores=np.array([Planted(path.parent / "executed")] * 20, dtype=object))
+    """As Arrow's types of Python's own, which old versions unpickle, and as an object."""
+
+    def change(table, record):
+        planted = pickle.dumps(Planted(path.parent / "executed"))
+        field = pa.field("score", pa.binary()).with_metadata(
+            {
+                "ARROW:extension:name": "arrow.py_extension_type",
+                "ARROW:extension:metadata": planted,
+            }
+        )
+        at = table.column_names.index("score")
+        return table.set_column(at, field, pa.array([planted] * 20)), record
+
+    rewritten(path, change)
 
 
 @pytest.mark.parametrize(
@@ -146,9 +215,13 @@ def pickled(path):
         cut,
         halve,
         flip_a_byte_of_the_scores,
+        flip_a_byte_of_the_digest,
         empty,
         foreign,
+        no_parquet,
         no_arrays,
+        no_scores,
+        no_record,
         of_another_cell,
         of_another_split,
         shorter_rows,
@@ -158,18 +231,62 @@ def pickled(path):
     ],
 )
 def test_a_damaged_file_is_told_left_out_and_replaced(cells, damage):
-    path = cells.save(make_result())
-    cells.save(make_result(class_name="dog"))
+    path = cells.save(make_result(), LABELS)
+    cells.save(make_result(class_name="dog"), LABELS)
     damage(path)
     with pytest.warns(
-        UserWarning, match=r"cat\.npz is not a whole result \(.+\): its split is computed again"
+        UserWarning, match=r"cat\.result is not a whole result \(.+\): its split is computed again"
     ) as told:
         assert set(cells.load(EXPERIMENT)) == {"dog"}
     assert len(told) == 1
     assert "\n" not in str(told[0].message)
     assert not (path.parent / "executed").exists()
-    cells.save(make_result())
+    cells.save(make_result(), LABELS)
     assert set(cells.load(EXPERIMENT)) == {"cat", "dog"}
+
+
+def test_any_altered_byte_is_noticed(cells):
+    path = cells.save(make_result(), LABELS)
+    good = path.read_bytes()
+    for place in range(len(good)):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        with pytest.warns(UserWarning, match="not a whole result"):
+            assert cells.load(EXPERIMENT) == {}
+
+
+def test_the_files_of_a_finished_cell_are_read_back_and_written_again(cells):
+    results = make_cell()
+    record = {
+        "key": EXPERIMENT.key,
+        "splits": [split_record(result) for result in results],
+        "provenance": [results[0].provenance],
+    }
+    folder = cells.write_finished(results, record, LABELS)
+    (folder / "of-an-earlier-attempt.png").touch()
+    assert cells.write_finished(results, record, LABELS) == folder
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "results.json",
+        "scores.parquet",
+        "table.csv",
+    ]
+    again, read = read_finished(folder, EXPERIMENT)
+    assert again == record
+    for one, other in zip(read, results, strict=True):
+        assert_equal_results(one, other)
+    assert cells.load(EXPERIMENT) == {}, "a split that was not saved is none"
+    with pytest.raises(ValueError, match="delete the run"):
+        read_finished(folder, OTHER)
+
+
+def test_scores_of_a_cell_are_the_tables_of_its_splits(cells):
+    results = make_cell()
+    tables = [
+        parquet.read_table(pa.BufferReader(cells.save(result, LABELS).read_bytes()[:-32]))
+        for result in results
+    ]
+    folder = cells.write_finished(results, {"splits": [{"name": "cat"}]}, LABELS)
+    whole = parquet.read_table(folder / "scores.parquet")
+    assert whole.equals(pa.concat_tables(tables).replace_schema_metadata(None).unify_dictionaries())
 
 
 def test_what_a_killed_writer_left_is_no_result(cells):
@@ -179,19 +296,22 @@ def test_what_a_killed_writer_left_is_no_result(cells):
         import os, signal, sys
         from pathlib import Path
         import numpy as np
-        from handmade import make_result
-        from benchmarks.result_store import Cells
-        cells = Cells(Path(sys.argv[1]))
-        cells.save(make_result(class_name="dog"))
+        from handmade import LABELS, make_result
+        from benchmarks.result_store import ResultStore
+        cells = ResultStore(Path(sys.argv[1]))
+        cells.save(make_result(class_name="dog"), LABELS)
         os.fsync = lambda number: os.kill(os.getpid(), signal.SIGKILL)
-        cells.save(make_result())
+        cells.save(make_result(), LABELS)
         """,
         cells.home,
     )
     assert writer.wait(60) == -signal.SIGKILL
     assert set(cells.load(EXPERIMENT)) == {"dog"}
-    cells.save(make_result())
-    assert [path.name for path in cells.folder(EXPERIMENT).glob(".*")] == []
+    cells.save(make_result(), LABELS)
+    assert {path.name for path in cells.folder(EXPERIMENT).iterdir()} == {
+        "cat.result",
+        "dog.result",
+    }
 
 
 @contextmanager
@@ -213,25 +333,35 @@ def largest_file():
 
 @pytest.mark.parametrize("broken_disk", [full_disk, largest_file])
 def test_a_full_disk_is_one_clear_error_and_loses_nothing(cells, broken_disk):
-    before = cells.save(make_result(rocauc=0.5))
+    before = cells.save(make_result(rocauc=0.5), LABELS)
     with (
         broken_disk(),
         pytest.raises(
-            CellsError, match=r"cannot write the result .*cat\.npz \(.+\): free some space"
+            ResultStoreError, match=r"cannot write the result .*cat\.result \(.+\): free some space"
         ) as caught,
     ):
-        cells.save(make_result(rocauc=0.6))
+        cells.save(make_result(rocauc=0.6), LABELS)
     assert "\n" not in str(caught.value)
-    assert [path.name for path in before.parent.iterdir()] == ["cat.npz"]
+    assert [path.name for path in before.parent.iterdir()] == ["cat.result"]
     assert cells.load(EXPERIMENT)["cat"].metrics["rocauc"] == 0.5
+
+
+def test_a_full_disk_is_one_clear_error_when_a_cell_is_finished(cells):
+    before = cells.save(make_result(), LABELS)
+    with (
+        largest_file(),
+        pytest.raises(ResultStoreError, match=r"cannot write the files of .*free some space"),
+    ):
+        cells.write_finished([make_result()], {"splits": [{"name": "cat"}]}, LABELS)
+    assert before.exists()
 
 
 def test_a_home_that_is_a_file_is_one_clear_error(tmp_path):
     (tmp_path / "home").write_text("")
-    cells = Cells(tmp_path / "home")
-    with pytest.raises(CellsError, match="DN2_HOME"):
-        cells.save(make_result())
-    with pytest.raises(CellsError, match="DN2_HOME"), cells.lock([EXPERIMENT]):
+    cells = ResultStore(tmp_path / "home")
+    with pytest.raises(ResultStoreError, match="DN2_HOME"):
+        cells.save(make_result(), LABELS)
+    with pytest.raises(ResultStoreError, match="DN2_HOME"), cells.lock([EXPERIMENT.key]):
         pass
     assert cells.load(EXPERIMENT) == {}
 
@@ -239,13 +369,13 @@ def test_a_home_that_is_a_file_is_one_clear_error(tmp_path):
 HOLDER = """
     import sys, time
     from pathlib import Path
-    from handmade import EXPERIMENT, make_result
-    from benchmarks.result_store import Cells
-    cells = Cells(Path(sys.argv[1]))
-    with cells.lock([EXPERIMENT]):
+    from handmade import EXPERIMENT, LABELS, make_result
+    from benchmarks.result_store import ResultStore
+    cells = ResultStore(Path(sys.argv[1]))
+    with cells.lock([EXPERIMENT.key]):
         print("held", flush=True)
         time.sleep(float(sys.argv[2]))
-        cells.save(make_result())
+        cells.save(make_result(), LABELS)
     """
 
 
@@ -253,7 +383,7 @@ def test_a_second_process_waits_is_told_and_finds_the_result(cells):
     holder = start(HOLDER, cells.home, 1)
     assert holder.stdout.readline() == "held\n"
     waited = []
-    with cells.lock([OTHER, EXPERIMENT], waiting=waited.append):
+    with cells.lock([OTHER.key, EXPERIMENT.key], waiting=waited.append):
         assert waited == [cells.folder(EXPERIMENT)]
         assert set(cells.load(EXPERIMENT)) == {"cat"}
     assert holder.wait(60) == 0
@@ -265,7 +395,7 @@ def test_a_killed_holder_holds_no_longer(cells):
     holder.kill()
     holder.wait()
     waited = []
-    with cells.lock([EXPERIMENT], waiting=waited.append):
+    with cells.lock([EXPERIMENT.key], waiting=waited.append):
         assert waited == []
 
 
@@ -273,7 +403,7 @@ def test_cells_of_another_key_are_not_waited_for(cells):
     holder = start(HOLDER, cells.home, 600)
     assert holder.stdout.readline() == "held\n"
     waited = []
-    with cells.lock([OTHER, OTHER], waiting=waited.append):
+    with cells.lock([OTHER.key, OTHER.key], waiting=waited.append):
         assert waited == []
     holder.kill()
     holder.wait()
@@ -286,10 +416,10 @@ def test_locks_in_opposite_order_do_not_wait_for_each_other(cells):
         from pathlib import Path
         from handmade import EXPERIMENT
         from dataclasses import replace
-        from benchmarks.result_store import Cells
-        two = [EXPERIMENT, replace(EXPERIMENT, seed=7)]
+        from benchmarks.result_store import ResultStore
+        two = [EXPERIMENT.key, replace(EXPERIMENT, seed=7).key]
         for _ in range(300):
-            with Cells(Path(sys.argv[1])).lock(two if sys.argv[2] == "forward" else two[::-1]):
+            with ResultStore(Path(sys.argv[1])).lock(two if sys.argv[2] == "forward" else two[::-1]):
                 pass
         """
     both = [start(code, cells.home, order) for order in ("forward", "backward")]

@@ -59,15 +59,15 @@ def die_while_extracting():
 
 
 def die_while_scoring():
-    from benchmarks.result_store import Cells
+    from benchmarks.result_store import ResultStore
 
-    after_call(Cells, "save", die, 3)
+    after_call(ResultStore, "save", die, 3)
 
 
 def count_saves():
-    from benchmarks.result_store import Cells
+    from benchmarks.result_store import ResultStore
 
-    after_call(Cells, "save", partial(print, "saved", file=sys.stderr))
+    after_call(ResultStore, "save", partial(print, "saved", file=sys.stderr))
 
 
 def count_shards():
@@ -96,9 +96,9 @@ def fail_with_faiss():
 
 
 def kill_server_while_scoring(process_group):
-    from benchmarks.result_store import Cells
+    from benchmarks.result_store import ResultStore
 
-    after_call(Cells, "save", partial(os.killpg, process_group, signal.SIGKILL), 3)
+    after_call(ResultStore, "save", partial(os.killpg, process_group, signal.SIGKILL), 3)
 
 
 def compute_nothing():
@@ -141,7 +141,7 @@ def test_killed_during_extraction_and_again_during_scoring_it_continues_in_the_s
     now = {path.name: path.stat().st_mtime_ns for path in place.glob("home/features/*/shard-*.npy")}
     assert len(now) == 4
     assert shards.items() <= now.items()
-    saved = sorted(path.name for path in place.glob("home/cells/*/*.npz"))
+    saved = sorted(path.name for path in place.glob("home/cells/*/*.result"))
     assert len(saved) == 3
     before = {run.info.run_id for run in cell_runs(place)}
     assert sorted(run.info.status for run in all_runs(place)) == [
@@ -162,7 +162,7 @@ def test_killed_during_extraction_and_again_during_scoring_it_continues_in_the_s
         if run.data.tags["kind"] == "summary"
     }
     assert summaries == {("KILLED", "summary"), ("FINISHED", "summary synthetic-one_vs_rest-dn2")}
-    assert not list(place.glob("home/cells/*/*.npz"))
+    assert not list(place.glob("home/cells/*/*.result"))
 
     whole = tmp_path_factory.mktemp("uninterrupted")
     shutil.copytree(place / "home" / "weights", whole / "home" / "weights")
@@ -259,7 +259,7 @@ def test_a_server_that_goes_away_costs_no_result(place):
     assert "run the same command again" in err
     assert "Traceback" not in err
     assert len(json.loads(out)["runs"]) == 2
-    assert len(list(place.glob("home/cells/*/*.npz"))) == 8
+    assert len(list(place.glob("home/cells/*/*.result"))) == 8
 
     server.start()
     try:
@@ -267,7 +267,7 @@ def test_a_server_that_goes_away_costs_no_result(place):
         assert code == 0, err
         assert rocaucs(again) == rocaucs(out)
         assert sorted(run.info.status for run in cell_runs(place)) == ["FINISHED", "FINISHED"]
-        assert not list(place.glob("home/cells/*/*.npz"))
+        assert not list(place.glob("home/cells/*/*.result"))
     finally:
         server.kill()
 

@@ -107,7 +107,7 @@ def test_killed_in_training_it_continues_to_the_same_result_and_each_loss_is_log
 ):
     code, _, _ = run(place, die_while_training)
     assert code == -signal.SIGKILL
-    assert [path.name for path in place.glob("home/cells/*/*.npz")] == ["disc.npz"]
+    assert [path.name for path in place.glob("home/cells/*/*.result")] == ["disc.result"]
     assert [path.name for path in place.glob("home/cells/*/*.checkpoint")] == ["cross.checkpoint"]
 
     code, out, err = run(place, count_epochs)

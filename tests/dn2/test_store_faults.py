@@ -14,7 +14,7 @@ import pytest
 from handmade_store import Encode, fill, store
 from waiting import wait_until
 
-from dn2 import store as dn2_store
+from dn2 import files as dn2_files
 from dn2.store import SHARD_ROWS, StoreError
 
 
@@ -87,7 +87,7 @@ def test_a_killed_run_continues_at_its_last_shard(tmp_path):
     log = tmp_path / "log"
     child = start_child(tmp_path, log, 0.02)
     wait_until(lambda: log_of(log)[-1:] == [2])
-    (store(tmp_path).path / "shard-00002.123.tmp").write_bytes(
+    (store(tmp_path).path / "shard-00002.npy.123.tmp").write_bytes(
         b"left by another that was killed while writing"
     )
     child.send_signal(signal.SIGKILL)
@@ -139,7 +139,7 @@ def test_a_disk_that_fills_up_keeps_what_is_stored(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
-        patched.setattr(dn2_store.os, "fsync", fsync)
+        patched.setattr(dn2_files.os, "fsync", fsync)
         with pytest.raises(StoreError) as raised:
             store(tmp_path).fill(Encode())
     message = str(raised.value)

@@ -4,7 +4,7 @@ from benchmarks.contracts import Workspace
 from benchmarks.evaluate import Worker
 from benchmarks.experiments import make_experiments, plan, resolve
 from benchmarks.inputs import Rows, encoder_names, input_identity
-from benchmarks.result_store import Cells
+from benchmarks.result_store import ResultStore
 
 EPOCHS = {"epochs": [3], "pretrain_epochs": [1], "batch_size": [20]}
 
@@ -13,7 +13,7 @@ class Heard:
     """A watch that keeps the losses it hears, and does something each time."""
 
     def __init__(self, home, at_loss=lambda: None):
-        self.losses, self.disk, self.at_loss = [], Cells(home), at_loss
+        self.losses, self.disk, self.at_loss = [], ResultStore(home), at_loss
 
     def monitor(self, experiment, split):
         def hear(name, epoch, epochs, share, loss):

@@ -4,7 +4,9 @@ Each law takes a tracker in a store without runs, and an empty folder.
 """
 
 import json
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,6 +23,7 @@ from handmade import (
 )
 
 from benchmarks.contracts import Interval
+from benchmarks.result_store import ResultStore
 from benchmarks.tracking.connection import owner_tags
 
 START = {"suite": "main", "fingerprint": FINGERPRINT, "provenance": PROVENANCE}
@@ -54,7 +57,9 @@ def all_runs(tracker):
 
 def finished(tracker, results, **options):
     run_id = tracker.start_cell(results[0].experiment, **START)
-    tracker.finish_cell(run_id, results, labels=LABELS, **options)
+    with tempfile.TemporaryDirectory() as home:
+        disk = ResultStore(Path(home))
+        tracker.finish_cell(run_id, results, disk=disk, labels=LABELS, **options)
     return run_id
 
 
@@ -183,7 +188,7 @@ def law_a_finished_cell_is_found_by_its_key_alone(tracker, folder):
     assert tracker.find_finished(EXPERIMENT.key) is None
     run_id = tracker.start_cell(EXPERIMENT, **START)
     assert tracker.find_finished(EXPERIMENT.key) is None
-    tracker.finish_cell(run_id, make_cell(), labels=LABELS)
+    tracker.finish_cell(run_id, make_cell(), disk=ResultStore(folder), labels=LABELS)
     assert tracker.find_finished(EXPERIMENT.key) == run_id
     assert tracker.find_finished(replace(EXPERIMENT, seed=7).key) is None
     (found,) = client(tracker).search_runs(
@@ -196,7 +201,13 @@ def law_finishing_twice_stores_once(tracker, folder):
     results = make_curve()
     run_id = tracker.start_cell(results[0].experiment, **START)
     for _ in range(2):
-        tracker.finish_cell(run_id, results, labels=LABELS, curve_step=lambda x: x * 1000)
+        tracker.finish_cell(
+            run_id,
+            results,
+            disk=ResultStore(folder),
+            labels=LABELS,
+            curve_step=lambda x: x * 1000,
+        )
     assert len(client(tracker).get_metric_history(run_id, "rocauc_curve")) == 3
     assert len(client(tracker).get_metric_history(run_id, "time/fit_seconds")) == 1
     assert run_of(tracker, run_id).info.status == "FINISHED"
@@ -231,7 +242,14 @@ def law_a_cell_is_read_back_as_it_was(tracker, folder):
     ]
     for results, mean in ((make_cell(), Interval(0.8, 0.78, 0.82)), (groups, None)):
         run_id = tracker.start_cell(EXPERIMENT, **START)
-        record = tracker.finish_cell(run_id, results, labels=LABELS, mean=mean, selection="oracle")
+        record = tracker.finish_cell(
+            run_id,
+            results,
+            disk=ResultStore(folder),
+            labels=LABELS,
+            mean=mean,
+            selection="oracle",
+        )
         cell = tracker.read_cell(EXPERIMENT, run_id)
         assert (cell.experiment, cell.run_id, cell.selection) == (
             EXPERIMENT,

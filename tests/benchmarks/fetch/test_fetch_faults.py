@@ -36,11 +36,13 @@ def stall(handler, content, *, then=None):
 
 def test_kill_9_in_mid_download_leaves_nothing_that_passes_for_complete(fashion, site, tmp_path):
     home, whole = tmp_path / "home", site.pages[f"/{IMAGES}.gz"]
-    site.pages[f"/{IMAGES}.gz"] = lambda handler: stall(handler, whole)
+    half_is_several_chunks = whole * 2 * (transfer.CHUNK_BYTES // len(whole) + 2)
+    site.pages[f"/{IMAGES}.gz"] = lambda handler: stall(handler, half_is_several_chunks)
     child = start_fetch(site, home)
     wait_until(
         lambda: any(
-            path.stat().st_size for path in home.glob(f"data/.*.tmp-*/torchvision/**/{IMAGES}.gz")
+            path.is_file() and path.stat().st_size
+            for path in home.glob("data/.*.tmp-*/torchvision/**/*")
         )
     )
     child.send_signal(signal.SIGKILL)
@@ -194,3 +196,35 @@ def test_a_claim_is_given_up_with_its_process_and_leftovers_go(tmp_path):
     assert not scratch.exists()
     assert other.exists()
     assert not waited
+
+
+def test_progress_is_reported_up_to_the_total_and_nothing_is_printed(site, tmp_path, capfd):
+    told, content = [], b"x" * (3 * transfer.CHUNK_BYTES + 5)
+    site.pages["/file"] = content
+    transfer.download(f"{site.url}file", tmp_path / "file", lambda *call: told.append(call))
+    assert (tmp_path / "file").read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    done = [done for done, _ in told]
+    assert done == sorted(done)
+    assert done[0] == transfer.CHUNK_BYTES
+    assert done[-1] == len(content)
+    assert {total for _, total in told} == {len(content)}
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_file_that_is_compressed_for_the_way_is_asked_for_as_it_is(site, tmp_path):
+    def page(handler):
+        assert handler.headers["Accept-Encoding"] == "identity"
+        handler.begin(4)
+        handler.wfile.write(b"\x1f\x8b\x08\x00")
+
+    site.pages["/file.gz"] = page
+    transfer.download(f"{site.url}file.gz", tmp_path / "file.gz", lambda *_: None)
+    assert (tmp_path / "file.gz").read_bytes() == b"\x1f\x8b\x08\x00"
+
+
+def test_a_file_with_another_hash_is_not_there(site, tmp_path):
+    site.pages["/file"] = b"other content"
+    with pytest.raises(ValueError, match="MD5 hash of downloaded file"):
+        transfer.download(f"{site.url}file", tmp_path / "file", lambda *_: None, "md5:" + "0" * 32)
+    assert list(tmp_path.iterdir()) == []

@@ -73,7 +73,7 @@ def test_a_bad_download_leaves_nothing_that_passes_for_complete(
             flowers102.SOURCES, "torchvision", replace(source, files=(*source.files[:2], file))
         )
     reason = {
-        "md5": "has the MD5",
+        "md5": "MD5 hash of downloaded file .* does not match",
         "lists": "1,020 training and 102 test images, expected",
         "path": "outside the destination",
     }[damage]

@@ -127,7 +127,7 @@ def test_a_grid_is_visited_once_and_all_k_cost_one_search(workspace, tracker, mo
     assert found.record()["best"]["rocauc_validation"] == max(
         trial.value for trial in found.table.trials
     )
-    assert not list(workspace.home.glob("cells/*/*.npz"))
+    assert not list(workspace.home.glob("cells/*/*.result"))
 
     (summary,) = runs_of(tracker, kind="summary")
     assert (

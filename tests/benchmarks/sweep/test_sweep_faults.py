@@ -46,9 +46,9 @@ def start(place, prepare=None, *more, **environment):
 
 
 def count_saves():
-    from benchmarks.result_store import Cells
+    from benchmarks.result_store import ResultStore
 
-    after_call(Cells, "save", partial(print, "saved", file=sys.stderr))
+    after_call(ResultStore, "save", partial(print, "saved", file=sys.stderr))
 
 
 def die_in_the_second_trial():
@@ -60,10 +60,10 @@ def die_in_the_second_trial():
 
 
 def die_in_the_first_trial():
-    from benchmarks.result_store import Cells
+    from benchmarks.result_store import ResultStore
 
     count_saves()
-    after_call(Cells, "save", die, 3)
+    after_call(ResultStore, "save", die, 3)
 
 
 def whole(out):

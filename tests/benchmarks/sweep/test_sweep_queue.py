@@ -116,4 +116,4 @@ def test_what_comes_along_with_a_trial_is_left_on_no_disk(workspace, tracker):
     """k = 1 is finished in another study, and comes with the search for k = 5."""
     run(small(k_values=(1,)), workspace, tracker, study="first")
     run(small(k_values=(1, 5)), workspace, tracker)
-    assert not list(workspace.home.glob("cells/*/*.npz"))
+    assert not list(workspace.home.glob("cells/*/*.result"))

@@ -14,7 +14,7 @@ from handmade import EXPERIMENT, LABELS, make_cell
 from mlflow_laws import START, all_runs, client, finished, run_of
 
 from benchmarks.contracts import UsageError
-from benchmarks.result_store import Cells
+from benchmarks.result_store import ResultStore
 from benchmarks.tracking import Tracker, TrackingError, serve, ui_link
 from benchmarks.tracking.connection import SETTINGS, import_mlflow
 
@@ -120,14 +120,14 @@ def test_a_file_that_is_no_database_is_one_line(tmp_path, monkeypatch, content):
     one_line(caught)
 
 
-def test_artifacts_that_cannot_be_written_are_one_line(tracker):
+def test_artifacts_that_cannot_be_written_are_one_line(tracker, tmp_path):
     Path("mlruns").write_text("")
     run_id = tracker.start_cell(EXPERIMENT, **START)
     with pytest.raises(
         TrackingError,
         match=f"cannot log the results of cell {EXPERIMENT.key}.*finished results are on disk",
     ) as caught:
-        tracker.finish_cell(run_id, make_cell(), labels=LABELS)
+        tracker.finish_cell(run_id, make_cell(), disk=ResultStore(tmp_path), labels=LABELS)
     one_line(caught)
     assert run_of(tracker, run_id).info.status == "RUNNING"
     Path("mlruns").unlink()
@@ -152,8 +152,8 @@ def test_a_stale_run_id_is_told(store, monkeypatch):
 
 
 def log_one_cell(home):
-    tracker, cells = Tracker().connect(), Cells(home)
-    with cells.lock([EXPERIMENT]):
+    tracker, cells = Tracker().connect(), ResultStore(home)
+    with cells.lock([EXPERIMENT.key]):
         if tracker.find_finished(EXPERIMENT.key) is None:
             finished(tracker, make_cell())
 
@@ -190,7 +190,10 @@ def test_a_store_whose_making_was_broken_off_is_made_again(tmp_path):
     address = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
     code, _, _ = Process(tmp_path, die_in_the_middle_of_migrations, **address).finish()
     assert code == -signal.SIGKILL
-    assert [path.name for path in folder.iterdir()] == [".mlflow.db.unfinished"]
+    assert {path.name for path in folder.iterdir()} == {
+        ".mlflow.db.unfinished",
+        ".mlflow.db.lock",
+    }
     again = Process(tmp_path, tell_experiment, **address)
     assert again.finish() == (0, "1\n", "")
     assert [path.name for path in folder.iterdir()] == ["mlflow.db"]

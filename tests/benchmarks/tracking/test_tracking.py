@@ -11,7 +11,7 @@ from forked import Process, die
 from handmade import EXPERIMENT, LABELS, PROVENANCE, make_cell, start
 from mlflow_laws import LAWS, START, all_runs, client, finished, run_of
 
-from benchmarks.result_store import Cells
+from benchmarks.result_store import ResultStore
 from benchmarks.tracking import Tracker
 from benchmarks.tracking.connection import is_dead, owner_tags
 
@@ -55,12 +55,12 @@ def test_the_run_that_mlflow_run_opened_is_the_summary(tracker, store, monkeypat
 
 
 def start_two_runs_and_die_between_splits(home):
-    tracker, cells = Tracker().connect(), Cells(home)
+    tracker, cells = Tracker().connect(), ResultStore(home)
     sys.stdout.write(f"{tracker.start_summary('main', PROVENANCE)}\n")
-    with cells.lock([EXPERIMENT]):
+    with cells.lock([EXPERIMENT.key]):
         sys.stdout.write(f"{tracker.start_cell(EXPERIMENT, **START)}\n")
         sys.stdout.flush()
-        cells.save(make_cell()[0])
+        cells.save(make_cell()[0], LABELS)
         die()
 
 
@@ -72,12 +72,15 @@ def test_a_cell_that_was_killed_continues_on_disk_and_in_its_run(tracker, tmp_pa
     assert set(tracker.mark_dead()) == {summary, run_id}
     assert {run.info.status for run in all_runs(tracker)} == {"KILLED"}
     assert tracker.mark_dead() == []
-    cells = Cells(tmp_path)
-    with cells.lock([EXPERIMENT]):
+    cells = ResultStore(tmp_path)
+    with cells.lock([EXPERIMENT.key]):
         assert set(cells.load(EXPERIMENT)) == {"cat"}
         assert tracker.start_cell(EXPERIMENT, **START) == run_id
         tracker.finish_cell(
-            run_id, [*cells.load(EXPERIMENT).values(), *make_cell()[1:]], labels=LABELS
+            run_id,
+            [*cells.load(EXPERIMENT).values(), *make_cell()[1:]],
+            disk=cells,
+            labels=LABELS,
         )
     run = run_of(tracker, run_id)
     assert (run.info.status, run.data.tags["pid"]) == ("FINISHED", str(os.getpid()))

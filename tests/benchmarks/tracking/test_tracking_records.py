@@ -12,19 +12,24 @@ from handmade import EXPERIMENT, LABELS, make_cell, make_curve, make_result
 from mlflow_laws import START, all_runs, client, finished, run_of
 
 from benchmarks.contracts import Interval
+from benchmarks.result_store import ResultStore
 from benchmarks.tracking import TrackingError
-from benchmarks.tracking.records import metric_points, write_files
+from benchmarks.tracking.records import metric_points
 
 TESTS = Path(__file__).parents[2]
 
 
-def test_a_metric_that_is_not_a_number_is_refused(tracker):
-    run_id = tracker.start_cell(EXPERIMENT, **START)
+def test_a_metric_that_is_not_a_number_is_refused(tracker, tmp_path):
+    run_id, disk = tracker.start_cell(EXPERIMENT, **START), ResultStore(tmp_path)
     with pytest.raises(ValueError, match="rocauc"):
-        tracker.finish_cell(run_id, [make_result(rocauc=float("nan"))], labels=LABELS)
+        tracker.finish_cell(run_id, [make_result(rocauc=float("nan"))], disk=disk, labels=LABELS)
     with pytest.raises(ValueError, match=r"peak_mb of cell .* is inf"):
         tracker.finish_cell(
-            run_id, make_cell(), labels=LABELS, metrics={"memory/peak_mb": float("inf")}
+            run_id,
+            make_cell(),
+            disk=disk,
+            labels=LABELS,
+            metrics={"memory/peak_mb": float("inf")},
         )
     assert (run_of(tracker, run_id).info.status, run_of(tracker, run_id).data.metrics) == (
         "RUNNING",
@@ -77,8 +82,9 @@ def test_scores_of_groups_and_of_splits_without_neighbours(tmp_path):
         make_result(size=2, split="m2", x=2.0),
         replace(make_result(size=3, split="m3", x=3.0), nearest=None),
     ]
-    write_files(tmp_path, results, {"splits": [{"name": "m2"}, {"name": "m3"}]}, LABELS)
-    scores = pd.read_parquet(tmp_path / "scores.parquet")
+    record = {"splits": [{"name": "m2"}, {"name": "m3"}]}
+    folder = ResultStore(tmp_path).write_finished(results, record, LABELS)
+    scores = pd.read_parquet(folder / "scores.parquet")
     two, three = (scores[scores["split"] == name] for name in ("m2", "m3"))
     assert [list(row) for row in two["row"]] == results[0].rows.tolist()
     assert [list(names) for names in three["label"]] == LABELS[results[1].rows].tolist()

@@ -17,7 +17,7 @@ from handmade import EXPERIMENT, LABELS, PROVENANCE, make_cell, start
 from mlflow_laws import LAWS, START, client, run_of
 from servers import Server, answers, free_port, postgresql, wait_for
 
-from benchmarks.result_store import Cells
+from benchmarks.result_store import ResultStore
 from benchmarks.tracking import Tracker, serve, ui_link
 
 pytestmark = pytest.mark.slow
@@ -57,22 +57,23 @@ SESSION = """
     from pathlib import Path
     from handmade import EXPERIMENT, LABELS, make_cell
     from mlflow_laws import START
-    from benchmarks.result_store import Cells
+    from benchmarks.result_store import ResultStore
     from benchmarks.tracking import Tracker, TrackingError
-    tracker, cells = Tracker(sys.argv[1]).connect(), Cells(Path(sys.argv[2]))
+    tracker, cells = Tracker(sys.argv[1]).connect(), ResultStore(Path(sys.argv[2]))
     print(len(tracker.mark_dead()))
-    with cells.lock([EXPERIMENT]):
+    with cells.lock([EXPERIMENT.key]):
         run_id = tracker.start_cell(EXPERIMENT, **START)
         print(run_id)
         done = cells.load(EXPERIMENT)
         print(len(done), flush=True)
         for result in make_cell():
             if result.split not in done:
-                cells.save(result)
+                cells.save(result, LABELS)
         print("computed", flush=True)
         sys.stdin.readline()
         try:
-            tracker.finish_cell(run_id, list(cells.load(EXPERIMENT).values()), labels=LABELS)
+            results = list(cells.load(EXPERIMENT).values())
+            tracker.finish_cell(run_id, results, disk=cells, labels=LABELS)
         except TrackingError as error:
             print(error)
             sys.exit(1)
@@ -93,7 +94,7 @@ def test_a_server_that_goes_away_loses_no_result(server, tmp_path):
     assert told.count("\n") == 1
     assert f"in the tracking store {server.url} (" in told
     assert "finished results are on disk, run the same command again when it answers" in told
-    assert set(Cells(tmp_path).load(EXPERIMENT)) == {"cat", "dog", "truck"}
+    assert set(ResultStore(tmp_path).load(EXPERIMENT)) == {"cat", "dog", "truck"}
     server.start()
     second = start(SESSION, server.url, tmp_path)
     told, errors = second.communicate("go on\n", timeout=120)
@@ -117,7 +118,7 @@ def test_the_page_shows_the_runs_and_ends_with_its_command(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     tracker = Tracker().connect()
     run_id = tracker.start_cell(EXPERIMENT, **START)
-    tracker.finish_cell(run_id, make_cell(), labels=LABELS)
+    tracker.finish_cell(run_id, make_cell(), disk=ResultStore(tmp_path), labels=LABELS)
     tracker.finish_summary(tracker.start_summary("main", PROVENANCE), texts={})
     port = free_port()
     base = f"http://127.0.0.1:{port}"
@@ -170,8 +171,10 @@ entry_points:
 
 CELL = """
 import sys, time
+from pathlib import Path
 from handmade import EXPERIMENT, LABELS, PROVENANCE, make_cell
 from mlflow_laws import START
+from benchmarks.result_store import ResultStore
 from benchmarks.tracking import Tracker
 tracker = Tracker().connect()
 summary = tracker.start_summary("main", PROVENANCE)
@@ -179,7 +182,7 @@ run_id = tracker.start_cell(EXPERIMENT, **START)
 if sys.argv[2] == "wait":
     open("waiting", "w").close()
     time.sleep(600)
-tracker.finish_cell(run_id, make_cell(), labels=LABELS)
+tracker.finish_cell(run_id, make_cell(), disk=ResultStore(Path('home')), labels=LABELS)
 tracker.finish_summary(summary, texts={"table.csv": "class,rocauc"})
 """
 
