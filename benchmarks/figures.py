@@ -1,7 +1,8 @@
-"""Plots as matplotlib figures, made without pyplot, so that no global state is touched and no window system is needed.
+"""Plots as matplotlib figures.
 
-Values come in as fractions and are drawn in percent. The colours (Okabe and Ito) can be told apart by
-colour-blind readers.
+They are made without pyplot, so they touch no global state and need no window system. Values come
+in as fractions and are drawn as percentages. Colour-blind readers can tell the colours apart (the
+palette of Okabe and Ito).
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 PAPER_COLOUR = "#B8B8B8"
 MARKERS = "osD^vP"
 LINES = ("-", "--", ":")
-"""Solid until the colours are used up."""
+"""Line styles: solid until the colours are used up."""
 CHARACTERS_PER_INCH = 13
-"""Of the legend and the axes, at 9 points."""
+"""Characters per inch in the legend and on the axes, at 9 points."""
 LONGEST_FLAT_LABEL = 12
 """Longer class names are slanted."""
 
@@ -37,7 +38,9 @@ def class_bars(
     paper: Sequence[float | None],
     whiskers: str,
 ) -> Figure:
-    """Draw ROCAUC as bars, one group a class, with bounds as whiskers and the paper's bar at the end of each group.
+    """Draw ROCAUC as bars, one group per class.
+
+    Whiskers show the bounds. The paper's bar stands at the end of each group.
 
     Parameters
     ----------
@@ -45,9 +48,9 @@ def class_bars(
     names : sequence of n str
         The classes, and ``mean`` if wanted.
     series : mapping of label to n values
-        Each with its bounds, or None where there is none: one bar a label in every group.
+        One bar per label in every group. Each value comes with its bounds; None leaves a gap.
     paper : sequence of n float or None
-        The published values. Not drawn, nor in the legend, if all are None.
+        The published values. If all are None, they are neither drawn nor named in the legend.
     whiskers : str
         What the bounds are, for the axis label.
     """
@@ -109,23 +112,24 @@ def curves(
     *,
     names: bool = False,
 ) -> Figure:
-    """Draw mean ROCAUC against a number or a name, one line a label, bounds as bars.
+    """Draw mean ROCAUC against a number or a name, one line per label.
 
-    The axis is logarithmic if its values are positive and the last is ten times the first or more.
+    Bars show the bounds. The x axis is logarithmic if all its values are positive and the largest
+    is at least ten times the smallest.
 
     Parameters
     ----------
     title : str
     x_label : str
     ticks : mapping of x to text
-        How each value of x is written. Where numbers stand too close, some are left out.
+        How each value of x is written. Where numbers would overlap, some are left out.
     series : mapping of label to {x: value with bounds}
     bars : str
         What the bounds are, for the axis label.
     paper : float, optional
-        The published value, drawn as a level line.
+        The published value, drawn as a horizontal line.
     names : bool
-        The ticks are names: all are written, slanted where they would overlap.
+        True if the ticks are names: all of them are written, slanted where they would overlap.
     """
     figure, axes = _new_figure(title, width_inches=8.0)
     for number, (label, values) in enumerate(series.items()):
@@ -177,7 +181,10 @@ def front(
     dots: Sequence[tuple[float, float]],
     best: Sequence[tuple[float, float, str]],
 ) -> Figure:
-    """Draw ROCAUC against what it costs, on a logarithmic axis: a dot a trial, and those that no other beats joined, with names.
+    """Draw ROCAUC against its cost: a dot per trial, and the Pareto front.
+
+    The cost axis is logarithmic. The trials that no other trial beats are joined by a line and
+    named.
 
     Parameters
     ----------
@@ -218,7 +225,11 @@ def front(
 
 
 def drawn_by_pyplot(plot: Callable[[], Axes]) -> Figure:
-    """Return the figure of a plot that another library draws through pyplot, which then forgets it, and its style."""
+    """Return the figure of a plot that another library draws through pyplot.
+
+    Pyplot then forgets the figure, and its style settings are restored. Long tick labels are turned
+    upright.
+    """
     import matplotlib
     from matplotlib import pyplot
 
@@ -233,14 +244,16 @@ def drawn_by_pyplot(plot: Callable[[], Axes]) -> Figure:
             sum(len(label.get_text()) for label in axes.get_xticklabels())
             > CHARACTERS_PER_INCH * figure.get_figwidth()
         ):
-            axes.tick_params(
-                axis="x", labelrotation=90
-            )  # names, joined with +, do not stand side by side
+            # Names joined with + are too long to be written side by side.
+            axes.tick_params(axis="x", labelrotation=90)
     return figure
 
 
 def _readable(ticks: Mapping[float, str], axes: Axes) -> list[float]:
-    """Return the values whose texts can stand side by side: from the left, each that is far enough from the last."""
+    """Choose the values whose tick labels can be written without overlap.
+
+    From the left, each value is taken that is far enough from the last one taken.
+    """
     xs = sorted(ticks)
     scaled = [math.log(x) for x in xs] if axes.get_xscale() == "log" else xs
     inches = 6.5 / ((scaled[-1] - scaled[0]) or 1.0)
@@ -255,10 +268,12 @@ def _readable(ticks: Mapping[float, str], axes: Axes) -> list[float]:
 
 
 def _new_figure(title: str, width_inches: float) -> tuple[Figure, Axes]:
-    """Make a figure of one plot, light grid behind the data, drawn by Agg; the title is broken into lines that fit."""
-    wide = int(
-        0.8 * (width_inches - 1) * CHARACTERS_PER_INCH
-    )  # right of the axis; its letters are larger
+    """Make a figure of one plot, drawn by Agg, with a light grid behind the data.
+
+    The title is broken into lines that fit.
+    """
+    # The title starts at the axis, and its letters are larger than the labels'.
+    wide = int(0.8 * (width_inches - 1) * CHARACTERS_PER_INCH)
     lines = [line for part in title.splitlines() for line in textwrap.wrap(part, wide)]
     figure = Figure(figsize=(width_inches, 3.8 + 0.2 * len(lines)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
@@ -272,7 +287,10 @@ def _new_figure(title: str, width_inches: float) -> tuple[Figure, Axes]:
 
 
 def _add_legend(figure: Figure) -> None:
-    """Write the labels below the plot, the paper's last, in as many columns as fit, and make room for rows beyond the first."""
+    """Write the labels below the plot, the paper's last, in as many columns as fit.
+
+    The figure grows to make room for rows beyond the first.
+    """
     handles, labels = figure.axes[0].get_legend_handles_labels()
     ordered = sorted(zip(handles, labels, strict=True), key=lambda pair: pair[1] == "paper")
     fit = int(figure.get_figwidth() * CHARACTERS_PER_INCH / (max(map(len, labels)) + 6))
@@ -289,7 +307,10 @@ def _add_legend(figure: Figure) -> None:
 
 
 def _percent_axis(axes: Axes, values: Iterable[float]) -> None:
-    """Let bars stand on chance, 50 %, or lower where a value lies below, so that no bar is cut."""
+    """Start the axis at 50 %, which is chance, or lower if a value lies below.
+
+    So no bar is cut off.
+    """
     lowest = min(values, default=0.5)
     axes.set_ylim(50 if lowest >= 0.5 else 10 * math.floor(10 * lowest), 100)
     axes.set_ylabel("ROCAUC (%), 50 is chance")

@@ -1,6 +1,6 @@
 """ROCAUC and average precision, with 95 % intervals.
 
-Anomalies are the positive class and higher scores are more anomalous, everywhere. Ties count half.
+Anomalies are the positive class, and a higher score is more anomalous, everywhere. Ties count half.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ Z95 = 1.959963984540054
 
 
 def auroc(is_anomaly: np.ndarray, scores: np.ndarray) -> float:
-    """Probability that an anomaly scores higher than a normal image, ties counting half: sum of ranks, no curve.
+    """Compute the probability that an anomaly scores higher than a normal image.
+
+    Ties count half. The value comes from rank sums, without drawing a curve.
 
     Parameters
     ----------
@@ -29,12 +31,13 @@ def auroc(is_anomaly: np.ndarray, scores: np.ndarray) -> float:
     Returns
     -------
     float
-        In [0, 1]; 0.5 is chance. Exact: the counts are integers until the last division.
+        In [0, 1]; 0.5 is chance. Exact: the counts stay integers until the final division.
 
     Raises
     ------
     ValueError
-        If one class is missing, a score is NaN or infinite, the shapes differ or the labels are not booleans.
+        If one class is missing, a score is NaN or infinite, the shapes differ or the labels are not
+        booleans.
 
     Examples
     --------
@@ -46,22 +49,26 @@ def auroc(is_anomaly: np.ndarray, scores: np.ndarray) -> float:
 
 
 def rocauc(is_anomaly: np.ndarray, scores: np.ndarray) -> Interval:
-    """ROCAUC with DeLong's 95 % interval, made on the logit scale so that it stays inside [0, 1].
+    """Compute the ROCAUC with DeLong's 95 % interval.
 
-    With p_j the share of normal images below anomaly j and q_i the share of anomalies above normal image i,
-    variance = var(p) / n_anomalous + var(q) / n_normal, and the bounds are
+    The interval is computed on the logit scale, so it stays inside [0, 1]. Let p_j be the fraction
+    of normal images that score below anomaly j, and q_i the fraction of anomalies that score above
+    normal image i. Then variance = var(p) / n_anomalous + var(q) / n_normal, and the bounds are
     expit(logit(a) -+ 1.96 * sqrt(variance) / (a * (1 - a))).
 
-    Two cases have no such variance. A perfect separation (0 or 1) gets the Clopper-Pearson bound of s successes in s trials,
-    s being the size of the smaller class; where a class has a single image, the variance is taken as a * (1 - a), its upper
-    bound a * (1 - a) / s for s = 1. Both are wide on purpose. Equal scores everywhere give 0.5 with an interval of no width.
+    Two cases have no such variance. A perfect separation (0 or 1) gets the Clopper-Pearson bound of
+    s successes in s trials, where s is the size of the smaller class. If a class has a single
+    image, the variance is set to a * (1 - a), which is the upper bound a * (1 - a) / s for s = 1.
+    Both intervals are wide on purpose. If all scores are equal, the result is 0.5 with an interval
+    of zero width.
 
-    Parameters, errors: as `auroc`.
+    Parameters and errors are those of `auroc`.
 
     References
     ----------
-    DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988); logit scale: Pepe, The Statistical Evaluation of Medical Tests
-    (2003), section 5.2; upper bound of the variance: van Dantzig (1951).
+    DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988); logit scale: Pepe, The Statistical
+    Evaluation of Medical Tests (2003), section 5.2; upper bound of the variance: van Dantzig
+    (1951).
     """
     normal, anomalous = _two_samples(is_anomaly, scores)
     smaller = min(len(normal), len(anomalous))
@@ -87,29 +94,33 @@ def mean_rocauc(
     replicates: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """Mean ROCAUC over splits with a 95 % percentile interval from a bootstrap over the test images, which the splits share.
+    """Average the ROCAUC over splits, with a 95 % bootstrap interval over the test images.
 
-    The same image is normal in one split and an anomaly in the others, so the splits are not independent and their intervals
-    cannot be averaged. Each replicate gives every test image one weight, used in all splits. The weights are drawn from an
-    exponential distribution (the Bayesian bootstrap): within each class of each split they are then a uniform draw of shares, so
-    no replicate can lose a class, however small, and no stratification is needed. Training is not repeated: the
-    interval tells how far the number would move with other test images, not with other training images.
+    The same image is normal in one split and an anomaly in the others, so the splits are not
+    independent and their intervals cannot be averaged. Each replicate gives every test image one
+    weight and uses it in all splits. The weights are drawn from an exponential distribution (the
+    Bayesian bootstrap). Within each class of each split they are then a uniform draw from the
+    simplex, so no replicate can lose a class, however small, and no stratification is needed. The
+    interval is a percentile interval. Training is not repeated: the interval says how far the
+    number would move with other test images, not with other training images.
 
-    A single split gets its DeLong interval. If all splits are separated perfectly, no resampling can move the mean, and
-    the bounds are the means of theirs, as if they rose and fell together.
+    A single split keeps its DeLong interval. If every split is separated perfectly, no resampling
+    can move the mean; the bounds are then the means of the splits' bounds, as if they rose and fell
+    together.
 
     Parameters
     ----------
     splits : sequence of (rows, is_anomaly, scores)
-        Rows, (n,) or (n, size), tell which test images are the same in two splits (a row of several images is one unit);
-        the splits' rows may be in any order and overlap in part. The other two are as in `auroc`.
+        ``rows``, of shape (n,) or (n, size), identify the test images that two splits share; a row
+        of several images is one unit. The rows of the splits may come in any order and overlap in
+        part. ``is_anomaly`` and ``scores`` are as in `auroc`.
     replicates : int, default=1000
     seed : int, default=0
 
     Raises
     ------
     ValueError
-        As `auroc`; also without splits, or if rows and scores differ in length.
+        As `auroc`; also if there is no split, or if rows and scores differ in length.
 
     References
     ----------
@@ -117,12 +128,14 @@ def mean_rocauc(
     """
     if not splits:
         raise ValueError(
-            "mean_rocauc needs at least one split, got none: pass (rows, is_anomaly, scores) for each"
+            "mean_rocauc needs at least one split, got none: "
+            "pass (rows, is_anomaly, scores) for each"
         )
     for rows, _, scores in splits:
         if len(rows) != len(scores):
             raise ValueError(
-                f"mean_rocauc needs one row number a score, got {len(rows)} rows and {len(scores)} scores"
+                f"mean_rocauc needs one row per score, got {len(rows)} rows and "
+                f"{len(scores)} scores: pass the rows that were scored"
             )
     each = [rocauc(is_anomaly, scores) for _, is_anomaly, scores in splits]
     value = float(np.mean([one.value for one in each]))
@@ -145,7 +158,7 @@ def mean_rocauc(
         for end, (_, is_anomaly, scores) in zip(ends, splits, strict=True)
     ]
     rng = np.random.default_rng(seed)
-    block = max(1, 500_000 // len(units))  # weights of 4 MB: they stay in the cache
+    block = max(1, 500_000 // len(units))  # 4 MB of weights stay in the cache
     means = []
     for start in range(0, replicates, block):
         weights = rng.standard_exponential((len(units), min(block, replicates - start)))
@@ -155,10 +168,11 @@ def mean_rocauc(
 
 
 def average_precision(is_anomaly: np.ndarray, scores: np.ndarray) -> float:
-    """Area under the precision-recall curve as a sum of steps, anomalies positive: sum of (R_t - R_(t-1)) * P_t over thresholds.
+    """Compute the area under the precision-recall curve as a sum of steps.
 
-    Chance is the prevalence of anomalies (0.9 in one-vs-rest on ten classes), so the two are read together.
-    Parameters, errors: as `auroc`.
+    Anomalies are the positives: the sum over thresholds of (R_t - R_(t-1)) * P_t. Chance level is
+    the prevalence of anomalies (0.9 in one-vs-rest on ten classes), so read the two together.
+    Parameters and errors are those of `auroc`.
     """
     normal, anomalous = _two_samples(is_anomaly, scores)
     found = len(anomalous) - np.searchsorted(anomalous, anomalous, side="left")
@@ -167,7 +181,10 @@ def average_precision(is_anomaly: np.ndarray, scores: np.ndarray) -> float:
 
 
 def split_metrics(is_anomaly: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """Every metric of one split, as `contracts.Result.metrics` holds them. Parameters, errors: as `auroc`."""
+    """Compute every metric of one split, under the names of `contracts.Result.metrics`.
+
+    Parameters and errors are those of `auroc`.
+    """
     area = rocauc(is_anomaly, scores)
     return {
         "rocauc": area.value,
@@ -179,9 +196,11 @@ def split_metrics(is_anomaly: np.ndarray, scores: np.ndarray) -> dict[str, float
 
 
 class _Counts:
-    """One split, sorted once: the weighted ROCAUC under many weightings of the test images is then two sparse products.
+    """One split, sorted once so that its ROCAUC can be reweighted cheaply.
 
-    The distinct scores of the smaller class cut the line into points and gaps; the larger class is summed in each.
+    The weighted ROCAUC under many weightings of the test images is then two sparse products. The
+    distinct scores of the smaller class divide the line into points and gaps; the larger class is
+    summed within each.
     """
 
     def __init__(
@@ -197,31 +216,32 @@ class _Counts:
         self.many = _sums(gap, units[~is_few], (2 * len(points) + 1, n_units))
 
     def auroc(self, weights: np.ndarray) -> np.ndarray:
-        """Weighted ROCAUC, shape (replicates,), for weights of shape (n_units, replicates)."""
+        """Compute the weighted ROCAUC, shape (replicates,), for weights (n_units, replicates)."""
         few, many = self.few @ weights, self.many @ weights
         upto = np.cumsum(many, axis=0)
-        below = (
-            upto[0:-1:2] + upto[1::2]
-        ) / 2  # gap 2i lies below point i, gap 2i + 1 holds its ties
-        share = np.einsum("pr,pr->r", few, below) / (few.sum(axis=0) * upto[-1])
-        return share if self.few_are_anomalies else 1 - share
+        # Gap 2i lies below point i; gap 2i + 1 holds its ties.
+        below = (upto[0:-1:2] + upto[1::2]) / 2
+        area = np.einsum("pr,pr->r", few, below) / (few.sum(axis=0) * upto[-1])
+        return area if self.few_are_anomalies else 1 - area
 
 
 def _sums(target: np.ndarray, source: np.ndarray, shape: tuple[int, int]) -> csr_array:
-    """Sparse matrix that adds the weights of ``source`` units into ``target`` rows."""
+    """Build the sparse matrix that adds the weights of ``source`` units into ``target`` rows."""
     return csr_array((np.ones(len(target)), (target, source)), shape=shape)
 
 
 def _two_samples(is_anomaly: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of normal images and of anomalies, both ascending, after all checks."""
+    """Check the input; return the scores of normal images and of anomalies, both ascending."""
     is_anomaly, scores = np.asarray(is_anomaly), np.asarray(scores)
     if is_anomaly.ndim != 1 or is_anomaly.shape != scores.shape:
         raise ValueError(
-            f"is_anomaly and scores must both have shape (n,), got {is_anomaly.shape} and {scores.shape}"
+            f"is_anomaly and scores must both have shape (n,), got {is_anomaly.shape} and "
+            f"{scores.shape}: pass one label and one score per image"
         )
     if is_anomaly.dtype != bool:
         raise ValueError(
-            f"is_anomaly must hold booleans (True: anomaly), got {is_anomaly.dtype}: compare the labels first"
+            f"is_anomaly must hold booleans (True: anomaly), got {is_anomaly.dtype}: "
+            "compare the labels with the normal class first"
         )
     if scores.dtype.kind not in "buif":
         raise ValueError(f"scores must be real numbers, got {scores.dtype}: convert them to float")
@@ -229,17 +249,22 @@ def _two_samples(is_anomaly: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray
     if not finite.all():
         first = int(np.argmin(finite))
         raise ValueError(
-            f"scores must be finite, got {scores[first]} at position {first} and {np.sum(~finite)} such in {len(scores)}: "
-            "look at the detector and its features"
+            f"scores must be finite, got {scores[first]} at position {first} "
+            f"({np.sum(~finite)} of {len(scores)} scores are not finite): "
+            "check the detector and its features"
         )
     normal, anomalous = np.sort(scores[~is_anomaly]), np.sort(scores[is_anomaly])
     if not len(normal) or not len(anomalous):
         raise ValueError(
-            f"ROCAUC needs normal and anomalous images, got {len(normal)} and {len(anomalous)}: score a test set that holds both"
+            f"ROCAUC needs normal and anomalous images, got {len(normal)} and {len(anomalous)}: "
+            "score a test set that holds both"
         )
     return normal, anomalous
 
 
 def _twice_count_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """For each value, twice the number of others below it, ties counting one: integers, so nothing is rounded."""
+    """Count, for each value, the others below it, times two; a tie counts one.
+
+    The results are integers, so nothing is rounded.
+    """
     return np.searchsorted(others, values, "left") + np.searchsorted(others, values, "right")

@@ -1,4 +1,4 @@
-"""What a result was made with: code, libraries, machine."""
+"""What produced a result: code, libraries and machine."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ PACKAGES = (
 
 
 def provenance() -> dict[str, str | int | bool]:
-    """Commit and whether the checkout has changes beside it, versions, host, processor, cores.
+    """Collect the commit, whether the checkout is modified, versions, host, processor and cores.
 
-    The commit is "unknown" where the code does not run from its own checkout. A new file of code counts as a change.
+    If the code does not run from its own checkout, ``commit`` is "unknown" and ``dirty`` is True. A
+    new code file counts as a modification.
     """
     ours = (
         Path(_git("rev-parse", "--show-toplevel") or "/") == Path(__file__).resolve().parent.parent

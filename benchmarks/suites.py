@@ -1,4 +1,4 @@
-"""SUITES: the lists of cells behind a table or a figure, by name."""
+"""SUITES: the runs behind each table and figure, by name."""
 
 from __future__ import annotations
 
@@ -14,20 +14,32 @@ LITES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 
 @dataclass(frozen=True)
 class Suite:
-    """A title, and the arguments of `benchmarks.experiments.make_experiments` for each part."""
+    """A named list of runs.
+
+    Attributes
+    ----------
+    title : str
+    parts : tuple of dict
+        The arguments of `benchmarks.experiments.make_experiments` for each part.
+    """
 
     title: str
     parts: tuple[Mapping[str, Any], ...]
 
 
 def _dn2(title: str, *datasets: str, **arguments: Any) -> Suite:
-    """One part: DN2 with raw features, as the paper has it, and with L2-normalised ones."""
+    """Make a suite of one part: DN2 on raw and on L2-normalised features.
+
+    The paper uses raw features.
+    """
     return Suite(title, ({"datasets": datasets, "normalize": RAW_AND_L2, **arguments},))
 
 
 SUITES: dict[str, Suite] = {
     "main": _dn2(
-        "DN2 on CIFAR-10: what `make benchmark` runs", "cifar10", normalize=("none", "l2", "power")
+        "DN2 on CIFAR-10, the suite of `make benchmark`",
+        "cifar10",
+        normalize=("none", "l2", "power"),
     ),
     "table1": _dn2("Table 1: CIFAR-10", "cifar10"),
     "table2": _dn2("Table 2: FashionMNIST and CIFAR-100", "fashion_mnist", "cifar100_coarse"),
@@ -45,9 +57,8 @@ SUITES: dict[str, Suite] = {
         detectors=("dn2_group",),
         variants=("mean", "max", "concat"),
         protocol="groups",
-        protocol_params={
-            "draws": 3
-        },  # sets are drawn: one draw says nothing of how much that matters
+        # The sets are random: a single draw would not show how much that matters.
+        protocol_params={"draws": 3},
     ),
     "fig5_small_train": _dn2("Fig. 5: few training images", *BOTH, protocol="small_train"),
     "fig5_contamination": _dn2(
@@ -57,7 +68,7 @@ SUITES: dict[str, Suite] = {
         params={"clean": (0.0, 0.5)},
     ),
     "kmeans": Suite(
-        "Cluster centres in the place of the training images",
+        "Cluster centres in place of the training images",
         (
             {"datasets": BOTH, "normalize": RAW_AND_L2},
             {

@@ -1,4 +1,8 @@
-"""Opening a data set by its name: one of the table `DATASETS`, or one's own as ``folder:PATH`` or ``npz:PATH``."""
+"""Open a data set by name.
+
+The name is an entry of the table `DATASETS`, or stands for the user's own data: ``folder:PATH`` or
+``npz:PATH``.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,12 @@ from typing import Any
 
 from benchmarks.contracts import Dataset, MissingDataError, Progress, UsageError, check_name
 from benchmarks.datasets.arrays import UNREADABLE
-from benchmarks.datasets.catalogue import DATASETS, Entry
+from benchmarks.datasets.catalogue import DATASETS, DatasetEntry
 
 __all__ = [
     "DATASETS",
     "OWN_DATA",
-    "Entry",
+    "DatasetEntry",
     "by_hand",
     "check_dataset",
     "check_root",
@@ -25,19 +29,30 @@ __all__ = [
 ]
 
 OWN_DATA = {
-    "folder:PATH": "image files of your own: PATH/train/CLASS/* and PATH/test/CLASS/*, or normal images only in PATH",
-    "npz:PATH": "arrays of your own: train_images, train_labels, test_images, test_labels, as MedMNIST has them",
+    "folder:PATH": (
+        "your own image files: PATH/train/CLASS/* and PATH/test/CLASS/*, "
+        "or normal images only, directly in PATH"
+    ),
+    "npz:PATH": (
+        "your own arrays: train_images, train_labels, test_images and test_labels, "
+        "in the layout of MedMNIST"
+    ),
 }
-"""The forms of names that need no entry in the table, and what they stand for. The module of the same name has ``load(path)``."""
+"""Forms of names that need no entry in the table, and what they stand for.
+
+The module of the same name has ``load(path)``.
+"""
 
 
 def is_own(name: str) -> bool:
-    """Whether a name is of one of the forms `OWN_DATA`."""
+    """Tell whether a name has one of the forms in `OWN_DATA`."""
     return name.partition(":")[0] in {form.partition(":")[0] for form in OWN_DATA} and ":" in name
 
 
 def check_dataset(name: str) -> str:
-    """Return the one spelling of a data set's name: an entry of the table, or a form of `OWN_DATA` with an absolute path.
+    """Return the canonical spelling of a data set's name.
+
+    It is an entry of the table, or a form of `OWN_DATA` with an absolute path.
 
     Raises
     ------
@@ -48,7 +63,7 @@ def check_dataset(name: str) -> str:
         try:
             return check_name(name, DATASETS, "data set")
         except UsageError as error:
-            raise UsageError(f"{error} Or your own: {', '.join(OWN_DATA)}.") from None
+            raise UsageError(f"{error} Or your own data: {', '.join(OWN_DATA)}.") from None
     kind, _, path = name.partition(":")
     if not path:
         raise UsageError(f"'{name}' has no path: write {' or '.join(OWN_DATA)}.")
@@ -65,28 +80,31 @@ def load_dataset(
 ) -> Dataset:
     """Open a data set and check that it is the one its name stands for.
 
-    Labels and fingerprint are there at once. Images of a stored data set are compared with their digest when the first is read;
-    image files are read for the fingerprint now and decoded when asked for.
+    Labels and fingerprint are available at once. Images of a stored data set are compared with
+    their digest when the first one is read. Image files are read now for the fingerprint and
+    decoded on access.
 
     Parameters
     ----------
     name : str
-        A name in `DATASETS`, or one of the forms `OWN_DATA`.
+        A name in `DATASETS`, or one of the forms in `OWN_DATA`.
     home : Path
         The data set is looked for in ``home/data/<name>``, where `benchmarks.fetch` puts it.
     root : Path, optional
-        Read this folder, in the layout of its authors or of torchvision, and no other. Not used for `OWN_DATA`.
+        Read this folder and no other; it has the layout of the data set's authors or of
+        torchvision. Not used for `OWN_DATA`.
     skip_corrupt : bool
-        Leave out image files that cannot be decoded: each is tried, once for all calls; ``Dataset.skipped`` lists them.
+        Leave out image files that cannot be decoded. The first call tries every image and later
+        calls reuse the answer. ``Dataset.skipped`` lists the files.
     progress : callable, optional
-        Told of the images tried.
+        Called as images are tried.
 
     Raises
     ------
     UsageError
         If there is no data set of this name.
     MissingDataError
-        If it is not there, cannot be read, or its digest or the number of its images differs.
+        If it is missing, cannot be read, or has another digest or number of images than expected.
     """
     name = check_dataset(name)
     if root is not None:
@@ -99,13 +117,15 @@ def load_dataset(
     try:
         return without_corrupt(dataset, home, progress)
     except OSError as error:
-        raise MissingDataError(f"{dataset.name} cannot be read ({error})") from None
+        raise MissingDataError(
+            f"{dataset.name} cannot be read ({error}): check that its files still exist"
+        ) from None
 
 
 def is_on_disk(name: str, *, home: Path) -> bool:
-    """Whether `load_dataset` would find it in ``home`` (or generate it): a matter of milliseconds.
+    """Tell within milliseconds whether `load_dataset` would find a data set in ``home``.
 
-    Of image files only their folder is looked for.
+    A generated data set always counts as found. Of image files, only the folder is looked for.
     """
     name = check_dataset(name)
     if is_own(name):
@@ -125,19 +145,20 @@ def check_root(root: Path) -> Path:
     Raises
     ------
     MissingDataError
-        Naming the folder and the reason.
+        If not; the message names the folder and the reason.
     """
     try:
         next(root.iterdir(), None)
     except OSError as error:
         raise MissingDataError(
-            f"--root {root} cannot be read ({error.strerror}): give a folder that holds the data set"
+            f"--root {root} cannot be read ({error.strerror}): "
+            "give a folder that holds the data set"
         ) from None
     return root
 
 
 def by_hand(name: str, home: Path) -> str:
-    """Say in a line how a person puts a data set of the table where it is found."""
+    """Say in one line how a user can put a data set of the table in place by hand."""
     from benchmarks.datasets.sources import Download, LocalCopy
 
     layouts, sites = [], set()
@@ -150,7 +171,8 @@ def by_hand(name: str, home: Path) -> str:
     place = home / "data" / name if DATASETS[name].in_files else home / "data"
     return (
         f"put {' or '.join(layouts)} (from {', '.join(sorted(sites))}) into a folder DIR and run "
-        f"`python -m benchmarks fetch {name} --root DIR`, or into {place} and fetch again"
+        f"`python -m benchmarks fetch {name} --root DIR`, "
+        f"or put it into {place} and fetch again"
     )
 
 
@@ -169,24 +191,28 @@ def _load_named(name: str, home: Path, root: Path | None) -> Dataset:
         raise MissingDataError(
             f"{name} in {where} is not the official data: {difference}: "
             f"run `python -m benchmarks fetch {name}`"
-            + ("" if root is None else " and leave --root out")
+            + ("" if root is None else " and drop --root")
         )
     return dataset
 
 
 def _unreadable(name: str, home: Path, root: Path | None, error: Exception) -> str:
-    """Say in a line what is missing and the remedy."""
+    """Say in one line what is missing, and the remedy."""
     if root is None:
-        return f"{name} is not there, or not whole ({error}): {by_hand(name, home)}"
+        return f"{name} is missing or incomplete ({error}): {by_hand(name, home)}"
     layout = DATASETS[name].sources["local"].layout  # type: ignore[union-attr]
     return (
-        f"{name} cannot be read below --root {root} ({error}): expected there {layout}; "
-        f"or leave --root out after `python -m benchmarks fetch {name}`"
+        f"{name} cannot be read below --root {root} ({error}): put {layout} there, "
+        f"or run `python -m benchmarks fetch {name}` and drop --root"
     )
 
 
 def _load_own(name: str) -> Dataset:
-    """Open one's own data: it is called by its last folder or file, and known by its content and its classes' names."""
+    """Open a user's own data.
+
+    Its name comes from the last folder or file of the path. Its fingerprint covers the content and
+    the names of the classes.
+    """
     from benchmarks.datasets.files import slug
 
     kind, _, text = name.partition(":")

@@ -1,7 +1,8 @@
-"""A data set as arrays: how they are named by a digest, laid out on disk, and read back without trusting the disk.
+"""Data sets as arrays: their digest, their files on disk, and reading them back.
 
-A stored data set is a folder of `images.npy`, `labels.npy`, `is_train.npy` and `images.sha256`. Labels and fingerprint are read
-in milliseconds; the images are memory-mapped and compared with their digest once, before the first of them is handed out.
+A stored data set is a folder of `images.npy`, `labels.npy`, `is_train.npy` and `images.sha256`.
+Reading does not trust the disk. Labels and fingerprint are read in milliseconds; the images are
+memory-mapped and compared with their digest once, before the first of them is returned.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ UNREADABLE = (
     tarfile.TarError,
     zipfile.BadZipFile,
 )
-"""What reading a missing, truncated or foreign file raises (SyntaxError is Pillow's for a broken PNG)."""
+"""The errors that reading a missing, truncated or foreign file raises.
+
+SyntaxError is Pillow's for a broken PNG.
+"""
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,14 @@ class Arrays:
             (test_images, test_labels, "test"),
         ):
             if len(images) != len(labels):
-                raise ValueError(f"there are {len(images)} {part} images and {len(labels)} labels")
+                raise ValueError(
+                    f"there are {len(images)} {part} images and {len(labels)} labels: "
+                    "every image needs one label"
+                )
             if images.dtype != np.uint8:
-                raise ValueError(f"the {part} images are {images.dtype}, not uint8")
+                raise ValueError(
+                    f"the {part} images are {images.dtype}, not uint8: convert them to 0 .. 255"
+                )
         return cls(
             images=np.concatenate([train_images, test_images]),
             labels=np.concatenate([np.asarray(train_labels), np.asarray(test_labels)]).astype(
@@ -82,18 +91,19 @@ class Arrays:
 
     @property
     def fingerprint(self) -> str:
-        """See `fingerprint`."""
+        """The fingerprint of the whole data set; see `fingerprint`."""
         return fingerprint(images_digest(self.images), self.labels, self.is_train)
 
     def as_dataset(self, name: str, class_names: tuple[str, ...]) -> Dataset:
-        """Return the arrays, in memory, as the suite knows a data set."""
+        """Wrap the arrays, held in memory, as a `Dataset`."""
         return Dataset(name, self.images, self.labels, self.is_train, class_names, self.fingerprint)  # type: ignore[arg-type]
 
 
 def images_digest(images: Sequence[np.ndarray] | np.ndarray) -> str:
-    """SHA-256 over the images in row order, of each its shape as text, ``(32, 32, 3)``, and then its bytes: 0.2 s for CIFAR-10.
+    """Compute the SHA-256 of the images in row order.
 
-    The shapes make it the same for one array and for a list of images of many sizes.
+    For each image, it covers the shape as text, ``(32, 32, 3)``, and then the bytes. With the
+    shapes, one array and a list of images of many sizes have the same digest. CIFAR-10 takes 0.2 s.
     """
     digest = hashlib.sha256()
     for image in images:
@@ -103,7 +113,10 @@ def images_digest(images: Sequence[np.ndarray] | np.ndarray) -> str:
 
 
 def fingerprint(images_sha256: str, labels: np.ndarray, is_train: np.ndarray) -> str:
-    """SHA-256 (hexadecimal) of a whole data set: the images' digest as text, the labels as little-endian int64, the partition."""
+    """Compute the SHA-256 (hexadecimal) of a whole data set.
+
+    It covers the images' digest as text, the labels as little-endian int64, and the partition.
+    """
     digest = hashlib.sha256(images_sha256.encode())
     digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
     digest.update(np.ascontiguousarray(is_train, dtype=np.uint8).data)
@@ -111,19 +124,20 @@ def fingerprint(images_sha256: str, labels: np.ndarray, is_train: np.ndarray) ->
 
 
 class StoredImages(Sequence[np.ndarray]):
-    """Memory-mapped images that are compared with their digest before the first one is read.
+    """Memory-mapped images, compared with their digest before the first one is read.
 
     Parameters
     ----------
     path : Path
         A ``.npy`` file of shape (n, height, width) or (n, height, width, 3), uint8.
     sha256 : str
-        What `images_digest` must give.
+        The digest that `images_digest` must give.
 
     Raises
     ------
     MissingDataError
-        On construction, if the file is missing or truncated; on the first read, if its content is not what was stored.
+        On construction, if the file is missing or truncated; on the first read, if its content has
+        changed since it was stored.
     """
 
     def __init__(self, path: Path, sha256: str) -> None:
@@ -143,20 +157,18 @@ class StoredImages(Sequence[np.ndarray]):
         return self._array[rows]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return StoredImages, (
-            self.path,
-            self.sha256,
-        )  # a worker maps the file again instead of receiving 180 MB
+        # A worker maps the file itself instead of receiving 180 MB.
+        return StoredImages, (self.path, self.sha256)
 
     def verify(self) -> None:
-        """Compare the content with the digest; once per object."""
+        """Compare the content with the digest, once per object."""
         if self._verified:
             return
         found = images_digest(self._array)
         if found != self.sha256:
             raise MissingDataError(
-                f"{self.path} was altered: the digest of its images is {found}, expected {self.sha256}: "
-                f"{_remedy(self.path.parent)}"
+                f"{self.path} was altered: the digest of its images is {found}, "
+                f"expected {self.sha256}: {_remedy(self.path.parent)}"
             )
         self._verified = True
 
@@ -187,15 +199,17 @@ def _write_array(array: np.ndarray, file: BinaryIO) -> None:
 
 
 def read_arrays(name: str, class_names: tuple[str, ...], folder: Path) -> Dataset:
-    """Open what `write_arrays` wrote: labels and fingerprint now, images when they are asked for.
+    """Open what `write_arrays` wrote: labels and fingerprint now, images on access.
+
+    The caller checks that the fingerprint is the right one.
 
     Raises
     ------
     MissingDataError
-        If there is no such folder or a file of it cannot be read. Whether the fingerprint is right is for the caller to say.
+        If there is no such folder, or one of its files cannot be read.
     """
     if not folder.is_dir():
-        raise MissingDataError(f"{name} is not there (looked for {folder}): {_remedy(folder)}")
+        raise MissingDataError(f"{name} is missing (looked for {folder}): {_remedy(folder)}")
     try:
         labels = np.load(folder / "labels.npy", allow_pickle=False)
         is_train = np.load(folder / "is_train.npy", allow_pickle=False)

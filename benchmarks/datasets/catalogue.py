@@ -1,4 +1,7 @@
-"""The table of data sets. Importing it imports no loader: a new data set is one file and one entry here."""
+"""The table of data sets.
+
+Importing it imports no loader: a new data set is one file, and one entry here.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +17,30 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What is known about a data set before any file of it is opened.
+class DatasetEntry:
+    """What is known about a data set before any of its files is opened.
 
     Attributes
     ----------
     title : str
     module : str
-        Has ``load(home, root) -> Dataset``, which raises MissingDataError or one of `arrays.UNREADABLE`, and, unless the data is
-        generated, ``SOURCES``: name -> `sources.Source`, in the order in which they are tried.
+        It has ``load(home, root) -> Dataset``, which raises MissingDataError or one of
+        `arrays.UNREADABLE`. Unless the data is generated, it also has ``SOURCES``: name ->
+        `sources.Source`, in the order in which they are tried.
     n_train, n_test : int or None
-        None where it depends on the files.
+        None if it depends on the files.
     n_classes : int
     shape : tuple of int or None
-        Of an image, (height, width) or (height, width, 3); None if they differ.
+        The shape of an image, (height, width) or (height, width, 3); None if images differ.
     digest : str
-        The fingerprint (see `arrays.fingerprint`) that the data must have. Empty if none is pinned, because nobody has run the
-        suite on the files yet: then only the number of images is checked.
+        The fingerprint (see `arrays.fingerprint`) that the data must have. Empty if none is pinned,
+        because nobody has run the suite on the files yet; then only the number of images is
+        checked.
     licence : str
         The licence and what to cite.
     in_files : bool
-        Image files that stay what they are, in ``home/data/<name>`` as below a root. Otherwise `benchmarks.fetch` decodes them.
+        True if the images stay image files, in ``home/data/<name>`` or below a root. Otherwise
+        `benchmarks.fetch` decodes them.
     """
 
     title: str
@@ -49,19 +55,22 @@ class Entry:
 
     @property
     def sources(self) -> Mapping[str, Source]:
-        """Where it can be had, in order; empty if it is generated."""
+        """The places to get it from, in order; empty if it is generated."""
         return getattr(import_module(self.module), "SOURCES", {})
 
     @property
     def summary(self) -> str:
-        """The entry in a line."""
+        """The entry in one line."""
         counts = "" if self.n_train is None else f"{self.n_train:,} + {self.n_test:,} "
         shape = "many sizes" if self.shape is None else " x ".join(map(str, self.shape))
         pinned = "" if self.digest else "digest not pinned; "
-        return f"{self.title}: {counts}images of {shape}, {self.n_classes} classes; {pinned}{self.licence}"
+        return (
+            f"{self.title}: {counts}images of {shape}, {self.n_classes} classes; "
+            f"{pinned}{self.licence}"
+        )
 
     def difference(self, is_train: np.ndarray, fingerprint: str) -> str:
-        """Say how data differs from what the entry says; empty if it does not."""
+        """Say how data differs from the entry; empty if it does not."""
         if self.digest:
             return (
                 f"its digest is {fingerprint}, expected {self.digest}"
@@ -70,12 +79,15 @@ class Entry:
             )
         n_train, n_test = int(is_train.sum()), int((~is_train).sum())
         if self.n_train is not None and (n_train, n_test) != (self.n_train, self.n_test):
-            return f"it has {n_train:,} training and {n_test:,} test images, expected {self.n_train:,} and {self.n_test:,}"
+            return (
+                f"it has {n_train:,} training and {n_test:,} test images, "
+                f"expected {self.n_train:,} and {self.n_test:,}"
+            )
         return ""
 
 
-DATASETS: dict[str, Entry] = {
-    "cifar10": Entry(
+DATASETS: dict[str, DatasetEntry] = {
+    "cifar10": DatasetEntry(
         title="CIFAR-10",
         module="benchmarks.datasets.cifar10",
         n_train=50_000,
@@ -83,9 +95,12 @@ DATASETS: dict[str, Entry] = {
         n_classes=10,
         shape=(32, 32, 3),
         digest="3f5209e3fd150f51cd9b67426570e929528bd14e918338f23acc466946717b9c",
-        licence="none stated; cite Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
+        licence=(
+            "none stated; cite Krizhevsky 2009, "
+            "Learning Multiple Layers of Features from Tiny Images"
+        ),
     ),
-    "fashion_mnist": Entry(
+    "fashion_mnist": DatasetEntry(
         title="FashionMNIST",
         module="benchmarks.datasets.fashion_mnist",
         n_train=60_000,
@@ -95,7 +110,7 @@ DATASETS: dict[str, Entry] = {
         digest="3f1bf6811667bfdfc955ca9bf409b2a7dc9f2341a4a722d258b44f4d61a5c1df",
         licence="MIT; cite Xiao et al. 2017, arXiv 1708.07747",
     ),
-    "cifar100_coarse": Entry(
+    "cifar100_coarse": DatasetEntry(
         title="CIFAR-100, coarse classes",
         module="benchmarks.datasets.cifar100_coarse",
         n_train=50_000,
@@ -103,9 +118,12 @@ DATASETS: dict[str, Entry] = {
         n_classes=20,
         shape=(32, 32, 3),
         digest="",
-        licence="none stated; cite Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
+        licence=(
+            "none stated; cite Krizhevsky 2009, "
+            "Learning Multiple Layers of Features from Tiny Images"
+        ),
     ),
-    "flowers102": Entry(
+    "flowers102": DatasetEntry(
         title="Oxford Flowers-102",
         module="benchmarks.datasets.flowers102",
         n_train=1_020,
@@ -113,10 +131,13 @@ DATASETS: dict[str, Entry] = {
         n_classes=102,
         shape=None,
         digest="",
-        licence="none stated; cite Nilsback and Zisserman 2008, Automated Flower Classification over a Large Number of Classes",
+        licence=(
+            "none stated; cite Nilsback and Zisserman 2008, "
+            "Automated Flower Classification over a Large Number of Classes"
+        ),
         in_files=True,
     ),
-    "cub200": Entry(
+    "cub200": DatasetEntry(
         title="Caltech-UCSD Birds-200-2011",
         module="benchmarks.datasets.cub200",
         n_train=5_994,
@@ -127,7 +148,7 @@ DATASETS: dict[str, Entry] = {
         licence="non-commercial research; cite Wah et al. 2011, technical report CNS-TR-2011-001",
         in_files=True,
     ),
-    "cats_vs_dogs": Entry(
+    "cats_vs_dogs": DatasetEntry(
         title="Cats and dogs (Asirra)",
         module="benchmarks.datasets.cats_vs_dogs",
         n_train=20_000,
@@ -138,7 +159,7 @@ DATASETS: dict[str, Entry] = {
         licence="Microsoft's research licence; cite Elson et al. 2007, Asirra",
         in_files=True,
     ),
-    "dior": Entry(
+    "dior": DatasetEntry(
         title="DIOR, objects in aerial images",
         module="benchmarks.datasets.dior",
         n_train=None,
@@ -149,7 +170,7 @@ DATASETS: dict[str, Entry] = {
         licence="none stated; cite Li et al. 2020, arXiv 1909.00133",
         in_files=True,
     ),
-    "wbc": Entry(
+    "wbc": DatasetEntry(
         title="White blood cells (Zheng 2018, data set 1)",
         module="benchmarks.datasets.wbc",
         n_train=237,
@@ -160,7 +181,7 @@ DATASETS: dict[str, Entry] = {
         licence="GPL-3.0; cite Zheng et al. 2018, Micron 107",
         in_files=True,
     ),
-    "synthetic": Entry(
+    "synthetic": DatasetEntry(
         title="Shapes on noise (generated)",
         module="benchmarks.datasets.synthetic",
         n_train=160,

@@ -1,8 +1,10 @@
-"""Cats and dogs of the Asirra challenge: 25,000 photographs of many sizes (Elson et al. 2007).
+"""Cats and dogs of the Asirra challenge: 25,000 photographs of many sizes.
 
-By number, 0 to 9,999 of each kind train and 10,000 to 12,499 are the test (arXiv 2002.10445). The release has files that are no
-whole images (Cat/666.jpg and Dog/11702.jpg). They stop a run like any other; with --skip-corrupt they are left out and no other
-image moves to another partition: 9,999 + 10,000 images train then, and 2,500 + 2,499 are the test.
+The data is by Elson et al. 2007. Images 0 to 9,999 of each kind train, and 10,000 to 12,499 are the
+test (arXiv 2002.10445). Some files of the release are not complete images (Cat/666.jpg and
+Dog/11702.jpg). They stop a run, as any corrupt file does. With --skip-corrupt they are left out,
+and every other image stays in its partition: 9,999 + 10,000 images then train, and 2,500 + 2,499
+are the test.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from benchmarks.datasets.sources import LocalCopy, Source
 
 CLASS_NAMES = ("cat", "dog")
 N_TRAIN = 10_000
-"""Images of a class with smaller numbers train."""
+"""The images of a class whose numbers are smaller than this train."""
 
 
 def load(home: Path, root: Path | None = None) -> Dataset:
@@ -24,7 +26,10 @@ def load(home: Path, root: Path | None = None) -> Dataset:
 
 
 def read(root: Path) -> Files:
-    """List the numbered files; each partition holds the cats, then the dogs, by number."""
+    """List the numbered files.
+
+    Each partition holds the cats, then the dogs, ordered by number.
+    """
     folder = find_folder(root, "Cat", "PetImages")
     numbers = {
         name: sorted(
@@ -49,4 +54,4 @@ SOURCES: dict[str, Source] = {
         "https://www.microsoft.com/en-us/download/details.aspx?id=54765",
     ),
 }
-"""It is only there once somebody has put it there."""
+"""There is no download: a user puts the files in place by hand."""

@@ -48,9 +48,9 @@ def load(home: Path, root: Path | None = None) -> Dataset:
 
 
 def read_torchvision(root: Path) -> Arrays:
-    """Decode the pickled batches below ``root``: the unpacked folder, or the archive as it is downloaded.
+    """Decode the pickled batches below ``root``: the unpacked folder, or the archive.
 
-    A pickle can run code, so none is opened before its MD5 is known to be the official one.
+    A pickle can run code, so each is checked against the official MD5 before it is opened.
     """
     if (root / FOLDER).is_dir() or not (root / ARCHIVE).is_file():
         contents = {name: (root / FOLDER / name).read_bytes() for name in BATCHES}
@@ -60,7 +60,9 @@ def read_torchvision(root: Path) -> Arrays:
     for name, md5 in BATCHES.items():
         found = hashlib.md5(contents[name], usedforsecurity=False).hexdigest()
         if found != md5:
-            raise ValueError(f"{name} below {root} has the MD5 {found}, expected {md5}")
+            raise ValueError(
+                f"{name} below {root} has the MD5 {found}, expected {md5}: download it again"
+            )
         batches.append(pickle.loads(contents[name], encoding="latin1"))
     images = [
         np.asarray(batch["data"]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1) for batch in batches
@@ -70,7 +72,11 @@ def read_torchvision(root: Path) -> Arrays:
 
 
 def read_npm(folder: Path) -> Arrays:
-    """Decode the files of the npm package: sheets in which each pixel row is one image, and JSON labels (spelled so)."""
+    """Decode the files of the npm package.
+
+    Each row of pixels in a sheet is one image. The labels are JSON; their file names are misspelt
+    in the package.
+    """
     from PIL import Image
 
     images = []
@@ -85,7 +91,7 @@ def read_npm(folder: Path) -> Arrays:
 
 
 def _join(images: list[np.ndarray], labels: list[list[int]]) -> Arrays:
-    """Join batches, of which the last is the test partition."""
+    """Join the batches; the last one is the test partition."""
     return Arrays.from_partitions(
         np.concatenate(images[:-1]),
         [label for batch in labels[:-1] for label in batch],

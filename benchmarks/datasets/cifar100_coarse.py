@@ -35,7 +35,10 @@ COARSE = {
     "vehicles_1": "bicycle bus motorcycle pickup_truck train",
     "vehicles_2": "lawn_mower rocket streetcar tank tractor",
 }
-"""The authors' table. A list that many projects copy from another paper's code is wrong in 13 of the 20."""
+"""The authors' table.
+
+A list that many projects copy from another paper's code is wrong for 13 of the 20 classes.
+"""
 
 CLASS_NAMES = tuple(COARSE)
 FINE_NAMES = tuple(sorted(name for names in COARSE.values() for name in names.split()))
@@ -45,7 +48,10 @@ FINE_TO_COARSE = np.array(
         for name in FINE_NAMES
     ]
 )
-"""Coarse label of each fine label; the fine labels count the names in alphabetical order."""
+"""The coarse label of each fine label.
+
+Fine labels number the names in alphabetical order.
+"""
 
 BATCHES = {"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"}
 """The pickled partitions and their MD5 sums, as torchvision has them."""
@@ -54,35 +60,38 @@ FOLDER, ARCHIVE = "cifar-100-python", "cifar-100-python.tar.gz"
 
 
 def load(home: Path, root: Path | None = None) -> Dataset:
-    """Read it from the suite's own store, or from ``root`` in torchvision's layout."""
+    """Read CIFAR-100 from the suite's own store, or from ``root`` in torchvision's layout."""
     if root is not None:
         return read_torchvision(root).as_dataset("cifar100_coarse", CLASS_NAMES)
     return read_arrays("cifar100_coarse", CLASS_NAMES, home / "data" / "cifar100_coarse")
 
 
 def read_torchvision(root: Path) -> Arrays:
-    """Decode the two pickles below ``root``: the unpacked folder, or the archive as it is downloaded.
+    """Decode the two pickles below ``root``: the unpacked folder, or the archive.
 
-    A pickle can run code, so none is opened before its MD5 is known to be the official one.
+    A pickle can run code, so each is checked against the official MD5 before it is opened.
 
     Raises
     ------
     ValueError
-        If a file is not the official one, or its own coarse labels are not those of the table.
+        If a file is not the official one, or its own coarse labels differ from the table.
     """
     images, labels = [], []
     for name, md5 in BATCHES.items():
         content = _read(root, name)
         found = hashlib.md5(content, usedforsecurity=False).hexdigest()
         if found != md5:
-            raise ValueError(f"{name} below {root} has the MD5 {found}, expected {md5}")
+            raise ValueError(
+                f"{name} below {root} has the MD5 {found}, expected {md5}: download it again"
+            )
         batch = pickle.loads(content, encoding="latin1")
         images.append(np.asarray(batch["data"]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
         labels.append(FINE_TO_COARSE[batch["fine_labels"]])
         differ = np.flatnonzero(labels[-1] != batch["coarse_labels"])
         if len(differ):
             raise ValueError(
-                f"{len(differ)} coarse labels of {name} below {root} differ from the table, first that of image {differ[0]}"
+                f"{len(differ)} coarse labels of {name} below {root} differ from the table, "
+                f"the first at image {differ[0]}: download the file again"
             )
     return Arrays.from_partitions(images[0], labels[0].tolist(), images[1], labels[1].tolist())
 

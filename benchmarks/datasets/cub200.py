@@ -15,14 +15,15 @@ def load(home: Path, root: Path | None = None) -> Dataset:
 
 
 def read(root: Path) -> Files:
-    """Read the authors' lists; each partition in the order of the images' numbers.
+    """Read the authors' lists; each partition is ordered by the images' numbers.
 
-    The classes keep their numbers, ``001_black_footed_albatross``: in alphabetical order they are then in the authors' order.
+    The classes keep their numbers, ``001_black_footed_albatross``, so that alphabetical order is
+    the authors' order.
 
     Raises
     ------
     ValueError
-        If the lists do not fit together.
+        If the lists do not describe the same images.
     """
     folder = find_folder(root, "images.txt", "CUB_200_2011")
     classes = _read_list(folder / "classes.txt")
@@ -33,7 +34,8 @@ def read(root: Path) -> Files:
     )
     if not paths.keys() == image_labels.keys() == splits.keys():
         raise ValueError(
-            f"images.txt, image_class_labels.txt and train_test_split.txt in {folder} are not of the same images"
+            "images.txt, image_class_labels.txt and train_test_split.txt "
+            f"in {folder} do not list the same images: copy all three from one release"
         )
     parts: dict[str, list[tuple[Path, int]]] = {"1": [], "0": []}
     for number in sorted(paths, key=int):
@@ -44,18 +46,19 @@ def read(root: Path) -> Files:
 
 
 def _read_list(path: Path) -> dict[str, str]:
-    """Read lines of a number and a text."""
+    """Read lines that hold a number and a text."""
     pairs = [line.split(maxsplit=1) for line in path.read_text().splitlines() if line.strip()]
     if any(len(pair) != 2 for pair in pairs):
-        raise ValueError(f"{path} has lines that are not a number and a text")
+        raise ValueError(f"{path} has lines that are not a number and a text: copy it again")
     return {number: text.strip() for number, text in pairs}
 
 
 SOURCES: dict[str, Source] = {
     "local": LocalCopy(
         read,
-        "CUB_200_2011/ (images/, images.txt, classes.txt, image_class_labels.txt, train_test_split.txt)",
+        "CUB_200_2011/ (images/, images.txt, classes.txt, image_class_labels.txt, "
+        "train_test_split.txt)",
         "https://www.vision.caltech.edu/datasets/cub_200_2011/",
     ),
 }
-"""It is only there once somebody has put it there."""
+"""There is no download: a user puts the files in place by hand."""

@@ -1,8 +1,10 @@
 """DIOR: objects in aerial images, 20 classes (Li et al. 2020, arXiv 1909.00133).
 
-An image is one object: its bounding box, of at least 120 pixels in both axes, resized to 256 x 256 (arXiv 2002.10445).
-Our choices: a side is xmax - xmin and the box takes the pixels from xmin up to, not including, xmax; the resizing is bilinear
-with antialiasing and does not keep the sides' ratio; classes with 50 objects or fewer, in both partitions together, are left out.
+Each image of the data set is one object: its bounding box, which measures at least 120 pixels in
+both axes, resized to 256 x 256 (arXiv 2002.10445). The rest is our choice: a side is xmax - xmin,
+and the box takes the pixels from xmin up to, but not including, xmax; resizing is bilinear with
+antialiasing and does not keep the aspect ratio; classes with 50 objects or fewer, counted over both
+partitions, are left out.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ def load(home: Path, root: Path | None = None) -> Dataset:
 
 
 def read(root: Path) -> Files:
-    """Read every annotation; each partition in the order of the authors' lists, and in an image as annotated.
+    """Read every annotation.
+
+    Each partition is in the order of the authors' lists and, within an image, of its annotations.
 
     Raises
     ------
@@ -51,7 +55,8 @@ def read(root: Path) -> Files:
     names = sorted(name for name, count in counts.items() if count > MORE_THAN)
     if not names:
         raise ValueError(
-            f"{folder} has no class with more than {MORE_THAN} boxes of at least {SHORTEST_SIDE} pixels in both axes"
+            f"{folder} has no class with more than {MORE_THAN} boxes of at least {SHORTEST_SIDE} "
+            "pixels in both axes: copy the whole release"
         )
     train, test = ([found for found in part if found.class_name in names] for part in (train, test))
     images = ImageFiles(
@@ -74,7 +79,9 @@ def _objects(folder: Path, part: str, images: str) -> Iterator[_Object]:
             ]
             class_name = slug(found.findtext("name", ""))
             if not all((*texts, class_name)):
-                raise ValueError(f"{annotation} has an object without a name or a whole bndbox")
+                raise ValueError(
+                    f"{annotation} has an object without a name or a complete bndbox: copy it again"
+                )
             left, top, right, bottom = (int(float(text)) for text in texts)
             if min(right - left, bottom - top) >= SHORTEST_SIDE:
                 yield _Object(
@@ -87,8 +94,9 @@ def _objects(folder: Path, part: str, images: str) -> Iterator[_Object]:
 SOURCES: dict[str, Source] = {
     "local": LocalCopy(
         read,
-        f"JPEGImages-trainval/, JPEGImages-test/, '{ANNOTATIONS}'/*.xml, ImageSets/Main/ (train.txt, val.txt, test.txt)",
+        f"JPEGImages-trainval/, JPEGImages-test/, '{ANNOTATIONS}'/*.xml, "
+        "ImageSets/Main/ (train.txt, val.txt, test.txt)",
         "https://gcheng-nwpu.github.io/",
     ),
 }
-"""It is only there once somebody has put it there."""
+"""There is no download: a user puts the files in place by hand."""

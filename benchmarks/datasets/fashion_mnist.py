@@ -1,4 +1,7 @@
-"""FashionMNIST: 70,000 grey pictures of clothes, 28 x 28 pixels in 10 classes (Xiao et al. 2017, arXiv 1708.07747)."""
+"""FashionMNIST: 70,000 grey pictures of clothes, 28 x 28 pixels in 10 classes.
+
+The data is by Xiao et al. 2017, arXiv 1708.07747.
+"""
 
 from __future__ import annotations
 
@@ -58,12 +61,14 @@ def read_files(folder: Path) -> Arrays:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """Decode one idx file of bytes: two zeros, 8 for uint8, the number of axes, their big-endian lengths, and the data.
+    """Decode one idx file of bytes.
+
+    It holds two zeros, 8 for uint8, the number of axes, their lengths (big-endian), and the data.
 
     Raises
     ------
     ValueError
-        If it is something else, or longer or shorter than it says.
+        If it is not such a file, or holds more or less data than its header says.
     """
     content = (
         path.read_bytes()
@@ -71,11 +76,16 @@ def read_idx(path: Path) -> np.ndarray:
         else gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes())
     )
     if content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
-        raise ValueError(f"{path} is not an idx file of bytes: it begins with {content[:4].hex()}")
+        raise ValueError(
+            f"{path} is not an idx file of bytes, it begins with {content[:4].hex()}: "
+            "download it again"
+        )
     shape = np.frombuffer(content, ">i4", content[3], 4).tolist()
     data = np.frombuffer(content, np.uint8, offset=4 + 4 * content[3])
     if data.size != np.prod(shape):
-        raise ValueError(f"{path} says {shape} and holds {data.size} bytes")
+        raise ValueError(
+            f"the header of {path} says {shape}, but it holds {data.size} bytes: download it again"
+        )
     return data.reshape(shape)
 
 

@@ -1,4 +1,7 @@
-"""A data set as image files that stay where they are: named by a digest of their bytes, decoded when they are asked for."""
+"""Data sets as image files that stay in place.
+
+They are identified by a digest of their bytes, and decoded on access.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ class Files:
     Attributes
     ----------
     folder : Path
-        What they were looked for in.
+        The folder in which the files were looked for.
     images : ImageFiles
     labels : ndarray of shape (n,), int64
     is_train : ndarray of shape (n,), bool
@@ -49,7 +52,7 @@ class Files:
         test: Iterable[tuple[Path, int]],
         class_names: Sequence[str],
     ) -> Files:
-        """Join the two partitions, each as (path, label) in order."""
+        """Join the two partitions; each is a sequence of (path, label), in order."""
         train, test = list(train), list(test)
         paths, labels = [path for path, _ in train + test], [label for _, label in train + test]
         is_train = np.arange(len(paths)) < len(train)
@@ -59,20 +62,28 @@ class Files:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hexadecimal) of the files' bytes, boxes and size, of the labels and the partition; see `files_digest`."""
+        """SHA-256 (hexadecimal) of the whole data set.
+
+        It covers the files' bytes, boxes and size (see `files_digest`), the labels and the
+        partition.
+        """
         return fingerprint(files_digest(self.images), self.labels, self.is_train)
 
     def as_dataset(self, name: str) -> Dataset:
-        """Return it as the suite knows a data set: each file is read once, for the fingerprint, and none is decoded."""
+        """Wrap the files as a `Dataset`.
+
+        Each file is read once, for the fingerprint, and none is decoded.
+        """
         return Dataset(
             name, self.images, self.labels, self.is_train, self.class_names, self.fingerprint
         )
 
 
 def files_digest(images: ImageFiles) -> str:
-    """SHA-256 over the rows, of each a line: its file's SHA-256, its box, the size it is resized to.
+    """Compute the SHA-256 over the rows.
 
-    Where the files lie and what they are called is no part of it.
+    Each row contributes a line: its file's SHA-256, its box, and the size it is resized to. Paths
+    and file names are not part of it.
     """
     distinct = list(dict.fromkeys(images.paths))
     with ThreadPoolExecutor() as pool:
@@ -85,12 +96,15 @@ def files_digest(images: ImageFiles) -> str:
 
 
 def without_corrupt(dataset: Dataset, home: Path, progress: Progress | None = None) -> Dataset:
-    """Leave out the images that cannot be decoded: all are tried, in parallel; the answer is kept in ``home/data/corrupt``.
+    """Leave out the images that cannot be decoded.
+
+    All images are tried, in parallel; the answer is kept in ``home/data/corrupt``.
 
     Returns
     -------
     Dataset
-        With the reasons in ``skipped``, one a file, and another fingerprint if there are any. Arrays are returned as they are.
+        With the reasons in ``skipped``, one per file, and another fingerprint if there are any.
+        Arrays are returned unchanged.
 
     Raises
     ------
@@ -129,22 +143,24 @@ def without_corrupt(dataset: Dataset, home: Path, progress: Progress | None = No
 
 
 def find_folder(root: Path, marker: str, *names: str) -> Path:
-    """Return the first of ``root`` and its folders ``names`` that has ``marker`` in it.
+    """Return the first of ``root`` and its subfolders ``names`` that contains ``marker``.
 
     Raises
     ------
     FileNotFoundError
+        If none of them does.
     """
     for folder in (root, *(root / name for name in names)):
         if (folder / marker).exists():
             return folder
-    raise FileNotFoundError(
-        f"no {marker} in {' or '.join(str(folder) for folder in (root, *(root / name for name in names)))}"
-    )
+    looked_in = " or ".join(str(folder) for folder in (root, *(root / name for name in names)))
+    raise FileNotFoundError(f"no {marker} in {looked_in}")
 
 
 def slug(name: str) -> str:
-    """A name as MLflow and file systems take it: letters (of any script), digits, underscores.
+    """Turn a name into one that MLflow and file systems accept.
+
+    It keeps letters (of any script) and digits, and puts underscores between them.
 
     Examples
     --------
@@ -162,9 +178,10 @@ def _file_digest(path: Path) -> str:
 def _find_corrupt(
     images: ImageFiles, what: str, kept: Path, progress: Progress | None
 ) -> dict[str, str]:
-    """Path -> reason, in row order, from the file ``kept`` if an earlier call left it there.
+    """Return path -> reason, in row order.
 
-    The fingerprint says nothing of paths, so the file has positions among the distinct paths.
+    The answer comes from the file ``kept`` if an earlier call wrote it. The fingerprint does not
+    cover paths, so that file stores positions among the distinct paths.
     """
     distinct = list(dict.fromkeys(images.paths))
     version = _decoder_version()
@@ -182,7 +199,7 @@ def _find_corrupt(
                 reasons[position] = reason
             if progress:
                 progress(what, position + 1, len(distinct))
-    with suppress(OSError):  # it only saves time
+    with suppress(OSError):  # losing the answer only costs time
         kept.parent.mkdir(parents=True, exist_ok=True)
         content = json.dumps({"decoder": version, "corrupt": reasons}).encode()
         write_atomically(kept, content, lasting=False)

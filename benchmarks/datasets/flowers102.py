@@ -1,6 +1,7 @@
-"""Oxford Flowers-102: 8,189 photographs of flowers in 102 classes (Nilsback and Zisserman 2008).
+"""Oxford Flowers-102: 8,189 photographs of flowers in 102 classes.
 
-The official split: 10 training images a class (``trnid``, 1,020) and 6,149 test images (``tstid``); ``valid`` is not used.
+The data is by Nilsback and Zisserman 2008. This is the official split: 10 training images per class
+(``trnid``, 1,020) and 6,149 test images (``tstid``); ``valid`` is not used.
 """
 
 from __future__ import annotations
@@ -12,20 +13,26 @@ from benchmarks.datasets.files import Files, find_folder
 from benchmarks.datasets.sources import Download, LocalCopy, RemoteFile, Source
 
 _NAMES = """
-pink_primrose hard_leaved_pocket_orchid canterbury_bells sweet_pea english_marigold tiger_lily moon_orchid bird_of_paradise
-monkshood globe_thistle snapdragon colts_foot king_protea spear_thistle yellow_iris globe_flower purple_coneflower
-peruvian_lily balloon_flower giant_white_arum_lily fire_lily pincushion_flower fritillary red_ginger grape_hyacinth corn_poppy
-prince_of_wales_feathers stemless_gentian artichoke sweet_william carnation garden_phlox love_in_the_mist mexican_aster
-alpine_sea_holly ruby_lipped_cattleya cape_flower great_masterwort siam_tulip lenten_rose barbeton_daisy daffodil sword_lily
-poinsettia bolero_deep_blue wallflower marigold buttercup oxeye_daisy common_dandelion petunia wild_pansy primula sunflower
-pelargonium bishop_of_llandaff gaura geranium orange_dahlia pink_yellow_dahlia cautleya_spicata japanese_anemone
-black_eyed_susan silverbush californian_poppy osteospermum spring_crocus bearded_iris windflower tree_poppy gazania azalea
-water_lily rose thorn_apple morning_glory passion_flower lotus toad_lily anthurium frangipani clematis hibiscus columbine
-desert_rose tree_mallow magnolia cyclamen watercress canna_lily hippeastrum bee_balm ball_moss foxglove bougainvillea camellia
-mallow mexican_petunia bromelia blanket_flower trumpet_creeper blackberry_lily
+pink_primrose hard_leaved_pocket_orchid canterbury_bells sweet_pea english_marigold tiger_lily
+moon_orchid bird_of_paradise monkshood globe_thistle snapdragon colts_foot king_protea spear_thistle
+yellow_iris globe_flower purple_coneflower peruvian_lily balloon_flower giant_white_arum_lily
+fire_lily pincushion_flower fritillary red_ginger grape_hyacinth corn_poppy prince_of_wales_feathers
+stemless_gentian artichoke sweet_william carnation garden_phlox love_in_the_mist mexican_aster
+alpine_sea_holly ruby_lipped_cattleya cape_flower great_masterwort siam_tulip lenten_rose
+barbeton_daisy daffodil sword_lily poinsettia bolero_deep_blue wallflower marigold buttercup
+oxeye_daisy common_dandelion petunia wild_pansy primula sunflower pelargonium bishop_of_llandaff
+gaura geranium orange_dahlia pink_yellow_dahlia cautleya_spicata japanese_anemone black_eyed_susan
+silverbush californian_poppy osteospermum spring_crocus bearded_iris windflower tree_poppy gazania
+azalea water_lily rose thorn_apple morning_glory passion_flower lotus toad_lily anthurium frangipani
+clematis hibiscus columbine desert_rose tree_mallow magnolia cyclamen watercress canna_lily
+hippeastrum bee_balm ball_moss foxglove bougainvillea camellia mallow mexican_petunia bromelia
+blanket_flower trumpet_creeper blackberry_lily
 """
 CLASS_NAMES = tuple(_NAMES.split())
-"""Of the authors' labels 1 to 102, as torchvision has them: the files hold numbers only."""
+"""The names of the authors' labels 1 to 102, as torchvision has them.
+
+The files hold numbers only.
+"""
 
 FOLDER = "flowers-102"
 
@@ -36,7 +43,7 @@ def load(home: Path, root: Path | None = None) -> Dataset:
 
 
 def read(root: Path) -> Files:
-    """Read labels and split; each partition in the authors' order.
+    """Read labels and split; each partition is in the authors' order.
 
     Raises
     ------
@@ -58,7 +65,7 @@ def read(root: Path) -> Files:
         ("tstid", test, len(labels)),
     ):
         if not len(values) or values.min() < 1 or values.max() > highest:
-            raise ValueError(f"{name} of {folder} must lie in 1 to {highest}")
+            raise ValueError(f"{name} of {folder} must lie in 1 to {highest}: copy the file again")
     first, second = (
         [(folder / "jpg" / f"image_{number:05}.jpg", int(labels[number - 1])) for number in part]
         for part in (train, test)
@@ -68,7 +75,9 @@ def read(root: Path) -> Files:
 
 URL = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"
 SOURCES: dict[str, Source] = {
-    "local": LocalCopy(read, f"{FOLDER}/ (jpg/image_00001.jpg and on, imagelabels.mat, setid.mat)"),
+    "local": LocalCopy(
+        read, f"{FOLDER}/ (jpg/image_00001.jpg to image_08189.jpg, imagelabels.mat, setid.mat)"
+    ),
     "torchvision": Download(
         read,
         (

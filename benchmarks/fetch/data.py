@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.contracts import MissingDataError, Progress, check_name
 from benchmarks.datasets import (
     DATASETS,
-    Entry,
+    DatasetEntry,
     by_hand,
     check_dataset,
     check_root,
@@ -114,7 +114,7 @@ def fetch_dataset(
 
 
 def _official(
-    entry: Entry, source: Source, roots: list[Path], tell: Tell, place: Path
+    entry: DatasetEntry, source: Source, roots: list[Path], tell: Tell, place: Path
 ) -> Arrays | Files:
     found = _obtain(source, roots, tell, place)
     difference = entry.difference(found.is_train, found.fingerprint)

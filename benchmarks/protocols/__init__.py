@@ -1,8 +1,10 @@
-"""PROTOCOLS: labels in, splits out. Pure functions that only choose rows: no pixels, no detector, no file.
+"""PROTOCOLS: pure functions that turn labels into splits.
 
-A protocol is called with ``labels`` (n,), ``is_train`` (n,), ``class_names``, the ``classes`` asked for (empty: all), a ``seed``
-and its own parameters. It never puts a test row into training, and an anomaly there only if that is what it is about. The rows of
-``train`` ascend (those of a group are shuffled), so that the same set of rows is always the same array.
+A protocol only chooses rows: it sees no pixels, no detector and no file. It is called with
+``labels`` (n,), ``is_train`` (n,), ``class_names``, the requested ``classes`` (empty: all), a
+``seed`` and its own parameters. It never puts a test row into training, and puts an anomaly there
+only if that is its purpose. The rows of ``train`` ascend (those of a group are shuffled), so that
+the same set of rows is always the same array.
 """
 
 from __future__ import annotations
@@ -22,21 +24,23 @@ from benchmarks.protocols.validation import validation_splits
 
 @dataclass(frozen=True)
 class ProtocolEntry:
-    """What the table knows of a protocol.
+    """A protocol's entry in the table.
 
     Attributes
     ----------
     function : callable
     definition : str
-        In one line, exact: it is printed with the numbers.
+        An exact definition in one line: it is printed with the numbers.
     defaults : dict
-        Its own parameters with their defaults.
+        The protocol's own parameters with their defaults.
     groups : bool
-        Whether its rows are groups, which only detectors on groups can score.
+        True if its rows are groups, which only detectors on groups can score.
     steps_per_x : int
-        A curve's step is its x times this: MLflow's steps are whole numbers, so contamination counts in permille.
+        A curve's value x is logged at step x times this, because MLflow's steps are whole numbers:
+        contamination is logged in permille.
     version : int
-        Raised when a change of code changes splits, so that old cells are not taken for new ones.
+        Raise it when a change of code changes splits, so that old results are not taken for new
+        ones.
     """
 
     function: Callable[..., Iterator[Split]]
@@ -47,37 +51,42 @@ class ProtocolEntry:
     version: int = 1
 
     def step(self, x: float) -> int:
-        """The step of a curve's value."""
+        """Return the MLflow step of a value on the curve."""
         return round(x * self.steps_per_x)
 
 
 PROTOCOLS: dict[str, ProtocolEntry] = {
     "one_vs_rest": ProtocolEntry(
         one_vs_rest,
-        "one class is normal and trains; every test image is scored; the other classes are the anomalies",
+        "one class is normal, and its training images train the detector; every test image is "
+        "scored; images of the other classes are the anomalies",
     ),
     "leave_one_class_out": ProtocolEntry(
         leave_one_class_out,
-        "all classes but one are normal and train, without labels; every test image is scored; the left-out class is the anomaly",
+        "all classes but one are normal, and their training images train the detector, without "
+        "labels; every test image is scored; images of the left-out class are the anomalies",
     ),
     "small_train": ProtocolEntry(
         small_train,
-        "as one_vs_rest, with n training images of the normal class, drawn without replacement, nested in n within a draw; "
-        "all of them are one draw",
+        "as one_vs_rest, with only n training images of the normal class, drawn without "
+        "replacement; within a draw, a smaller n takes a subset of a larger one; "
+        "all images make a single draw",
         {"n_train": N_TRAIN, "draws": 3},
     ),
     "contamination": ProtocolEntry(
         contamination,
-        "as one_vs_rest, with anomalies as a share r of the whole training set: all n normal training images stay, "
-        "round(r/(1-r)*n) training images of the other classes join them, drawn without replacement, nested in r within a draw",
+        "as one_vs_rest, but a fraction r of the training images are anomalies: to all n normal "
+        "training images, round(r/(1-r)*n) training images of the other classes are added, drawn "
+        "without replacement; within a draw, a smaller r adds a subset of a larger one",
         {"contamination": RATIOS, "draws": 3},
         steps_per_x=1000,
     ),
     "groups": ProtocolEntry(
         groups,
-        "a normal set is one image of each of the first M classes, an anomalous set is any M different images of these classes, "
-        "drawn uniformly, and again if they are one of each; n_groups normal sets of training images train, n_groups normal and "
-        "n_groups anomalous sets of test images are scored; members are shuffled",
+        "a normal set holds one image of each of the first M classes; an anomalous set holds any M "
+        "different images of these classes, drawn uniformly, and redrawn if there is one of each; "
+        "n_groups normal sets of training images train the detector; n_groups normal and n_groups "
+        "anomalous sets of test images are scored; members are shuffled",
         {"group_sizes": GROUP_SIZES, "n_groups": 1000, "draws": 1},
         groups=True,
     ),
@@ -85,7 +94,7 @@ PROTOCOLS: dict[str, ProtocolEntry] = {
 
 
 def protocol_params(name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """All parameters of a protocol: its defaults, then what was asked for.
+    """Return all parameters of a protocol: its defaults, overridden by ``asked``.
 
     Raises
     ------
@@ -96,13 +105,17 @@ def protocol_params(name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
     for parameter in asked:
         if parameter not in defaults:
             raise UsageError(
-                f"protocol '{name}' has no parameter '{parameter}': it has {', '.join(defaults) or 'none'}."
+                f"protocol '{name}' has no parameter '{parameter}': "
+                f"it has {', '.join(defaults) or 'none'}."
             )
     return {**defaults, **asked}
 
 
 def make_splits(experiment: Experiment, dataset: Dataset) -> list[Split]:
-    """The splits of an experiment, in order; those of partition ``validation`` are made inside the training partition."""
+    """Make the splits of an experiment, in order.
+
+    Those of partition ``validation`` are made inside the training partition.
+    """
     entry = PROTOCOLS[experiment.protocol]
     function = entry.function
     if experiment.partition == "validation":

@@ -1,4 +1,4 @@
-"""Which classes take their turn, and a class's training and test rows."""
+"""Which classes a protocol goes through, and the training and test rows of each."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ import numpy as np
 
 from benchmarks.contracts import UsageError, check_name
 
-MANY_CLASSES = 20  # arXiv 2002.10445, section 4: of data sets with many categories, the first 20 take their turn
+MANY_CLASSES = 20
+"""A run goes through this many classes by default (arXiv 2002.10445, section 4)."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One class's turn.
+    """One class with its rows, as a protocol goes through the classes.
 
     Attributes
     ----------
     name : str
     number : int
-        Its position in the data set's classes: draws are seeded with it, so that they do not depend on the classes asked for.
+        Its position in the data set's classes. Random draws are seeded with it, so that they do not
+        depend on which classes were requested.
     inside, outside : ndarray of int64
         Training rows of the class, and of all other classes, ascending.
     test : ndarray of int64
@@ -39,16 +41,18 @@ class Turn:
 def turns(
     labels: np.ndarray, is_train: np.ndarray, class_names: Sequence[str], classes: Sequence[str]
 ) -> list[Turn]:
-    """The turns of the classes asked for, by default of those with training images.
+    """Make a turn for each requested class, by default for each class with training images.
 
     Raises
     ------
     UsageError
-        If a class is unknown or has no test image, or if all test images are of one class: nothing could be told apart.
+        If a class is unknown or has no test image, or if all test images belong to one class, so
+        that nothing could be told apart.
     """
     test = np.flatnonzero(~is_train)
     made = []
-    # Of one's own data the usual layout has training images of the normal class alone: the other classes are anomalies only.
+    # A user's own data often has training images of the normal class alone.
+    # The other classes are then anomalies only.
     trained = [
         name for number, name in enumerate(class_names) if (labels[is_train] == number).any()
     ]
@@ -58,11 +62,12 @@ def turns(
         of_test = is_class[test]
         if not of_test.any():
             raise UsageError(
-                f"class '{name}' has no test image: add some, or leave it out of --classes."
+                f"class '{name}' has no test image: add some, or leave the class out of --classes."
             )
         if of_test.all():
             raise UsageError(
-                f"all test images are of class '{name}': a data set needs test images of two classes at least."
+                f"all test images are of class '{name}': "
+                "add test images of at least one other class."
             )
         made.append(
             Turn(
@@ -80,7 +85,10 @@ def turns(
 def chosen_classes(
     class_names: Sequence[str], classes: Sequence[str], eligible: Sequence[str]
 ) -> list[str]:
-    """The classes that take their turn: those asked for, else the eligible, or their first 20 by the alphabet if there are more.
+    """Choose the classes to go through.
+
+    These are the requested ones; if none is requested, the eligible ones, or the first 20 of them
+    in alphabetical order if there are more.
 
     Raises
     ------
@@ -93,13 +101,13 @@ def chosen_classes(
     return [check_name(name, class_names, "class") for name in dict.fromkeys(classes)]
 
 
-def need_training(rows: np.ndarray, which: str) -> None:
-    """Raise UsageError if there are no training rows."""
+def need_training(rows: np.ndarray, problem: str) -> None:
+    """Raise UsageError, which names the ``problem``, if there are no training rows."""
     if not len(rows):
-        raise UsageError(f"{which} has no training image: leave it out of --classes.")
+        raise UsageError(f"{problem}: add some, or change --classes.")
 
 
 def need_whole(value: object, least: int, name: str) -> None:
-    """Raise UsageError unless the value is a whole number of at least ``least``."""
+    """Raise UsageError unless the value is a whole number that is at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise UsageError(f"{name} must be a whole number of at least {least}, got {value!r}.")

@@ -1,4 +1,4 @@
-"""Sets of images: normal ones hold one image of each class."""
+"""Sets of images: a normal set holds one image of each class."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ def groups(
     n_groups: int = 1000,
     draws: int = 1,
 ) -> Iterator[Split]:
-    """Tell sets of M images with one image of each of M classes from other sets of images of these classes.
+    """Tell normal sets of M images, one of each of M classes, from anomalous sets.
 
-    The classes are the first M of the data set, or of those asked for. Training: ``n_groups`` normal sets from the training
-    partition. Test: as many normal and as many anomalous sets from the test partition. An anomalous set is M different images,
-    every choice from the test images of these classes being equally likely, drawn again if it happens to be normal. An image may
-    be in several sets, not twice in one; the members of each set are shuffled.
+    The classes are the first M of the data set, or of the requested ones. Training takes
+    ``n_groups`` normal sets from the training partition. The test takes as many normal and as many
+    anomalous sets from the test partition. An anomalous set is M different test images of these
+    classes; every choice is equally likely, and a choice that happens to be normal is redrawn. An
+    image may be in several sets, but not twice in one. The members of each set are shuffled.
 
     Parameters
     ----------
     labels, is_train, class_names
         As for `one_vs_rest`.
     classes : sequence of str
-        The classes to take from, in the data set's order whatever theirs is; empty means all.
+        The classes to take from, always in the data set's order; empty means all.
     seed : int
-        The sets depend on it, the draw and M.
+        The sets depend on the seed, the draw and M.
     group_sizes : sequence of int
         Sizes M, at least 2.
     n_groups, draws : int
@@ -45,29 +46,32 @@ def groups(
     Yields
     ------
     Split
-        ``train`` is (n_groups, M), ``test`` (2 n_groups, M), normal sets first; ``x`` is M, ``class_name`` is "all".
+        ``train`` is (n_groups, M), ``test`` is (2 n_groups, M) with the normal sets first; ``x`` is
+        M, ``class_name`` is "all".
 
     Raises
     ------
     UsageError
-        If a class is unknown or has no training or test image, M exceeds the number of classes, no class has the two test images
-        that an anomalous set needs, or a number is no whole number in range.
+        If a class is unknown or has no training or test image, M exceeds the number of classes, no
+        class has the two test images that an anomalous set needs, or a number is not a whole number
+        in range.
 
     References
     ----------
-    arXiv 2002.10445, Fig. 4. All but the figure's caption is this project's choice.
+    arXiv 2002.10445, Fig. 4. Everything beyond the figure's caption is this project's choice.
     """
     need_whole(n_groups, 1, "n_groups")
     need_whole(draws, 1, "draws")
     if not group_sizes:
-        raise UsageError("group_sizes needs at least one size, got none.")
+        raise UsageError("group_sizes needs at least one size, got none: give one of at least 2.")
     chosen = set(chosen_classes(class_names, classes, class_names) if classes else class_names)
     numbers = [number for number, name in enumerate(class_names) if name in chosen]
     for size in dict.fromkeys(group_sizes):
         need_whole(size, 2, "group size")
         if size > len(numbers):
             raise UsageError(
-                f"groups of {size} images take one of each of {size} classes, there are {len(numbers)}: lower it."
+                f"a group of {size} images takes one of each of {size} classes, but there are "
+                f"{len(numbers)}: lower group_sizes."
             )
         train, test = (
             [np.flatnonzero((labels == c) & part) for c in numbers[:size]]
@@ -89,11 +93,13 @@ def _check(train: list[np.ndarray], test: list[np.ndarray], names: list[str]) ->
         for name, rows in zip(names, of_classes, strict=True):
             if not len(rows):
                 raise UsageError(
-                    f"class '{name}' has no {partition} image: leave it out of --classes."
+                    f"class '{name}' has no {partition} image: "
+                    "add some, or leave the class out of --classes."
                 )
     if max(map(len, test)) < 2:
         raise UsageError(
-            f"an anomalous group needs two test images of one class, {', '.join(names)} have one each: add images."
+            f"an anomalous group needs two test images of one class, but {', '.join(names)} "
+            "have one each: add images."
         )
 
 

@@ -1,4 +1,4 @@
-"""One class is normal (one_vs_rest), or all but one (leave_one_class_out). Nothing is drawn."""
+"""One class is normal (one_vs_rest), or all but one (leave_one_class_out). Nothing is random."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ def one_vs_rest(
     class_names: Sequence[str],
     *,
     classes: Sequence[str] = (),
-    seed: int = 0,  # noqa: ARG001 - nothing is drawn
+    seed: int = 0,  # noqa: ARG001 - nothing is random
 ) -> Iterator[Split]:
-    """Take each class in turn as the normal one: its training images train, all test images are scored, the rest are anomalies.
+    """Take each class in turn as the normal one.
+
+    The normal class's training images train the detector. All test images are scored; those of the
+    other classes are anomalies.
 
     Parameters
     ----------
@@ -26,14 +29,15 @@ def one_vs_rest(
     is_train : ndarray of shape (n,), bool
     class_names : sequence of str
     classes : sequence of str
-        The normal classes to take; empty means all, or the first 20 in alphabetical order where there are more.
+        The normal classes to take. Empty means all, or the first 20 in alphabetical order if there
+        are more.
     seed : int
         Not used.
 
     Yields
     ------
     Split
-        One a normal class.
+        One per normal class.
 
     Raises
     ------
@@ -45,7 +49,7 @@ def one_vs_rest(
     arXiv 2002.10445, section 4.1 (unimodal).
     """
     for turn in turns(labels, is_train, class_names, classes):
-        need_training(turn.inside, f"class '{turn.name}'")
+        need_training(turn.inside, f"class '{turn.name}' has no training image")
         yield Split(turn.name, turn.name, None, 0, turn.inside, turn.test, ~turn.is_class)
 
 
@@ -55,16 +59,18 @@ def leave_one_class_out(
     class_names: Sequence[str],
     *,
     classes: Sequence[str] = (),
-    seed: int = 0,  # noqa: ARG001 - nothing is drawn
+    seed: int = 0,  # noqa: ARG001 - nothing is random
 ) -> Iterator[Split]:
-    """Leave each class out in turn: all other training images train, all test images are scored, the class is the anomaly.
+    """Leave each class out in turn: its images are the anomalies.
 
-    Parameters, errors and what is yielded are those of `one_vs_rest`, with the left-out class in the place of the normal one.
+    The training images of all other classes train the detector, and all test images are scored.
+    Parameters, errors and what is yielded are those of `one_vs_rest`, with the left-out class in
+    place of the normal one.
 
     References
     ----------
     arXiv 2002.10445, Table 5 (multimodal).
     """
     for turn in turns(labels, is_train, class_names, classes):
-        need_training(turn.outside, f"every class but '{turn.name}'")
+        need_training(turn.outside, f"no class other than '{turn.name}' has a training image")
         yield Split(turn.name, turn.name, None, 0, turn.outside, turn.test, turn.is_class)

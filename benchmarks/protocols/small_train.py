@@ -1,4 +1,4 @@
-"""How many normal training images it takes."""
+"""Few normal training images."""
 
 from __future__ import annotations
 
@@ -23,41 +23,48 @@ def small_train(
     n_train: Sequence[int | str] = N_TRAIN,
     draws: int = 3,
 ) -> Iterator[Split]:
-    """As `one_vs_rest`, with n training images of the normal class, drawn without replacement.
+    """Train on only n images of the normal class of `one_vs_rest`.
 
-    A draw is one random order of the class's training images, of which the first n are taken: the images of a smaller n are among
-    those of a larger one. All images can be drawn in one way only, so that point has one draw.
+    They are drawn without replacement. A draw is one random order of the class's training images,
+    of which the first n are taken, so the images of a smaller n are among those of a larger one.
+    All images can be drawn in one way only, so that point has one draw.
 
     Parameters
     ----------
     labels, is_train, class_names, classes
         As for `one_vs_rest`.
     seed : int
-        The order depends on it, the draw and the class, and not on the classes asked for.
+        The order depends on the seed, the draw and the class, but not on which classes were
+        requested.
     n_train : sequence of int or "all"
-        Numbers of training images. "all" stands for as many as the class has, and larger numbers beside it are left out.
+        Numbers of training images. "all" stands for every image of the class; if it is given,
+        numbers larger than that are left out.
     draws : int
-        How many random orders.
+        The number of random orders.
 
     Yields
     ------
     Split
-        ``x`` is n; class by class, n by n, draw by draw.
+        ``x`` is n. Splits are ordered by class, then n, then draw.
 
     Raises
     ------
     UsageError
-        As for `one_vs_rest`; if a number is no whole number of at least 1, or, without "all", more than the class has; draws < 1.
+        As for `one_vs_rest`; also if a number is not a whole number of at least 1, or, without
+        "all", exceeds what the class has; or if draws < 1.
 
     References
     ----------
-    arXiv 2002.10445, Fig. 5. The numbers and draws are this project's choice: the paper does not give them.
+    arXiv 2002.10445, Fig. 5. The paper does not give the numbers or the draws: they are this
+    project's choice.
     """
     need_whole(draws, 1, "draws")
     if not n_train:
-        raise UsageError("n_train needs at least one number of training images, got none.")
+        raise UsageError(
+            f"n_train needs at least one number of training images, got none: give one, or {ALL}."
+        )
     for turn in turns(labels, is_train, class_names, classes):
-        need_training(turn.inside, f"class '{turn.name}'")
+        need_training(turn.inside, f"class '{turn.name}' has no training image")
         orders = [
             np.random.default_rng([seed, draw, turn.number]).permutation(turn.inside)
             for draw in range(draws)
@@ -71,17 +78,18 @@ def small_train(
 
 
 def _numbers(turn: Turn, n_train: Sequence[int | str]) -> list[int]:
-    """The numbers of images of a class, each once, in the order they were asked for."""
+    """Return the numbers of images for one class, each once, in the requested order."""
     there, numbers = len(turn.inside), []
     for n in n_train:
         if isinstance(n, str) and n == ALL:
             numbers.append(there)
             continue
-        need_whole(n, 1, f"n_train, unless '{ALL}',")
+        need_whole(n, 1, f"n_train, unless it is '{ALL}',")
         if int(n) <= there:
             numbers.append(int(n))
         elif ALL not in n_train:
             raise UsageError(
-                f"class '{turn.name}' has {there} training images, n_train={n} asks for more: lower it or say {ALL}."
+                f"class '{turn.name}' has {there} training images, n_train={n} needs more: "
+                f"lower it, or add {ALL}."
             )
     return list(dict.fromkeys(numbers))

@@ -1,7 +1,8 @@
-"""Pseudo-splits inside the training partition, on which to choose parameters: no test row is in them.
+"""Validation splits inside the training partition, for choosing parameters.
 
-The training rows are dealt into folds, class by class. In each fold's turn the protocol is applied to the training rows alone, as
-if that fold were the test partition: held-out images of the normal class against training images of the others.
+No test row is in them. The training rows are divided into folds, class by class. For each fold, the
+protocol is applied to the training rows alone, as if that fold were the test partition: held-out
+images of the normal class against training images of the others.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from benchmarks.contracts import Split, UsageError
 from benchmarks.protocols.classes import chosen_classes
 
 FOLDS = 5
-"""Each training image is held out in one of them."""
+"""Each training image is held out in one of these folds."""
 
 ANOMALIES_PER_NORMAL = 1
-"""Of a fold's anomalies so many are scored for each normal image: ROCAUC does not depend on their share, and of ten classes a
-fold then costs a fifth of what it would with all nine of the others; each normal image is scored all the same."""
+"""The most anomalies that a fold scores per normal image.
+
+ROCAUC does not depend on this ratio. With ten classes, a fold costs a fifth of what it would with
+the anomalies of all nine other classes. Every normal image is scored in any case.
+"""
 
 VERSION = 2
-"""Raised when a change of code changes the pseudo-splits."""
+"""Raise it when a change of code changes the validation splits."""
 
 
 def validation_splits(
@@ -36,7 +40,7 @@ def validation_splits(
     groups: bool = False,
     **params: object,
 ) -> Iterator[Split]:
-    """Apply a protocol to the training partition alone, once a fold.
+    """Apply a protocol to the training partition alone, once per fold.
 
     Parameters
     ----------
@@ -45,22 +49,24 @@ def validation_splits(
     labels, is_train, class_names, classes
         As for the protocol.
     seed : int
-        The folds and the choice of anomalies depend on it, and on nothing that a sweep varies.
+        The folds and the choice of anomalies depend on the seed, and on nothing that a sweep
+        varies.
     groups : bool
-        Whether the protocol gives sets of images; those are not thinned.
+        True if the protocol yields sets of images; their anomalies are not subsampled.
     **params
         The protocol's own.
 
     Yields
     ------
     Split
-        The protocol's, fold by fold, their names ending in ``-fold0`` .. ``-fold4``; ``draw`` counts the folds of each draw.
+        The protocol's splits, fold by fold. Their names end in ``-fold0`` .. ``-fold4``; ``draw``
+        counts the folds of each draw.
 
     Raises
     ------
     UsageError
-        As the protocol; also if a class that takes its turn has fewer training images than there are folds, or all training
-        images are of one class.
+        As the protocol; also if a class to go through has fewer training images than there are
+        folds, or all training images are of one class.
     """
     rows = np.flatnonzero(is_train)
     of_training = labels[rows]
@@ -87,7 +93,9 @@ def validation_splits(
 
 
 def deal(labels: np.ndarray, n_classes: int, seed: int) -> np.ndarray:
-    """Deal rows into folds, each class in an order of its own: (n,), and a class's folds differ by one row at most.
+    """Assign rows to folds, each class in a random order of its own.
+
+    The result has shape (n,). The folds of a class differ in size by at most one row.
 
     Parameters
     ----------
@@ -104,26 +112,31 @@ def deal(labels: np.ndarray, n_classes: int, seed: int) -> np.ndarray:
 
 
 def _check(labels: np.ndarray, class_names: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """The classes that take their turn, the same in every fold."""
+    """Return the classes to go through, which are the same in every fold."""
     counts = np.bincount(labels, minlength=len(class_names))
     if np.count_nonzero(counts) < 2:
         raise UsageError(
-            "validation takes the training images of the other classes for anomalies, and all training images are of one class: "
-            "add some of another, or take --objective oracle."
+            "validation uses training images of the other classes as anomalies, but "
+            "all training images are of one class: "
+            "add images of another class, or use --objective oracle."
         )
     trained = [name for name, count in zip(class_names, counts, strict=True) if count]
     chosen = chosen_classes(class_names, classes, trained)
     for name in chosen:
         if (count := counts[class_names.index(name)]) < FOLDS:
             raise UsageError(
-                f"class '{name}' has {count} training images, and each of the {FOLDS} folds of a validation needs one: "
-                "leave it out of --classes, or take --objective oracle."
+                f"class '{name}' has {count} training images, but validation needs one for each "
+                f"of its {FOLDS} folds: "
+                "leave the class out of --classes, or use --objective oracle."
             )
     return chosen
 
 
 def _thinned(split: Split, seed: list[int]) -> np.ndarray:
-    """Positions in the test rows that are kept: all normal ones, and so many anomalies as `ANOMALIES_PER_NORMAL` allows."""
+    """Choose the positions in the test rows to keep, ascending.
+
+    All normal rows stay, and as many anomalies as `ANOMALIES_PER_NORMAL` allows.
+    """
     normal, anomalous = np.flatnonzero(~split.is_anomaly), np.flatnonzero(split.is_anomaly)
     most = ANOMALIES_PER_NORMAL * len(normal)
     if len(anomalous) > most:

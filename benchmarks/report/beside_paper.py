@@ -1,4 +1,7 @@
-"""From finished cells to the table with a row a class: the numbers, the paper's beside them, and what must be said of both."""
+"""Make the table of one row per class from finished runs.
+
+It holds the numbers, the paper's numbers next to them, and notes on both.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from benchmarks.contracts import Cell, Experiment, Interval, Result
 from benchmarks.detectors import DETECTORS
 from benchmarks.report import notes
-from benchmarks.report.class_table import ClassTable, Entry, Row
+from benchmarks.report.class_table import ClassRow, ClassScore, ClassTable
 from benchmarks.report.published import PAPER, group_of, published, published_rows
 from benchmarks.report.tables import (
     join_seeds,
@@ -19,25 +22,25 @@ from benchmarks.report.tables import (
 )
 
 PAPER_ENCODER = "resnet101"
-"""What the paper's DN2 rows were computed with (arXiv 2002.10445, section 4)."""
+"""The encoder behind the paper's DN2 rows (arXiv 2002.10445, section 4)."""
 
-ENTRY = ("rocauc", "rocauc_low", "rocauc_high", "average_precision", "prevalence")
-"""Metrics of every result, which have their own places."""
+SCORE_METRICS = ("rocauc", "rocauc_low", "rocauc_high", "average_precision", "prevalence")
+"""Metrics that every result has and that have columns of their own."""
 
-SAID = ("dataset", "protocol", "detector", "variant")
-"""Parameters that the title says."""
+IN_TITLE = ("dataset", "protocol", "detector", "variant")
+"""Parameters that the title names."""
 
 
 def class_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> ClassTable:
-    """Set cells that differ in parameters side by side, and beside what the paper prints.
+    """Set runs that differ in parameters side by side, next to the paper's numbers.
 
-    The mean is left out for a cell that lacks a row the others have. The paper's mean is over the classes shown: the printed
-    one if those are all, else the mean of their printed values.
+    A run that lacks a row which others have gets no mean. The paper's mean is over the classes
+    shown: if those are all classes, the printed mean, else the mean of their printed values.
 
     Parameters
     ----------
     cells : sequence of Cell
-        Of one data set, protocol, detector, variant and partition, one result a class.
+        Runs of one data set, protocol, detector, variant and partition, one result per class.
     definitions : mapping of protocol to text
     """
     groups = join_seeds(cells)
@@ -52,26 +55,26 @@ def class_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> ClassT
         else {}
     )
     rows = tuple(
-        Row(
+        ClassRow(
             name,
-            tuple(_entry(of_group[name]) if name in of_group else None for of_group in results),
+            tuple(_score(of_group[name]) if name in of_group else None for of_group in results),
             printed.get(name),
         )
         for name in classes
     )
-    mean = Row(
+    mean = ClassRow(
         "mean",
         tuple(
-            _mean_entry(group) if len(of_group) == len(classes) else None
+            _mean_score(group) if len(of_group) == len(classes) else None
             for group, of_group in zip(groups, results, strict=True)
         ),
         _published_mean(printed, set(classes), experiments),
     )
-    unsaid = (*SAID, "seed") if any(len(group) > 1 for group in groups) else SAID
-    columns = label_seeds(make_columns(experiments, unsaid), groups)
+    hidden = (*IN_TITLE, "seed") if any(len(group) > 1 for group in groups) else IN_TITLE
+    columns = label_seeds(make_columns(experiments, hidden), groups)
     method, subject = first.method, f"{kind[0]}, {kind[1]}"
-    said = [f"{name}: {text}." for name, text in definitions.items() if name == first.protocol]
-    said += [
+    remarks = [f"{name}: {text}." for name, text in definitions.items() if name == first.protocol]
+    remarks += [
         *notes.hindsight([group[0] for group in groups]),
         *notes.budgets(experiments),
         *notes.approximation(experiments),
@@ -80,9 +83,9 @@ def class_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> ClassT
     metric = "rocauc_validation" if first.partition == "validation" else "rocauc"
     return ClassTable(
         title=f"ROCAUC of {method} on {subject}",
-        settings=settings(experiments, unsaid),
+        settings=settings(experiments, hidden),
         columns=columns,
-        notes=tuple(dict.fromkeys(said)),
+        notes=tuple(dict.fromkeys(remarks)),
         method=method,
         subject=subject,
         rows=rows,
@@ -92,7 +95,10 @@ def class_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> ClassT
 
 
 def _printed_variant(experiment: Experiment) -> str:
-    """Return the variant's name in ``published.csv``: where the paper names none, it means the detector's default one."""
+    """Return the variant's name in ``published.csv``.
+
+    If the paper names no variant, it means the detector's default one.
+    """
     printed = published(
         experiment.dataset, experiment.protocol, experiment.detector, experiment.variant
     )
@@ -101,7 +107,7 @@ def _printed_variant(experiment: Experiment) -> str:
 
 
 def _by_class(group: Sequence[Cell]) -> dict[str, list[Result]]:
-    """Class -> its result in each cell, one a seed."""
+    """Return class -> its results, one per seed."""
     found: dict[str, list[Result]] = {}
     for cell in group:
         for result in cell.results:
@@ -113,16 +119,19 @@ def _interval(result: Result) -> Interval:
     return Interval(*(result.metrics[name] for name in ("rocauc", "rocauc_low", "rocauc_high")))
 
 
-def _entry(of_seeds: Sequence[Result]) -> Entry:
-    """One class's results, one a seed."""
+def _score(of_seeds: Sequence[Result]) -> ClassScore:
+    """Summarise the results of one class, one per seed."""
     values = [_interval(result) for result in of_seeds]
     rocauc = values[0] if len(values) == 1 else mean_of_seeds([one.value for one in values])
-    extra = {name: value for name, value in _means(of_seeds).items() if name not in ENTRY}
+    extra = {name: value for name, value in _means(of_seeds).items() if name not in SCORE_METRICS}
     return _fill(rocauc, of_seeds, len(values), extra)
 
 
-def _mean_entry(group: Sequence[Cell]) -> Entry | None:
-    """The mean over classes of each seed; what an oracle chose for each class has none."""
+def _mean_score(group: Sequence[Cell]) -> ClassScore | None:
+    """Average each seed over classes, then over seeds.
+
+    An oracle's choices differ from class to class and are not averaged.
+    """
     means = [cell.mean for cell in group if cell.mean is not None]
     if len(means) < len(group):
         return None
@@ -131,17 +140,17 @@ def _mean_entry(group: Sequence[Cell]) -> Entry | None:
     extra = {
         name: value
         for name, value in _means(results).items()
-        if name not in ENTRY and not name.startswith("chosen_")
+        if name not in SCORE_METRICS and not name.startswith("chosen_")
     }
     return _fill(rocauc, results, len(means), extra)
 
 
 def _fill(
     rocauc: Interval, results: Sequence[Result], n_seeds: int, extra: Mapping[str, float]
-) -> Entry:
+) -> ClassScore:
     n_train, n_test = {result.n_train for result in results}, {result.n_test for result in results}
     means = _means(results)
-    return Entry(
+    return ClassScore(
         rocauc=rocauc,
         average_precision=means["average_precision"],
         prevalence=means["prevalence"],
@@ -154,7 +163,7 @@ def _fill(
 
 
 def _means(results: Sequence[Result]) -> dict[str, float]:
-    """Mean of each metric that all results have."""
+    """Average each metric that all results have."""
     names = [
         name for name in results[0].metrics if all(name in result.metrics for result in results)
     ]
@@ -164,7 +173,10 @@ def _means(results: Sequence[Result]) -> dict[str, float]:
 def _published_mean(
     printed: Mapping[str, float], shown: set[str], experiments: list[Experiment]
 ) -> float | None:
-    """Find the paper's mean over the classes shown, or None if it does not print what that takes."""
+    """Find the paper's mean over the classes shown.
+
+    None if the paper does not print what that needs.
+    """
     classes = printed.keys() - {"mean"}
     if shown == classes or not (classes or any(experiment.classes for experiment in experiments)):
         return printed.get("mean")
@@ -172,23 +184,32 @@ def _published_mean(
 
 
 def _notes(
-    groups: list[list[Cell]], experiments: list[Experiment], rows: Sequence[Row], mean: Row
+    groups: list[list[Cell]],
+    experiments: list[Experiment],
+    rows: Sequence[ClassRow],
+    mean: ClassRow,
 ) -> Iterator[str]:
-    """Say what a reader must know to read the numbers."""
+    """Yield what a reader must know to read the numbers."""
     first = experiments[0]
-    yield from notes.seeds(groups, "in brackets the standard error")
+    yield from notes.seeds(groups, "the standard error is in brackets")
     if any(len(group) == 1 for group in groups):
         yield (
-            "Percent, with 95 % intervals: DeLong's for a class (Clopper-Pearson's at 0 and 100); for the mean, a bootstrap "
-            "over the test images."
+            "Values are percentages with 95 % intervals: for a class, DeLong's "
+            "(Clopper-Pearson's at 0 and 100); for the mean, a bootstrap over the test images."
         )
-    shares = [entry.prevalence for row in rows for entry in row.entries if entry is not None]
-    low, high = percent(min(shares)), percent(max(shares))
-    share = low if low == high else f"{low} to {high}"
-    yield f"AP: average precision, anomalies as positives; chance is their share of the test images, {share} %."
-    yield "seconds: fit and score of one class, without features; cells sharing a search each show all of it."
+    prevalences = [score.prevalence for row in rows for score in row.scores if score is not None]
+    low, high = percent(min(prevalences)), percent(max(prevalences))
+    chance = low if low == high else f"{low} to {high}"
+    yield (
+        "AP: average precision with anomalies as positives; chance level is the fraction of "
+        f"anomalies among the test images, {chance} %."
+    )
+    yield (
+        "seconds: time to fit and score one class, without feature extraction; "
+        "runs that share a search each show its full time."
+    )
     if mean.paper is None and not any(row.paper is not None for row in rows):
-        yield f"paper: {PAPER} prints no number for this."
+        yield f"paper: {PAPER} reports no number for this."
         return
     kind = (PAPER, first.dataset, first.protocol, first.detector, _printed_variant(first))
     printed = [row for row in published_rows() if group_of(row) == kind]
@@ -201,11 +222,14 @@ def _notes(
         ):
             yield f"paper's {row['class_name']}: {row['note']}."
     if mean.paper is not None and not all_shown:
-        yield f"paper's mean: over the {len(rows)} classes shown."
+        yield f"paper's mean: taken over the {len(rows)} classes shown."
     ours = list(dict.fromkeys(str(experiment.params["encoder"]) for experiment in experiments))
     if first.detector == "dn2" and ours != [PAPER_ENCODER]:
-        yield f"The paper used {PAPER_ENCODER}, ours is {', '.join(ours)}: the differences are the network's too."
+        yield (
+            f"The paper used {PAPER_ENCODER} and we used {', '.join(ours)}: "
+            "part of the difference comes from the network."
+        )
     if first.detector == "dn2" and any(
         experiment.normalize != "none" for experiment in experiments
     ):
-        yield "The paper's DN2 is normalize=none."
+        yield "The paper's DN2 uses raw features: normalize=none."

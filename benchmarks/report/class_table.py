@@ -1,4 +1,4 @@
-"""A table with a row a class, then the mean, and the paper's numbers beside ours."""
+"""A table of one row per class, then the mean, compared with the paper's numbers."""
 
 from __future__ import annotations
 
@@ -12,15 +12,26 @@ from benchmarks.contracts import Interval
 from benchmarks.report.tables import Lines, Sweep, Table, find_sweep, percent, stacked
 
 COLUMNS_THAT_FIT = 3
-"""So many experiments stand side by side; of more, the means are listed."""
+"""Up to this many experiments stand side by side; of more, the means are listed."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What one experiment reached in one row, fractions in [0, 1]; of a mean, ``n_train`` and ``n_test`` are None if they differ.
+class ClassScore:
+    """What one experiment reached in one row; fractions are in [0, 1].
 
-    ``seconds`` is the time to fit and to score, without features. Of several seeds, all are means, and the bounds of ``rocauc``
-    are one standard error away. ``extra`` holds what only some detectors have: accuracies, and what an oracle chose.
+    Attributes
+    ----------
+    rocauc : Interval
+        With its 95 % interval; of several seeds, the mean, with bounds one standard error away.
+    average_precision, prevalence : float
+    n_train, n_test : int or None
+        None for a mean over classes that differ.
+    seconds : float
+        Time to fit and to score, without feature extraction.
+    n_seeds : int
+        If there are several, all values are means over them.
+    extra : dict
+        What only some detectors have: accuracies, and what an oracle chose.
     """
 
     rocauc: Interval
@@ -33,7 +44,10 @@ class Entry:
     extra: Mapping[str, float] = field(default_factory=dict)
 
     def bounds(self) -> dict[str, float | None]:
-        """Return what is known of the ROCAUC's spread, by name: the 95 % interval, or the standard error over seeds."""
+        """Return the spread of the ROCAUC, by name.
+
+        It is the 95 % interval or, over several seeds, the standard error; the other is None.
+        """
         value, low, high = self.rocauc
         if self.n_seeds > 1:
             return {"rocauc_low": None, "rocauc_high": None, "standard_error": value - low}
@@ -41,60 +55,77 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A class (or the mean): one entry a column, None where the experiment has no such result, and the paper's value."""
+class ClassRow:
+    """A class, or the mean: one score per column, and the paper's value.
+
+    A score is None if the experiment has no result for the row.
+    """
 
     name: str
-    entries: tuple[Entry | None, ...]
+    scores: tuple[ClassScore | None, ...]
     paper: float | None
 
     def difference(self, column: int) -> float | None:
-        """Ours minus the paper's, of the unrounded values."""
-        entry = self.entries[column]
-        return None if entry is None or self.paper is None else entry.rocauc.value - self.paper
+        """Subtract the paper's value from ours, both unrounded."""
+        score = self.scores[column]
+        return None if score is None or self.paper is None else score.rocauc.value - self.paper
 
 
 @dataclass(frozen=True)
 class ClassTable(Table):
-    """Experiments side by side: a row a class, then the mean.
+    """Experiments side by side: a row per class, then the mean.
 
-    ``method`` is the detector with its variant, ``subject`` the data set and the protocol; ``metric`` is what the mean is called
-    in MLflow: ``rocauc``, or ``rocauc_validation`` on that partition.
+    Attributes
+    ----------
+    method : str
+        The detector with its variant.
+    subject : str
+        The data set and the protocol.
+    rows : tuple of ClassRow
+    mean : ClassRow
+    metric : str
+        The mean's name in MLflow: ``rocauc``, or ``rocauc_validation`` on that partition.
     """
 
     method: str
     subject: str
-    rows: tuple[Row, ...]
-    mean: Row
+    rows: tuple[ClassRow, ...]
+    mean: ClassRow
     metric: str
 
     def records(self) -> list[dict[str, Any]]:
-        """One flat dict for each experiment and row, the mean last; fractions, not rounded."""
+        """Return one flat dict per experiment and row, the mean last.
+
+        Fractions are not rounded.
+        """
         extra = dict.fromkeys(self._extra())
         return [
             {
                 "key": column.key,
                 **column.params,
                 "class_name": row.name,
-                "rocauc": entry.rocauc.value,
-                **entry.bounds(),
+                "rocauc": score.rocauc.value,
+                **score.bounds(),
                 **{
                     name: value
-                    for name, value in asdict(entry).items()
+                    for name, value in asdict(score).items()
                     if name not in ("rocauc", "extra")
                 },
                 **extra,
-                **entry.extra,
+                **score.extra,
                 "paper": row.paper,
                 "difference": row.difference(number),
             }
             for number, column in enumerate(self.columns)
             for row in (*self.rows, self.mean)
-            if (entry := row.entries[number]) is not None
+            if (score := row.scores[number]) is not None
         ]
 
     def figure(self) -> figures.Figure:
-        """Draw the mean against the number, or encoder, in which three or more experiments differ; else bars for each class."""
+        """Draw the mean against a parameter that varies, or bars for each class.
+
+        The parameter is a number, or the encoder, in which three or more experiments differ.
+        """
         title = f"{self.title}\n{self.settings}"
         sweep = find_sweep(self.columns)
         if sweep is not None:
@@ -107,7 +138,7 @@ class ClassTable(Table):
             )
         rows = [*self.rows, self.mean]
         bars_of = {
-            column.label: [entry.rocauc if (entry := row.entries[number]) else None for row in rows]
+            column.label: [score.rocauc if (score := row.scores[number]) else None for row in rows]
             for number, column in enumerate(self.columns)
         }
         return figures.class_bars(
@@ -115,21 +146,22 @@ class ClassTable(Table):
         )
 
     def _bars(self) -> str:
-        """What the figure's whiskers are."""
-        return spread_of(entry for entry in self.mean.entries if entry is not None)
+        """Say what the whiskers of the figure are."""
+        return spread_of(score for score in self.mean.scores if score is not None)
 
     def points(self) -> list[tuple[str, float, int]]:
-        """Return the mean against the number in which the experiments differ, as ``rocauc_by_k`` with k as step.
+        """Return the mean against the number in which the experiments differ.
 
-        If other parameters differ too, each line has its label in the name: ``rocauc_by_k/normalize_l2``. A step is a whole
-        number: fractions and encoders have no points.
+        The metric is ``rocauc_by_k``, for example, with k as step. If other parameters differ too,
+        each line's label is part of the name: ``rocauc_by_k/normalize_l2``. A step is a whole
+        number, so fractions and encoders have no points.
         """
         sweep = find_sweep(self.columns)
         if sweep is None or sweep.is_names or any(place % 1 for place in sweep.places.values()):
             return []
         return [
             (
-                f"{self.metric}_by_{sweep.name}" + (f"/{slug(label)}" if label else ""),
+                f"{self.metric}_by_{sweep.name}" + (f"/{safe_name(label)}" if label else ""),
                 float(value.value),
                 int(x),
             )
@@ -138,9 +170,9 @@ class ClassTable(Table):
         ]
 
     def grids(self) -> list[Lines]:
-        """Up to three experiments stand side by side, class by class; of more, the means are listed.
+        """Show up to three experiments side by side, class by class; of more, list the means.
 
-        Where the paper prints nothing, nothing is beside them.
+        If the paper has no numbers for this, the columns that would compare with it are left out.
         """
         if len(self.columns) == 1:
             lines = self._one()
@@ -158,22 +190,22 @@ class ClassTable(Table):
     def _lines(self, sweep: Sweep) -> Mapping[str, Mapping[float, Interval]]:
         """Return label -> {place on the axis: mean}."""
         lines: dict[str, dict[float, Interval]] = {}
-        for column, entry in zip(self.columns, self.mean.entries, strict=True):
-            if entry is not None:
+        for column, score in zip(self.columns, self.mean.scores, strict=True):
+            if score is not None:
                 lines.setdefault(sweep.line(column.params), {})[
                     sweep.places[column.params[sweep.name]]
-                ] = entry.rocauc
+                ] = score.rocauc
         return lines
 
     def _extra(self) -> list[str]:
-        """Names of what only some detectors have."""
-        entries = [
-            entry for row in (*self.rows, self.mean) for entry in row.entries if entry is not None
+        """List the names of the values that only some detectors have."""
+        scores = [
+            score for row in (*self.rows, self.mean) for score in row.scores if score is not None
         ]
-        return list(dict.fromkeys(name for entry in entries for name in entry.extra))
+        return list(dict.fromkeys(name for score in scores for name in score.extra))
 
     def _one(self) -> Lines:
-        """Header and lines for one experiment: a row a class, then the mean."""
+        """Make the header and lines for one experiment: a row per class, then the mean."""
         extra = self._extra()
         titles = [name.removeprefix("chosen_").replace("accuracy_", "acc\n") for name in extra]
         lines = [
@@ -190,19 +222,22 @@ class ClassTable(Table):
             ]
         ]
         for row in (*self.rows, self.mean):
-            entry = row.entries[0]
+            score = row.scores[0]
             ours = [
-                _with_interval(entry),
+                _with_interval(score),
                 percent(row.paper),
                 percent(row.difference(0), sign=True),
             ]
             lines += [
-                [row.name, *ours, *(_extra_text(entry, name) for name in extra), *_details(entry)]
+                [row.name, *ours, *(_extra_text(score, name) for name in extra), *_details(score)]
             ]
         return [*lines[:-1], [], lines[-1]]
 
     def _side_by_side(self) -> Lines:
-        """Header and lines for a few: a row a class, then the mean and what else is known of it."""
+        """Make the header and lines for a few experiments.
+
+        A row per class, then the mean and what else is known about it.
+        """
         numbers = range(len(self.columns))
         header = ["class", *(stacked(column.label) for column in self.columns), "paper"]
         short = [" ".join(map(str, column.params.values())) for column in self.columns]
@@ -214,67 +249,70 @@ class ClassTable(Table):
                 lines.append([])
             differences = (percent(row.difference(number), sign=True) for number in numbers)
             lines.append(
-                [row.name, *map(_with_interval, row.entries), percent(row.paper), *differences]
+                [row.name, *map(_with_interval, row.scores), percent(row.paper), *differences]
             )
         for name, *values in zip(
             ("mean AP", "n_train", "n_test", "seconds"),
-            *map(_details, self.mean.entries),
+            *map(_details, self.mean.scores),
             strict=True,
         ):
             lines.append([name, *values, "", *("" for _ in numbers)])
         for name in self._extra():
-            if any(entry is not None and name in entry.extra for entry in self.mean.entries):
-                values = [_extra_text(entry, name) for entry in self.mean.entries]
+            if any(score is not None and name in score.extra for score in self.mean.scores):
+                values = [_extra_text(score, name) for score in self.mean.scores]
                 lines.append([name.replace("_", " "), *values, "", *("" for _ in numbers)])
         return lines
 
     def _means(self) -> Lines:
-        """Header and lines for many: a row an experiment."""
+        """Make the header and lines for many experiments: one row for each."""
         lines = [["experiment", "mean", "paper", "diff", "AP", "n_train", "n_test", "seconds"]]
-        for number, (column, entry) in enumerate(zip(self.columns, self.mean.entries, strict=True)):
+        for number, (column, score) in enumerate(zip(self.columns, self.mean.scores, strict=True)):
             ours = [
-                _with_interval(entry),
+                _with_interval(score),
                 percent(self.mean.paper),
                 percent(self.mean.difference(number), sign=True),
             ]
-            lines.append([column.label, *ours, *_details(entry)])
+            lines.append([column.label, *ours, *_details(score)])
         return lines
 
 
-def spread_of(entries: Iterable[Entry]) -> str:
-    """Say what the bounds of entries are: those of one run are intervals, those of several seeds are not."""
-    several = {entry.n_seeds > 1 for entry in entries}
+def spread_of(scores: Iterable[ClassScore]) -> str:
+    """Say what the bounds of scores are.
+
+    They are intervals for a single run, and standard errors over several seeds.
+    """
+    several = {score.n_seeds > 1 for score in scores}
     named = {False: "95 % intervals", True: "standard error over seeds"}
     return ", or ".join(named[kind] for kind in sorted(several)) or named[False]
 
 
-def slug(label: str) -> str:
-    """Return a label in the letters that MLflow takes in a metric's name."""
+def safe_name(label: str) -> str:
+    """Replace what MLflow refuses in the name of a metric."""
     return re.sub(r"[^A-Za-z0-9_.:-]+", "_", label)
 
 
-def _with_interval(entry: Entry | None) -> str:
-    if entry is None:
+def _with_interval(score: ClassScore | None) -> str:
+    if score is None:
         return "-"
-    value, low, high = map(percent, entry.rocauc)
-    if entry.n_seeds > 1:
-        return f"{value} ({percent(entry.rocauc.high - entry.rocauc.value)})"
+    value, low, high = map(percent, score.rocauc)
+    if score.n_seeds > 1:
+        return f"{value} ({percent(score.rocauc.high - score.rocauc.value)})"
     return f"{value} [{low}, {high}]"
 
 
-def _extra_text(entry: Entry | None, name: str) -> str:
-    """An accuracy in percent, or the value of a parameter that was chosen."""
-    value = None if entry is None else entry.extra.get(name)
+def _extra_text(score: ClassScore | None, name: str) -> str:
+    """Format an accuracy as a percentage, or the value of a parameter that was chosen."""
+    value = None if score is None else score.extra.get(name)
     if value is None:
         return ""
     return f"{value:.4g}" if name.startswith("chosen_") else percent(value)
 
 
-def _details(entry: Entry | None) -> list[str]:
-    """Average precision, images, seconds."""
-    if entry is None:
+def _details(score: ClassScore | None) -> list[str]:
+    """Format average precision, numbers of images, and seconds."""
+    if score is None:
         return ["-"] * 4
     counts = (
-        "varies" if count is None else f"{count:,}" for count in (entry.n_train, entry.n_test)
+        "varies" if count is None else f"{count:,}" for count in (score.n_train, score.n_test)
     )
-    return [percent(entry.average_precision), *counts, f"{entry.seconds:.2f}"]
+    return [percent(score.average_precision), *counts, f"{score.seconds:.2f}"]

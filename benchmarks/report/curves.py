@@ -1,4 +1,7 @@
-"""The table of a curve: a row a value of x, a column an experiment, means over classes and draws."""
+"""The table of a curve: one row per value of x, one column per experiment.
+
+Each number is a mean over classes and draws.
+"""
 
 from __future__ import annotations
 
@@ -26,34 +29,47 @@ from benchmarks.report.tables import (
 from benchmarks.tracking import split_records
 
 COLUMNS_THAT_FIT = 4
-"""So many experiments stand side by side; of more, each is a row."""
+"""Up to this many experiments stand side by side; of more, each is a row."""
 VALUES_THAT_FIT = 10
-"""So many values of x fit into such a row; more are continued in another part."""
+"""A row holds up to this many values of x; more are continued in another part."""
 
-SAID = ("dataset", "protocol")
-"""Parameters that the title says."""
+IN_TITLE = ("dataset", "protocol")
+"""Parameters that the title names."""
 
 
 class Axis(NamedTuple):
-    """What x is: its name above the table's column, on the figure's axis, and how a value is written."""
+    """What x stands for.
+
+    Attributes
+    ----------
+    name : str
+        The heading of the table's column.
+    label : str
+        The label of the figure's axis.
+    text : callable
+        Formats a value.
+    """
 
     name: str
     label: str
     text: Callable[[float], str]
 
 
-AXES = {
+PROTOCOL_AXES = {
     "small_train": Axis("images", "training images", "{:,.0f}".format),
     "contamination": Axis(
         "anomalies", "anomalies among the training images", lambda x: f"{100 * x:g} %"
     ),
     "groups": Axis("size", "images in a group", "{:.0f}".format),
 }
-"""The axes of the protocols by name."""
+"""The axis of each protocol that has a curve."""
 
 
-class Point(NamedTuple):
-    """A mean over classes and draws, fractions in [0, 1]; one draw has no standard error."""
+class CurvePoint(NamedTuple):
+    """A mean over classes and draws, as a fraction in [0, 1].
+
+    A single draw has no standard error.
+    """
 
     rocauc: float
     standard_error: float | None
@@ -63,14 +79,21 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class CurveTable(Table):
-    """Experiments side by side: a row a value of x (None: the protocol has no curve, only draws).
+    """Experiments side by side: one row per value of x.
 
-    ``results`` and ``curves`` hold, for each column, every split's result and the mean at each x.
+    Attributes
+    ----------
+    axis : Axis
+    results : tuple of tuple of Result
+        Every split's result, for each column.
+    curves : tuple of dict
+        The mean at each x, for each column. If the protocol has no curve, only draws, the single x
+        is None.
     """
 
     axis: Axis
     results: tuple[tuple[Result, ...], ...]
-    curves: tuple[Mapping[float | None, Point], ...]
+    curves: tuple[Mapping[float | None, CurvePoint], ...]
 
     @property
     def xs(self) -> list[float | None]:
@@ -78,7 +101,10 @@ class CurveTable(Table):
         return sorted({x for curve in self.curves for x in curve}, key=lambda x: x or 0)
 
     def records(self) -> list[dict[str, Any]]:
-        """One flat dict for each experiment and split, then one for each experiment and x, the class being ``mean``."""
+        """Return one flat dict per experiment and split, then one per experiment and x.
+
+        In the latter, the class is ``mean``.
+        """
         of_splits = [
             {"key": column.key, **column.params, **record}
             for column, results in zip(self.columns, self.results, strict=True)
@@ -93,7 +119,7 @@ class CurveTable(Table):
         return [{**names, **record} for record in (*of_splits, *of_means)]
 
     def figure(self) -> figures.Figure:
-        """Draw the means against x, a line an experiment, standard errors as bars."""
+        """Draw the means against x: a line per experiment, standard errors as bars."""
         ticks = {x or 0.0: self._text(x) for x in self.xs}
         series = {
             column.label: {x or 0.0: _bounds(point) for x, point in curve.items()}
@@ -108,11 +134,14 @@ class CurveTable(Table):
         )
 
     def points(self) -> list[tuple[str, float, int]]:
-        """Return nothing: each cell's own run has its curve, and MLflow draws them in one chart."""
+        """Return nothing: each run logs its own curve, and MLflow draws them in one chart."""
         return []
 
     def grids(self) -> list[Lines]:
-        """Up to four experiments stand side by side; of more, each is a row, and ten values of x stand side by side."""
+        """Show up to four experiments side by side; of more, show each as a row.
+
+        A row then holds up to ten values of x.
+        """
         if len(self.columns) <= COLUMNS_THAT_FIT:
             header = [self.axis.name, *(stacked(column.label) for column in self.columns)]
             rows = [
@@ -132,7 +161,10 @@ class CurveTable(Table):
         ]
 
     def _transposed(self, xs: list[float | None]) -> Lines:
-        """A row an experiment, a column a value of x; the standard error under the mean."""
+        """Make a grid of one row per experiment and one column per value of x.
+
+        The standard error stands under the mean.
+        """
         rows = [
             [column.label, *(_mean(curve.get(x), "\n") for x in xs)]
             for column, curve in zip(self.columns, self.curves, strict=True)
@@ -143,7 +175,10 @@ class CurveTable(Table):
         return "all" if x is None else self.axis.text(x)
 
     def _counts(self, xs: list[float | None]) -> Lines:
-        """Draws of the means at each x, and classes where there are any: from the fewest to the most of any column."""
+        """Count the draws behind the means at each x and, if there are any, the classes.
+
+        A range goes from the fewest to the most of any column.
+        """
         here = [[curve[x] for curve in self.curves if x in curve] for x in xs]
         draws = ["draws", *(_range(point.n_draws for point in points) for points in here)]
         if all(result.class_name == "all" for results in self.results for result in results):
@@ -155,52 +190,57 @@ class CurveTable(Table):
 
 
 def is_curve(cell: Cell) -> bool:
-    """Tell whether a cell's results lie on a curve or are several draws, so that a row a class cannot show them."""
+    """Tell whether a run has several x or several draws.
+
+    A table of one row per class cannot show these.
+    """
     return any(result.x is not None or result.draw > 0 for result in cell.results)
 
 
 def curve_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> CurveTable:
-    """Set the curves of cells side by side.
+    """Set the curves of runs side by side.
 
     Parameters
     ----------
     cells : sequence of Cell
-        Of one data set, protocol and partition.
+        Runs of one data set, protocol and partition.
     definitions : mapping of protocol to text
     """
     groups = join_seeds(cells)
     experiments = [group[0].experiment for group in groups]
     protocol = experiments[0].protocol
-    unsaid = (*SAID, "seed") if any(len(group) > 1 for group in groups) else SAID
-    columns = label_seeds(make_columns(experiments, unsaid), groups)
+    hidden = (*IN_TITLE, "seed") if any(len(group) > 1 for group in groups) else IN_TITLE
+    columns = label_seeds(make_columns(experiments, hidden), groups)
     results = tuple(results_of_seeds(group) for group in groups)
-    said = [
+    remarks = [
         *(f"{name}: {text}." for name, text in definitions.items() if name == protocol),
         *notes.hindsight([group[0] for group in groups]),
         *notes.budgets(experiments),
         *notes.seeds(
-            [group for group in groups if len(group) > 1], "each draw of a seed counts as a draw"
+            [group for group in groups if len(group) > 1],
+            "each draw of each seed counts as one draw",
         ),
-        "Percent: means over classes and draws; in brackets the standard error over draws, a draw's value being its mean "
-        "over classes. One draw has none.",
-        f"paper: {PAPER} prints no number for this.",
+        "Values are percentages: means over classes and draws; the standard error over draws is in "
+        "brackets. A draw's value is its mean over classes. A single draw has no standard error.",
+        f"paper: {PAPER} reports no number for this.",
     ]
     return CurveTable(
         title=f"ROCAUC on {experiments[0].dataset}, {protocol}",
-        settings=settings(experiments, unsaid),
+        settings=settings(experiments, hidden),
         columns=columns,
-        notes=tuple(dict.fromkeys(said)),
-        axis=AXES.get(protocol, Axis("x", "x", "{:g}".format)),
+        notes=tuple(dict.fromkeys(remarks)),
+        axis=PROTOCOL_AXES.get(protocol, Axis("x", "x", "{:g}".format)),
         results=results,
         curves=tuple(map(mean_curve, results)),
     )
 
 
-def mean_curve(results: Sequence[Result]) -> dict[float | None, Point]:
+def mean_curve(results: Sequence[Result]) -> dict[float | None, CurvePoint]:
     """Average over classes and draws at each x.
 
-    A draw's value v_d is its mean over the classes; the point is mean(v) with standard error std(v, ddof=1) / sqrt(n_draws). A
-    class that lacks a draw the others have (there is one way only to take all its images) stands in it with its mean.
+    The value v_d of a draw is its mean over the classes; the point is mean(v), with standard error
+    std(v, ddof=1) / sqrt(n_draws). If a class lacks a draw that others have (all its images can be
+    taken in one way only), its mean stands in for the draw.
     """
     at: dict[float | None, dict[str, dict[int, float]]] = {}
     for result in results:
@@ -215,11 +255,11 @@ def mean_curve(results: Sequence[Result]) -> dict[float | None, Point]:
             [[values.get(draw, means[name]) for name, values in classes.items()] for draw in draws]
         ).mean(axis=1)
         error = float(of_draws.std(ddof=1) / len(draws) ** 0.5) if len(draws) > 1 else None
-        curve[x] = Point(float(of_draws.mean()), error, len(draws), len(classes))
+        curve[x] = CurvePoint(float(of_draws.mean()), error, len(draws), len(classes))
     return curve
 
 
-def _mean(point: Point | None, between: str) -> str:
+def _mean(point: CurvePoint | None, between: str) -> str:
     if point is None:
         return "-"
     error = "" if point.standard_error is None else f"({percent(point.standard_error, decimals=2)})"
@@ -231,6 +271,6 @@ def _range(counts: Iterable[int]) -> str:
     return f"{found[0]}" if len(found) == 1 else f"{found[0]}-{found[-1]}"
 
 
-def _bounds(point: Point) -> figures.ValueWithInterval:
+def _bounds(point: CurvePoint) -> figures.ValueWithInterval:
     error = point.standard_error or 0.0
     return point.rocauc, point.rocauc - error, point.rocauc + error

@@ -1,4 +1,7 @@
-"""All methods on one data set and protocol side by side: a row a class, a column a method, each method's published mean below."""
+"""All methods on one data set and protocol side by side.
+
+A row per class, a column per method, and each method's published mean below.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,34 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks import figures
-from benchmarks.report.class_table import ClassTable, Entry, Row, spread_of
+from benchmarks.report.class_table import ClassRow, ClassScore, ClassTable, spread_of
 from benchmarks.report.tables import Column, Lines, Table, percent, stacked
 
 COLUMNS_THAT_FIT = 5
-"""So many methods stand side by side; more are continued in another part."""
+"""Up to this many methods stand side by side; more are continued in another part."""
 
 
 @dataclass(frozen=True)
 class MethodTable(Table):
-    """Class tables joined. ``rows`` and ``mean`` are in the order of ``columns``; ``paper`` has each column's published mean."""
+    """Several class tables joined into one.
+
+    Attributes
+    ----------
+    tables : tuple of ClassTable
+    rows : tuple of ClassRow
+        Their scores are in the order of ``columns``.
+    mean : ClassRow
+    paper : tuple of float or None
+        The published mean of each column.
+    """
 
     tables: tuple[ClassTable, ...]
-    rows: tuple[Row, ...]
-    mean: Row
+    rows: tuple[ClassRow, ...]
+    mean: ClassRow
     paper: tuple[float | None, ...]
 
     def records(self) -> list[dict[str, Any]]:
-        """Those of the joined tables, with the method's name first."""
+        """Return the records of the joined tables, with the method's name first."""
         each = [
             {"method": table.method, **record}
             for table in self.tables
@@ -34,20 +47,20 @@ class MethodTable(Table):
         return [{name: record.get(name) for name in names} for record in each]
 
     def figure(self) -> figures.Figure:
-        """Draw each method's mean as a bar, the published one beside it."""
-        measured = [None if entry is None else entry.rocauc for entry in self.mean.entries]
+        """Draw each method's mean as a bar next to the published mean."""
+        measured = [None if score is None else score.rocauc for score in self.mean.scores]
         names = [column.label for column in self.columns]
-        spread = spread_of(entry for entry in self.mean.entries if entry is not None)
+        spread = spread_of(score for score in self.mean.scores if score is not None)
         return figures.class_bars(
             f"{self.title}: means over classes", names, {"measured": measured}, self.paper, spread
         )
 
     def points(self) -> list[tuple[str, float, int]]:
-        """Return nothing: methods are no numbers."""
+        """Return nothing: methods are not numbers."""
         return []
 
     def grids(self) -> list[Lines]:
-        """Up to five methods stand side by side; more are continued in another part."""
+        """Show up to five methods side by side; continue more in another part."""
         numbers = range(len(self.columns))
         return [
             self._part(numbers[start : start + COLUMNS_THAT_FIT])
@@ -57,34 +70,35 @@ class MethodTable(Table):
     def _part(self, numbers: Sequence[int]) -> Lines:
         lines = [["class", *(stacked(self.columns[number].label) for number in numbers)]]
         lines += [
-            [row.name, *(_value(row.entries[number]) for number in numbers)] for row in self.rows
+            [row.name, *(_value(row.scores[number]) for number in numbers)] for row in self.rows
         ]
-        lines += [[], ["mean", *(_value(self.mean.entries[number]) for number in numbers)]]
+        lines += [[], ["mean", *(_value(self.mean.scores[number]) for number in numbers)]]
         if all(self.paper[number] is None for number in numbers):
             return lines
         lines.append(["paper's mean", *(percent(self.paper[number]) for number in numbers)])
         differences = [
-            _difference(self.mean.entries[number], self.paper[number]) for number in numbers
+            _difference(self.mean.scores[number], self.paper[number]) for number in numbers
         ]
         return [*lines, ["difference", *(percent(value, sign=True) for value in differences)]]
 
 
 def method_table(tables: Sequence[ClassTable]) -> MethodTable:
-    """Join tables of one data set, protocol and partition, of which each has another detector or variant.
+    """Join tables of one data set, protocol and partition.
+
+    Each has another detector or variant. A method that lacks some of the classes gets no mean,
+    since means over different classes cannot be compared.
 
     Parameters
     ----------
     tables : sequence of ClassTable
-        What they note of budgets and of hindsight is noted here too.
+        Their notes on budgets and hindsight are repeated here.
     """
     classes = list(dict.fromkeys(row.name for table in tables for row in table.rows))
     rows = tuple(_join(name, [_row(table, name) for table in tables]) for name in classes)
-    whole = [
-        len(table.rows) == len(classes) for table in tables
-    ]  # means over other classes cannot be compared
+    complete = [len(table.rows) == len(classes) for table in tables]
     means = [
-        table.mean if all_there else _nothing(table)
-        for table, all_there in zip(tables, whole, strict=True)
+        table.mean if is_complete else _nothing(table)
+        for table, is_complete in zip(tables, complete, strict=True)
     ]
     columns = [
         replace(column, label=_label(table, column)) for table in tables for column in table.columns
@@ -96,7 +110,10 @@ def method_table(tables: Sequence[ClassTable]) -> MethodTable:
         for note in table.notes
         if note.startswith(("preset=", "selection="))
     )
-    own = "Percent. Intervals, times and what the paper says of its numbers are in each method's own table."
+    own = (
+        "Values are percentages. Each method's own table has the intervals, the times and the "
+        "paper's remarks on its numbers."
+    )
     return MethodTable(
         title=f"ROCAUC of {len(tables)} methods on {tables[0].subject}",
         settings="",
@@ -109,27 +126,27 @@ def method_table(tables: Sequence[ClassTable]) -> MethodTable:
     )
 
 
-def _join(name: str, rows: Sequence[Row]) -> Row:
-    return Row(name, tuple(entry for row in rows for entry in row.entries), None)
+def _join(name: str, rows: Sequence[ClassRow]) -> ClassRow:
+    return ClassRow(name, tuple(score for row in rows for score in row.scores), None)
 
 
-def _row(table: ClassTable, name: str) -> Row:
+def _row(table: ClassTable, name: str) -> ClassRow:
     return next((row for row in table.rows if row.name == name), _nothing(table))
 
 
-def _nothing(table: ClassTable) -> Row:
-    return Row("", tuple(None for _ in table.columns), None)
+def _nothing(table: ClassTable) -> ClassRow:
+    return ClassRow("", tuple(None for _ in table.columns), None)
 
 
 def _label(table: ClassTable, column: Column) -> str:
-    """Return the method, and what tells its columns apart."""
+    """Name the method, and what tells its columns apart."""
     differing = column.label.removeprefix(table.method.split()[0]).removeprefix(", ")
     return f"{table.method}, {differing}" if differing else table.method
 
 
-def _value(entry: Entry | None) -> str:
-    return "-" if entry is None else percent(entry.rocauc.value)
+def _value(score: ClassScore | None) -> str:
+    return "-" if score is None else percent(score.rocauc.value)
 
 
-def _difference(entry: Entry | None, paper: float | None) -> float | None:
-    return None if entry is None or paper is None else entry.rocauc.value - paper
+def _difference(score: ClassScore | None, paper: float | None) -> float | None:
+    return None if score is None or paper is None else score.rocauc.value - paper

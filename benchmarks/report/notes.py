@@ -1,4 +1,4 @@
-"""What a table must say of how its experiments were run, so that no number is taken for another."""
+"""Notes on how the runs of a table were made, so that no number is mistaken for another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from dn2.search.approximate import SMALLEST
 
 
 def budgets(experiments: Sequence[Experiment]) -> Iterator[str]:
-    """Say each preset's budget: what it is, what of the method is not the published one, and which parameters."""
+    """State the budget of each preset, and how its runs deviate from the published method.
+
+    Changed parameters are listed with both values.
+    """
     for experiment in experiments:
         if experiment.preset != "none":
             changed = [
@@ -28,33 +31,37 @@ def budgets(experiments: Sequence[Experiment]) -> Iterator[str]:
 
 
 def hindsight(cells: Sequence[Cell]) -> Iterator[str]:
-    """Say which experiments were tuned on the test labels."""
+    """State which runs were tuned on the test labels."""
     for cell in cells:
         if cell.selection == "oracle":
             yield (
-                f"selection=oracle: of {cell.experiment.method}'s grid, the point with the best ROCAUC on the test labels, "
-                "for each class: hindsight that no user has."
+                f"selection=oracle: for each class, {cell.experiment.method} takes the grid point "
+                "with the best ROCAUC on the test labels, a choice that no user can make."
             )
 
 
 def approximation(experiments: Sequence[Experiment]) -> Iterator[str]:
-    """Say what an approximate search logs, and where it is none."""
+    """Explain the columns of an approximate search, and when it is exact."""
     if any(
         experiment.detector_params.get("index", "exact") not in ("exact", "flat")
         for experiment in experiments
     ):
         yield (
-            "recall: share of the k nearest rows that the index found, in percent; rocauc change: its ROCAUC less the exact "
-            f"one's, in points. Banks of fewer than {SMALLEST:,} rows are searched exactly, whatever the index."
+            "recall: percentage of the k nearest rows that the index finds; rocauc change: ROCAUC "
+            "with the index minus ROCAUC with exact search, in percentage points. Banks of fewer "
+            f"than {SMALLEST:,} rows are searched exactly, whatever the index."
         )
 
 
-def seeds(groups: Sequence[Sequence[Cell]], of: str) -> Iterator[str]:
-    """Say over which seeds a mean is taken, and of a detector that draws nothing that there are none."""
+def seeds(groups: Sequence[Sequence[Cell]], rule: str) -> Iterator[str]:
+    """State which seeds a mean is taken over, and which detectors are deterministic.
+
+    ``rule`` says how the seeds are combined.
+    """
     for detector in dict.fromkeys(group[0].experiment.detector for group in groups):
         if not draws(detector):
-            yield f"{detector} draws nothing: its numbers have no seed."
+            yield f"{detector} is deterministic: there is no seed."
     for group in groups:
         if len(group) > 1:
             listed = ", ".join(str(cell.experiment.seed) for cell in group)
-            yield f"seeds {listed}: means over them; {of}."
+            yield f"Means over seeds {listed}; {rule}."

@@ -1,4 +1,7 @@
-"""The published numbers, as ``benchmarks/published.csv`` holds them: no number is shown as published that is not in it."""
+"""The published numbers, read from ``benchmarks/published.csv``.
+
+No number is shown as published unless it is in that file.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,14 @@ from importlib.resources import files
 from typing import TypedDict, cast
 
 PAPER = "DN2 2020"
-"""The source whose numbers stand beside ours: arXiv 2002.10445."""
+"""The source that our numbers are compared with: arXiv 2002.10445."""
 
 
 class PublishedRow(TypedDict):
-    """One number as a paper prints it: a fraction, with its own spread where it prints one."""
+    """One number as a paper prints it.
+
+    ``rocauc`` is a fraction; ``spread`` is the paper's own, or None if it prints none.
+    """
 
     source: str
     where: str
@@ -27,7 +33,7 @@ class PublishedRow(TypedDict):
 
 
 def published_rows() -> list[PublishedRow]:
-    """Read all of ``published.csv``: a line a class, or ``mean``."""
+    """Read all of ``published.csv``; each row is a class, or ``mean``."""
     rows = csv.DictReader(
         io.StringIO(files("benchmarks").joinpath("published.csv").read_text(encoding="utf-8"))
     )
@@ -45,16 +51,21 @@ def published_rows() -> list[PublishedRow]:
 
 
 def group_of(row: PublishedRow) -> tuple[str, str, str, str, str]:
-    """Return what rows must share to be set side by side: source, data set, protocol, detector, variant."""
+    """Return what rows must share to be shown together.
+
+    That is (source, data set, protocol, detector, variant).
+    """
     return row["source"], row["dataset"], row["protocol"], row["detector"], row["variant"]
 
 
 def published(
     dataset: str, protocol: str, detector: str, variant: str | None = None, source: str = PAPER
 ) -> dict[str, float]:
-    """Find what one source prints for one detector and variant: class name (or ``mean``) -> ROCAUC; empty if it prints nothing.
+    """Find what a source prints for one detector and variant.
 
-    ``variant`` None or empty means the rows without one: a hindsight OC-SVM never stands in for a plain one.
+    Returns class name (or ``mean``) -> ROCAUC, empty if the source prints nothing. ``variant`` None
+    or empty selects the rows without a variant: an OC-SVM tuned in hindsight never stands in for a
+    plain one.
     """
     wanted = (source, dataset, protocol, detector, variant or "")
     return {row["class_name"]: row["rocauc"] for row in published_rows() if group_of(row) == wanted}

@@ -1,4 +1,9 @@
-"""What every table of a report is: experiments side by side, as records, CSV, JSON, text, figure and points for MLflow."""
+"""What all tables of a report have in common.
+
+In this order: the table itself with its outputs (records, CSV, JSON, text, a figure, points for
+MLflow); text; labels of columns; runs that differ only in the seed; a parameter that varies from
+column to column.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +28,7 @@ from benchmarks.detectors import draws
 from benchmarks.figures import Figure
 
 WIDTH = 100
-"""So many columns of text every table fits into."""
+"""Every table fits into this many columns of text."""
 
 Lines = list[list[str]]
 """A grid of text: the header, then the rows; an empty row is a rule."""
@@ -31,7 +36,10 @@ Lines = list[list[str]]
 
 @dataclass(frozen=True)
 class Column:
-    """One experiment of a table: its key, and the parameters by which it differs from the others."""
+    """One experiment of a table.
+
+    ``params`` are the parameters that tell it from the other columns.
+    """
 
     label: str
     key: str
@@ -40,7 +48,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table(ABC):
-    """Experiments side by side, one a column."""
+    """Experiments side by side, one per column."""
 
     title: str
     settings: str
@@ -49,22 +57,28 @@ class Table(ABC):
 
     @abstractmethod
     def records(self) -> list[dict[str, Any]]:
-        """Return one flat dict a number, all with the same names; fractions in [0, 1], not rounded."""
+        """Return one flat dict per number, all with the same names.
+
+        Fractions are in [0, 1], not rounded.
+        """
 
     @abstractmethod
     def figure(self) -> Figure:
-        """Draw what the table says."""
+        """Draw the table."""
 
     @abstractmethod
     def points(self) -> list[tuple[str, float, int]]:
-        """Return (metric, value, step) for the summary run in MLflow, if the experiments differ in a number; else nothing."""
+        """Return (metric, value, step) for the summary run in MLflow.
+
+        Empty unless the experiments differ in a number.
+        """
 
     @abstractmethod
     def grids(self) -> list[Lines]:
         """Return the table as text, in one part or several."""
 
     def to_csv(self) -> str:
-        """Write `records` as CSV with a header; None is an empty field."""
+        """Write `records` as CSV with a header; None becomes an empty field."""
         records = self.records()
         text = io.StringIO()
         writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
@@ -73,7 +87,7 @@ class Table(ABC):
         return text.getvalue()
 
     def to_json(self) -> dict[str, Any]:
-        """Return what ``json.dumps`` takes: title, settings, notes and `records`."""
+        """Return title, settings, notes and `records`, ready for ``json.dumps``."""
         return {
             "title": self.title,
             "settings": self.settings,
@@ -82,9 +96,10 @@ class Table(ABC):
         }
 
     def print(self, file: TextIO | None = None) -> None:
-        """Print title, settings, table and notes to a text stream (default: stdout), at least 100 columns wide.
+        """Print title, settings, table and notes to a text stream, by default stdout.
 
-        Bold only on a terminal.
+        The output may use 100 columns, or the terminal's width if that is more. The title is bold
+        on a terminal only.
         """
         console = Console(file=file, width=max(Console(file=file).width, WIDTH))
         console.print(Text(self.title, "bold"))
@@ -96,18 +111,28 @@ class Table(ABC):
             console.print(Text(note))
 
 
+# Text
+
+
 def percent(fraction: float | None, *, decimals: int = 1, sign: bool = False) -> str:
-    """Format a fraction as percent, rounded once, half away from zero; "-" for None."""
+    """Format a fraction as a percentage; None becomes "-".
+
+    It is rounded once, half away from zero.
+    """
     if fraction is None:
         return "-"
     rounded = (100 * Decimal(repr(float(fraction)))).quantize(
         Decimal(10) ** -decimals, ROUND_HALF_UP
     )
-    return f"{rounded or abs(rounded):{'+' if sign and rounded else ''}.{decimals}f}"  # zero without a sign
+    shown = rounded or abs(rounded)  # zero gets no minus sign
+    return f"{shown:{'+' if sign and rounded else ''}.{decimals}f}"
 
 
 def stacked(label: str) -> str:
-    """Break a column's label into lines, no wider than the numbers below it; a long word breaks after its =."""
+    """Break a column's label into lines no wider than the numbers below it.
+
+    A word that is too long breaks after its =.
+    """
     wide = len("99.9 [99.9, 99.9]") + 1
     words = [word if len(word) <= wide else word.replace("=", "= ") for word in label.split()]
     return "\n".join(textwrap.wrap(" ".join(words), wide, break_on_hyphens=False)).replace(
@@ -131,22 +156,27 @@ def _grid(lines: Lines) -> RichTable:
     return grid
 
 
+# Labels of columns
+
 USUAL = {"variant": "none", "preset": "none", "classes": "all", "partition": "test"}
-"""Values that need not be said."""
+"""Values that settings leave out."""
 
 
-def make_columns(experiments: Sequence[Experiment], said: Collection[str]) -> tuple[Column, ...]:
-    """Label each experiment by the parameters in which they differ; by its key too if that does not tell them apart.
+def make_columns(
+    experiments: Sequence[Experiment], in_title: Collection[str]
+) -> tuple[Column, ...]:
+    """Label each experiment by the parameters in which the experiments differ.
 
-    A preset is said in any case.
+    Where that does not tell them apart, the label gets the experiment's key. A preset is always
+    named.
 
     Parameters
     ----------
     experiments : sequence of Experiment
-    said : collection of str
-        Parameters that the title says.
+    in_title : collection of str
+        Parameters that the title names.
     """
-    each = [_params(experiment, said) for experiment in experiments]
+    each = [_params(experiment, in_title) for experiment in experiments]
     varied = [name for name in _names(each) if len({str(params.get(name)) for params in each}) > 1]
     telling = [name for name in varied if len(_values(name, each)) > 1]
     labels = [
@@ -171,11 +201,14 @@ def make_columns(experiments: Sequence[Experiment], said: Collection[str]) -> tu
     )
 
 
-def settings(experiments: Sequence[Experiment], said: Collection[str]) -> str:
-    """Name the parameters that are equal in all experiments that have them, whose they are if not all do, and which differ."""
-    each = [_params(experiment, said) for experiment in experiments]
+def settings(experiments: Sequence[Experiment], in_title: Collection[str]) -> str:
+    """Name the parameters that are equal in all experiments, then those that differ.
+
+    A parameter that only some detectors have is followed by their names.
+    """
+    each = [_params(experiment, in_title) for experiment in experiments]
     equal, different = [], []
-    for name in sorted(_names(each), key="seed".__eq__):  # the seed last
+    for name in sorted(_names(each), key="seed".__eq__):  # the seed comes last
         value, *more = _values(name, each)
         owners = [
             experiment.detector
@@ -202,18 +235,28 @@ def _values(name: str, each: Sequence[Mapping[str, Any]]) -> set[str]:
     return {str(params[name]) for params in each if name in params}
 
 
-def _params(experiment: Experiment, said: Collection[str]) -> dict[str, Any]:
-    """Take the single values (those of a curve are the table's rows), and of encoder and input the one that tells."""
-    unsaid = (*said, "encoder" if experiment.params["encoder"] == "none" else "input")
+def _params(experiment: Experiment, in_title: Collection[str]) -> dict[str, Any]:
+    """Select an experiment's parameters to show.
+
+    Lists are left out, because a curve's values are the rows of the table. Of encoder and input,
+    only the one that carries information is kept.
+    """
+    hidden = (*in_title, "encoder" if experiment.params["encoder"] == "none" else "input")
     return {
         name: value
         for name, value in experiment.params.items()
-        if name not in unsaid and not isinstance(value, (list, tuple))
+        if name not in hidden and not isinstance(value, (list, tuple))
     }
 
 
+# Runs that differ only in the seed
+
+
 def join_seeds(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Group cells that differ in the seed alone, in order of first appearance. Without a draw, seeds are no repetitions."""
+    """Group runs that differ only in the seed, in order of first appearance.
+
+    Runs of a deterministic detector are not grouped: another seed does not repeat them.
+    """
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         seed = 0 if draws(cell.experiment.detector) else cell.experiment.seed
@@ -222,7 +265,10 @@ def join_seeds(cells: Sequence[Cell]) -> list[list[Cell]]:
 
 
 def label_seeds(columns: Sequence[Column], groups: Sequence[Sequence[Cell]]) -> tuple[Column, ...]:
-    """Say in a column's heading how many seeds it is the mean of; its key names all of them."""
+    """Add the number of seeds to the label of each column that averages several.
+
+    The key of such a column lists the keys of all its runs.
+    """
     return tuple(
         column
         if len(group) == 1
@@ -236,7 +282,9 @@ def label_seeds(columns: Sequence[Column], groups: Sequence[Sequence[Cell]]) -> 
 
 
 def mean_of_seeds(values: Sequence[float]) -> Interval:
-    """Mean over seeds, with the standard error, std(ddof=1) / sqrt(n), to both sides.
+    """Average over seeds; the bounds are one standard error away on both sides.
+
+    The standard error is std(ddof=1) / sqrt(n).
 
     Examples
     --------
@@ -248,7 +296,10 @@ def mean_of_seeds(values: Sequence[float]) -> Interval:
 
 
 def results_of_seeds(group: Sequence[Cell]) -> tuple[Result, ...]:
-    """The results of all seeds, each seed's draws counted on from the last one's."""
+    """Return the results of all seeds as if they came from one run.
+
+    The draws of each seed are numbered on from those of the seed before it.
+    """
     results: list[Result] = []
     for cell in group:
         first = 1 + max((result.draw for result in results), default=-1)
@@ -256,33 +307,41 @@ def results_of_seeds(group: Sequence[Cell]) -> tuple[Result, ...]:
     return tuple(results)
 
 
-FEWEST_VALUES = 3
-"""Two are compared, more are a curve."""
+# A parameter that varies from column to column
 
-AXES = {
+FEWEST_VALUES = 3
+"""Two values are compared; three or more are drawn as a curve."""
+
+AXIS_LABELS = {
     "k": "neighbours k",
     "centres": "cluster centres",
     "clean": "share of the training images dropped",
 }
-"""Parameters whose names do not say enough."""
+"""Axis labels for parameters whose names do not say enough."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A parameter to draw against, and where its values stand: numbers at themselves, names in order, side by side."""
+    """A parameter to draw against, and the place of each value on the axis.
+
+    A number stands at its own value; names are evenly spaced, in order.
+    """
 
     name: str
     places: Mapping[Any, float]
 
     @property
     def is_names(self) -> bool:
-        """Whether the values are names, families in alphabetical order, each by the number its members end in."""
+        """Whether the values are names.
+
+        Names are in alphabetical order of their families, then by the number they end in.
+        """
         return any(isinstance(value, str) for value in self.places)
 
     @property
     def label(self) -> str:
-        """What the axis is called."""
-        return AXES.get(self.name, self.name)
+        """The label of the axis."""
+        return AXIS_LABELS.get(self.name, self.name)
 
     @property
     def ticks(self) -> dict[float, str]:
@@ -293,7 +352,10 @@ class Sweep:
         }
 
     def line(self, params: Mapping[str, Any]) -> str:
-        """Label a line by the parameters that stay, and by the family of names if there are several; empty if nothing does."""
+        """Label a line by the other parameters, and by the family if there are several.
+
+        The label is empty if there is nothing to tell apart.
+        """
         families = {_family(value) for value in self.places}
         family = [f"{_family(params[self.name])}*"] if len(families) > 1 else []
         return ", ".join(
@@ -302,9 +364,10 @@ class Sweep:
 
 
 def find_sweep(columns: Sequence[Column]) -> Sweep | None:
-    """Return the parameter with the most values, three at least, of those that are numbers, and of the encoder; or None.
+    """Find the parameter to draw against, or return None.
 
-    Seeds do not count: they are repetitions.
+    It is the one with the most values, and at least three, among the numeric parameters and the
+    encoder. Seeds do not count: they are repetitions.
     """
     values = {
         name: {column.params[name] for column in columns}
@@ -332,7 +395,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _family(value: Any) -> str:
-    """Return a name without the number it ends in: resnet18 is of the family resnet; numbers have none."""
+    """Return a name without the number it ends in; empty for a number.
+
+    So resnet18 belongs to the family resnet.
+    """
     return re.sub(r"\d+$", "", value) if isinstance(value, str) else ""
 
 

@@ -1,4 +1,4 @@
-"""The figures show what the tables hold, and their texts fit."""
+"""The figures show what the tables hold, and their text fits."""
 
 import io
 import subprocess
@@ -64,7 +64,7 @@ def test_a_missing_value_leaves_a_gap():
 
 
 def lines(axes):
-    """Label -> (xs, values, lower ends of bars, upper ends of bars)."""
+    """Return label -> (xs, values, lower ends of bars, upper ends of bars)."""
     found = {}
     for one in axes.containers:
         line, _, (bars,) = one.lines
@@ -132,7 +132,7 @@ def test_any_number_of_three_values_is_an_axis_and_two_are_bars():
     )
     assert len(heights(axes, "centres=5")) == 11
     (axes,) = result_table([class_cell(replace(DN2, seed=seed)) for seed in range(3)]).figure().axes
-    assert len(heights(axes, "seed=2")) == 11, "seeds are repetitions, no axis"
+    assert len(heights(axes, "seed=2")) == 11, "seeds are repetitions, not an axis"
 
 
 def test_the_number_with_the_most_values_is_the_axis():
@@ -288,7 +288,10 @@ def test_figures_are_pngs_without_pyplot():
     figure.savefig(stream, format="png")
     assert stream.getvalue().startswith(b"\x89PNG")
     assert dict(matplotlib.rcParams) == before
-    code = "import sys, benchmarks.report; print('matplotlib.pyplot' in sys.modules, 'mlflow' in sys.modules)"
+    code = (
+        "import sys, benchmarks.report; "
+        "print('matplotlib.pyplot' in sys.modules, 'mlflow' in sys.modules)"
+    )
     root = Path(__file__).parent.parent.parent
     assert (
         subprocess.run(

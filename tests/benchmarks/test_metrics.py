@@ -1,4 +1,7 @@
-"""ROCAUC, average precision and their intervals, against scikit-learn, definitions written out, and simulation."""
+"""ROCAUC, average precision and their intervals.
+
+They are compared with scikit-learn, with definitions written out, and with simulation.
+"""
 
 import time
 
@@ -15,7 +18,10 @@ DTYPES = [bool, np.uint8, np.int64, np.float32, np.float64]
 
 
 def draw(seed, n=200, dtype=np.float64, distinct=None):
-    """Labels of both classes and scores; with ``distinct``, so few values that most are tied."""
+    """Draw labels of both classes, and scores.
+
+    With ``distinct``, the scores take so few values that most are tied.
+    """
     rng = np.random.default_rng(seed)
     is_anomaly = rng.permutation(np.arange(n) < max(1, rng.integers(1, n)))
     scores = rng.normal(size=n) + rng.uniform(-1, 3) * is_anomaly
@@ -27,7 +33,10 @@ def draw(seed, n=200, dtype=np.float64, distinct=None):
 
 
 def one_vs_rest(seed, per_class=50, n_classes=4, shift=1.5, shared=0.0):
-    """Splits over one test set; ``shared`` is the part of an image's noise that all its scores have."""
+    """Make splits over one test set.
+
+    ``shared`` is the part of an image's noise that all its scores have in common.
+    """
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(n_classes), per_class)
     noise = np.sqrt(1 - shared) * rng.normal(size=(n_classes, len(labels))) + np.sqrt(
@@ -72,7 +81,7 @@ def test_inputs_are_not_modified_and_their_order_does_not_matter():
 
 
 def delong_by_definition(is_anomaly, scores):
-    """Variance from all pairs, one at a time."""
+    """Compute the variance from all pairs, one at a time."""
     normal, anomalous = scores[~is_anomaly], scores[is_anomaly]
     wins = np.array([[1.0 if a > b else 0.5 if a == b else 0.0 for b in normal] for a in anomalous])
     return wins.mean(1).var(ddof=1) / len(anomalous) + wins.mean(0).var(ddof=1) / len(normal)
@@ -116,11 +125,11 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(area):
     shift = np.sqrt(2) * norm.ppf(area)
     found = [rocauc(labels, rng.normal(size=600) + shift * labels) for _ in range(400)]
     coverage = np.mean([low <= area <= high for _, low, high in found])
-    assert 0.915 < coverage < 0.98  # 0.95, give or take three standard errors of the simulation
+    assert 0.915 < coverage < 0.98  # 0.95 within three standard errors of the simulation
 
 
 def weighted_by_definition(units, is_anomaly, scores, weights):
-    """Weighted ROCAUC from all pairs."""
+    """Compute the weighted ROCAUC from all pairs."""
     w = weights[units]
     wins = (scores[is_anomaly][:, None] > scores[~is_anomaly]) + 0.5 * (
         scores[is_anomaly][:, None] == scores[~is_anomaly]
@@ -141,7 +150,10 @@ def test_the_resampled_rocauc_is_exact_with_ties(seed):
 
 
 def influence_width(splits):
-    """Width of the interval of the mean from the linear expansion: each image's pull on all splits, summed."""
+    """Compute the width of the mean's interval from the linear expansion.
+
+    It sums each image's influence on all splits.
+    """
     pull = np.zeros(len(splits[0][0]))
     for _, is_anomaly, scores in splits:
         for side in (is_anomaly, ~is_anomaly):
@@ -226,7 +238,7 @@ def test_a_seed_gives_the_same_interval_and_the_global_generator_is_left_alone()
         ([True, True], [0.1, 0.2], "got 0 and 2"),
         ([False, False], [0.1, 0.2], "got 2 and 0"),
         ([], [], "booleans|got 0 and 0"),
-        ([True, False], [np.nan, 0.2], "got nan at position 0 and 1 such in 2"),
+        ([True, False], [np.nan, 0.2], r"got nan at position 0 \(1 of 2 scores are not finite\)"),
         ([True, False], [0.1, np.inf], "got inf at position 1"),
         ([True, False, True], [0.1, 0.2], r"got \(3,\) and \(2,\)"),
         ([[True, False]], [[0.1, 0.2]], r"shape \(n,\)"),
@@ -259,7 +271,7 @@ def test_split_metrics_are_complete_and_plain_floats():
 
 
 def fastest(call, repeats=3):
-    """The shortest of a few runs, so that a busy machine does not fail the test."""
+    """Take the shortest of a few runs, so that a busy machine does not fail the test."""
     times = []
     for _ in range(repeats):
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Which cores threads may use while something goes on."""
+"""The cores that threads may use while work goes on."""
 
 import os
 import threading
@@ -11,19 +11,22 @@ CAN_TELL = hasattr(os, "sched_getaffinity") and Path("/proc/self/task").exists()
 
 
 def cores_during(work: Callable[[], object], looks: int = 300) -> set[frozenset[int]]:
-    """Do something again and again in a thread, and look meanwhile where each thread of this process may run."""
+    """Repeat some work in a thread, and record where the threads may run meanwhile.
+
+    All threads of this process are looked at.
+    """
     seen, stop = set(), threading.Event()
 
     def loop() -> None:
         while not stop.is_set():
             work()
 
-    work()  # what is done once, such as compiling, is not looked at
+    work()  # work that happens once, such as compiling, is left out
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(loop)
         for _ in range(looks):
             for task in Path("/proc/self/task").iterdir():
-                with suppress(OSError):  # it has ended
+                with suppress(OSError):  # the thread has ended
                     seen.add(frozenset(os.sched_getaffinity(int(task.name))))
             stop.wait(0.001)
         stop.set()

@@ -1,6 +1,7 @@
-"""What the detector laws run on: each entry of DETECTORS and each variant with small parameters, and rows that it takes.
+"""Inputs of the detector laws: small parameters for each method, and rows that it takes.
 
-A name is a detector's, or a detector's and a variant's: ``geom``, ``geom simple``.
+There is one toy for each entry of DETECTORS and each of its variants. A name is a detector's, or a
+detector's and a variant's: ``geom``, ``geom simple``.
 """
 
 import numpy as np
@@ -10,10 +11,8 @@ from benchmarks.detectors import DETECTORS, Variant, detector_params, make_detec
 
 WIDTH = SIDE = 16
 VARIANTS = [f"{name} {variant}" for name, entry in DETECTORS.items() for variant in entry.variants]
-TRANSFORMATIONS = {
-    "geom dirichlet": 72,
-    "geom simple": 72,
-}  # as published; the toy of the other laws has fewer
+# As published; the toy of the other laws has fewer.
+TRANSFORMATIONS = {"geom dirichlet": 72, "geom simple": 72}
 
 
 def entry_of(name):
@@ -25,7 +24,7 @@ def variant_of(name):
 
 
 def toy(name):
-    """Small parameters; of a variant its own, but one epoch."""
+    """Return small parameters; a variant has its own, but trains for one epoch."""
     params = {**entry_of(name).toy, **variant_of(name).params}
     if name in VARIANTS and "epochs" in params:
         params["epochs"] = 1
@@ -60,7 +59,7 @@ def on_pixels(name):
 
 
 def scores_of(name, detector, X):
-    """Scores (n,), or of a grid (points, n)."""
+    """Return scores (n,) or, for a grid, (points, n)."""
     return (
         np.stack([scores for _, scores, _ in detector.score_path(X)])
         if is_grid(name)
@@ -69,13 +68,16 @@ def scores_of(name, detector, X):
 
 
 def images(n, seed, side=SIDE):
-    """Noise, brighter towards the bottom."""
+    """Make noise that is brighter towards the bottom."""
     noise = np.random.default_rng(seed).integers(0, 56, (n, side, side, 3))
     return (noise + np.linspace(0, 199, side)[:, None, None]).astype(np.uint8)
 
 
 def normal_rows(name, n=40, seed=0):
-    """Single rows, groups of three, or images that have an up and a down; a quarter as many for what is costly."""
+    """Make single rows, groups of three, or images that have an up and a down.
+
+    Costly methods get a quarter as many.
+    """
     if variant_of(name).input:
         return images(n // 4, seed, 64)
     if name in TRANSFORMATIONS:
@@ -87,5 +89,5 @@ def normal_rows(name, n=40, seed=0):
 
 
 def anomalous_rows(name, n=40, seed=1):
-    """Far away, or upside down."""
+    """Make rows that are far away, or upside down."""
     return images(n, seed)[:, ::-1].copy() if on_pixels(name) else normal_rows(name, n, seed) + 4.0

@@ -1,6 +1,7 @@
-"""Processes that can be killed and doubled, without the five seconds of imports that each would begin with.
+"""Processes that can be killed, and run in pairs, without five seconds of imports each.
 
-Each is forked from one process that has imported torch, MLflow and this project, and has done nothing else.
+Each is forked from one process that has imported torch, MLflow and this project, and has done
+nothing else.
 """
 
 import multiprocessing
@@ -31,8 +32,8 @@ LATE = (
     "pandas",
     "pyarrow.parquet",
     "pytest",
-    "sklearn.ensemble",  # with which Optuna estimates importances
-    "torch._dynamo",  # imported by every optimizer of torch's, and by its export
+    "sklearn.ensemble",  # Optuna estimates importances with it
+    "torch._dynamo",  # every torch optimizer imports it, and so does the export
     "torch.onnx",
 )
 FORKED = multiprocessing.get_context("forkserver")
@@ -41,7 +42,7 @@ TIMEOUT = 240
 
 
 class Process:
-    """Calls a function of a test's file in a process of its own, which stands in ``folder``."""
+    """A call of a test file's function in a process of its own, working in ``folder``."""
 
     def __init__(self, folder, function, *args, **environment):
         self.files = [folder / f"{stream}-{os.urandom(4).hex()}" for stream in ("out", "err")]
@@ -56,12 +57,13 @@ class Process:
         self.process.start()
 
     def finish(self):
-        """Wait for its end; returns the exit code and what it wrote, as text."""
+        """Wait for the end; return the exit code, and the text of stdout and stderr."""
         self.process.join(TIMEOUT)
         if self.process.is_alive():
             self.process.kill()
             raise AssertionError(
-                f"still running after {TIMEOUT} s; it wrote {[path.read_text() for path in self.files]}"
+                f"still running after {TIMEOUT} s; "
+                f"it wrote {[path.read_text() for path in self.files]}"
             )
         return self.process.exitcode, *(path.read_text() for path in self.files)
 
@@ -81,7 +83,7 @@ def die():
 
 
 def toy_extractor(name, *_):
-    """Features are some of the pixels, so that no network is built."""
+    """Make an extractor whose features are some of the pixels: no network is built."""
     import dn2.features
 
     class Toy(dn2.features.Extractor):
@@ -95,7 +97,10 @@ def toy_extractor(name, *_):
 
 
 def stored_features(home, weights_home):
-    """A workspace in ``home`` that holds such features of the synthetic data set: those who read them need no network."""
+    """Make a workspace that holds toy features of the synthetic data set.
+
+    Tests that read them need no network.
+    """
     import dn2.features
     from benchmarks.contracts import Workspace
     from benchmarks.datasets import load_dataset
@@ -110,9 +115,9 @@ def stored_features(home, weights_home):
 
 
 def run_benchmarks(arguments, prepare=None):
-    """``python -m benchmarks`` with these arguments, once ``prepare`` has been called; features as `toy_extractor` makes them.
+    """Run ``python -m benchmarks`` with these arguments, after calling ``prepare``.
 
-    Shards are small, so that 240 images are several.
+    Features come from `toy_extractor`. Shards are small, so that 240 images fill several.
     """
     import dn2.features
     import dn2.store

@@ -1,4 +1,7 @@
-"""Results made by hand, for the tests of what is done with results, and processes that work on them beside us."""
+"""Results made by hand, for tests of what is done with results.
+
+Also a way to start other processes that work on them.
+"""
 
 import os
 import subprocess
@@ -30,7 +33,10 @@ EXPERIMENT = Experiment(
 def make_result(
     experiment=EXPERIMENT, class_name="cat", rocauc=0.9, *, x=None, draw=0, split=None, size=None
 ):
-    """One split of 20 scored rows (or groups of ``size``), with the 3 nearest training rows."""
+    """Make one split of 20 scored rows (or groups of ``size``).
+
+    It has the 3 nearest training rows of each.
+    """
     rng = np.random.default_rng(draw)
     rows = np.arange(20) if size is None else rng.integers(0, 60, (20, size))
     return Result(
@@ -59,7 +65,7 @@ def make_result(
 
 
 def make_cell(experiment=EXPERIMENT):
-    """All splits of one cell: the mean ROCAUC is 0.8."""
+    """Make all splits of one run; the mean ROCAUC is 0.8."""
     return [
         make_result(experiment, name, rocauc)
         for name, rocauc in zip(CLASSES, (0.9, 0.8, 0.7), strict=True)
@@ -67,7 +73,7 @@ def make_cell(experiment=EXPERIMENT):
 
 
 def make_curve():
-    """Two classes, two draws, three contaminations."""
+    """Make results of two classes, two draws and three contaminations."""
     experiment = replace(EXPERIMENT, protocol="contamination")
     return [
         make_result(
@@ -80,7 +86,7 @@ def make_curve():
 
 
 def assert_equal_results(one, other):
-    """Equal to the last bit, types included."""
+    """Check that two results are equal to the last bit, types included."""
     for name in one.__dataclass_fields__:
         value, twin = getattr(one, name), getattr(other, name)
         if isinstance(value, np.ndarray):
@@ -91,7 +97,7 @@ def assert_equal_results(one, other):
 
 
 def start(code, *args, **environment):
-    """Run Python beside us, with the tests and the project on its path."""
+    """Start another Python process with the tests and the project on its path."""
     support = Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": f"{support.parent.parent}:{support}", **environment}
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, args)]

@@ -1,4 +1,4 @@
-"""Finished cells made by hand, for the tests of tables and figures, and a reader of their text."""
+"""Finished runs made by hand, for tests of tables and figures, and a reader of their text."""
 
 import io
 import re
@@ -35,7 +35,10 @@ PREVALENCE = {"average_precision": 0.98, "prevalence": 0.9}
 
 
 def class_cell(experiment=DN2, classes=CIFAR10, value=0.9, mean=MEAN):
-    """A finished cell of the given value in the first class, a thousandth more in each next one."""
+    """Make a finished run with the given value in the first class.
+
+    Each next class has a thousandth more.
+    """
     results = []
     for number, name in enumerate(classes):
         rocauc = value + number / 1000
@@ -77,7 +80,10 @@ def line(text, name):
 
 
 def curve_cell(experiment, values, classes=("cat", "dog")):
-    """A finished cell of one result for each of ``values``, {x: [a draw's values, one a class]}; None leaves a result out."""
+    """Make a finished run with one result for each of ``values``.
+
+    ``values`` is {x: [the values of a draw, one per class]}; None leaves a result out.
+    """
     results = [
         make_result(experiment, name, value, x=x, draw=draw, split=f"{name}-x{x}-draw{draw}")
         for x, draws in values.items()

@@ -1,4 +1,4 @@
-"""A small feature store, what is in it, and an encoder that counts what it is asked for."""
+"""A small feature store, its content, and an encoder that counts the requests."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ EXPECTED = features(slice(0, N))
 
 
 class Encode:
-    """Gives features in batches and counts what it was asked for."""
+    """An encoder that yields features in batches and records what it was asked for."""
 
     def __init__(self, fail_at=None):
         self.fail_at = fail_at
@@ -37,7 +37,7 @@ def store(home, **changes):
 
 
 def fill(home):
-    """Fill with a new store object; the shards that had to be computed."""
+    """Fill the store through a new store object; return the shards that were computed."""
     encode, again = Encode(), store(home)
     again.fill(encode)
     np.testing.assert_array_equal(again.open()[:], EXPECTED)

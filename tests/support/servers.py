@@ -1,6 +1,7 @@
 """Servers that tests start on loopback: `mlflow server`, and PostgreSQL.
 
-PostgreSQL's programs come with Debian's package `postgresql`; the database is a new one in a temporary folder.
+PostgreSQL's programs come with Debian's package `postgresql`. The database is new, in a temporary
+folder.
 """
 
 import os
@@ -39,7 +40,7 @@ def wait_for(condition, what, seconds=90):
 
 
 class Server:
-    """`mlflow server` with a port and a store that stay when it is killed and started again."""
+    """`mlflow server` with a port and a store that survive a kill and a restart."""
 
     def __init__(self, store, folder):
         self.folder, self.port, self.process = folder, free_port(), None
@@ -74,7 +75,10 @@ class Server:
 
 @contextmanager
 def postgresql():
-    """Yield the address of a new database. PostgreSQL refuses to run as root, and then runs as its own user."""
+    """Yield the address of a new database.
+
+    PostgreSQL refuses to run as root. If the tests run as root, it runs as the user postgres.
+    """
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     assert programs, "this test needs PostgreSQL: apt-get install postgresql"
     as_user, folder = [], Path(tempfile.mkdtemp())  # not pytest's, which is closed to other users

@@ -1,4 +1,4 @@
-"""Waiting for what another thread or process does."""
+"""Wait for what another thread or process does."""
 
 import time
 

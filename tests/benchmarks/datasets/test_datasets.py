@@ -1,4 +1,4 @@
-"""Data sets: what holds for each of them, how they are read, and what is noticed when the disk lies."""
+"""The laws of every data set, how each is read, and what is noticed when the disk lies."""
 
 import hashlib
 import re
@@ -30,7 +30,10 @@ ROOT = Path(__file__).parent.parent.parent.parent
 
 @pytest.fixture
 def loaded(tmp_path, monkeypatch):
-    """Every data set of the table, loaded: the generated one as it is, the others from miniatures in the store."""
+    """Load any data set of the table.
+
+    The generated one comes as it is, the others from miniatures in the store.
+    """
 
     def load(name):
         arrays = {
@@ -137,7 +140,11 @@ def test_class_names_are_those_of_the_published_table():
 
 
 def test_the_table_is_imported_without_any_heavy_library():
-    code = "import sys, benchmarks.datasets; print(*{'torch', 'torchvision', 'PIL', 'pandas', 'scipy'} & set(sys.modules), 'none')"
+    code = (
+        "import sys, benchmarks.datasets; "
+        "heavy = {'torch', 'torchvision', 'PIL', 'pandas', 'scipy'}; "
+        "print(*heavy & set(sys.modules), 'none')"
+    )
     child = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )

@@ -1,4 +1,4 @@
-"""Corrupt images are left out on request: listed, looked for once, and nothing else moves."""
+"""Corrupt images are left out on request and listed; they are looked for once."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Data sets: what is noticed when the disk lies, and what is said when a data set is not there."""
+"""What is noticed when the disk lies, and what is reported when a data set is missing."""
 
 import pickle
 from pathlib import Path
@@ -129,9 +129,7 @@ def test_a_root_is_read_and_no_other_place(tmp_path, monkeypatch):
     assert not home.exists()
     store(home, "fashion_mnist", arrays)
     empty.mkdir()
-    with pytest.raises(
-        MissingDataError, match=rf"below --root {empty} .*expected there FashionMNIST/raw/"
-    ):
+    with pytest.raises(MissingDataError, match=rf"below --root {empty} .*put FashionMNIST/raw/"):
         load_dataset("fashion_mnist", home=home, root=empty)
 
 
@@ -153,7 +151,7 @@ def test_a_root_that_cannot_be_listed_is_one_clear_line(name, tmp_path):
     ("damage", "reason"),
     [
         ("truncated gzip", "Compressed file ended"),
-        ("short idx", r"says \[10\] and holds 9 bytes"),
+        ("short idx", r"says \[10\], but it holds 9 bytes"),
         ("no idx", "is not an idx file of bytes"),
         ("signed bytes", "is not an idx file of bytes"),
         ("other data", "is not the official data"),

@@ -1,4 +1,7 @@
-"""Data sets in image files: each is read from the layout its authors publish, and follows the paper's split."""
+"""Data sets in image files.
+
+Each is read from the layout its authors publish, and follows the paper's split.
+"""
 
 import os
 from pathlib import Path
@@ -104,7 +107,7 @@ def test_birds_have_the_official_split_and_numbers(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("file", "line", "reason"),
     [
-        ("train_test_split.txt", "", "not of the same images"),
+        ("train_test_split.txt", "", "do not list the same images"),
         ("image_class_labels.txt", "7 201", "'201'"),
         ("images.txt", "7", "lines that are not a number and a text"),
         ("images.txt", "7 001.Nowhere/nothing.jpg", "No such file.*nothing.jpg"),
@@ -226,8 +229,8 @@ def test_boxes_are_part_of_the_fingerprint(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ("<xmax>121</xmax>", "", "without a name or a whole bndbox"),
-        ("<name>Class-A</name>", "", "without a name or a whole bndbox"),
+        ("<xmax>121</xmax>", "", "without a name or a complete bndbox"),
+        ("<name>Class-A</name>", "", "without a name or a complete bndbox"),
         ("<xmin>1</xmin>", "<xmin>left</xmin>", "left"),
         ("</annotation>", "", "no element found"),
     ],

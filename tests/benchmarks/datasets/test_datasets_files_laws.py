@@ -1,4 +1,7 @@
-"""Laws of every data set in image files: what is missing is said, what is altered is another fingerprint."""
+"""Laws of every data set in image files.
+
+A missing file is reported, and an altered one changes the fingerprint.
+"""
 
 import shutil
 
@@ -16,7 +19,10 @@ IN_FILES = [name for name, entry in DATASETS.items() if entry.in_files]
 def test_what_is_not_there_says_what_to_put_where(name, tmp_path):
     assert not is_on_disk(name, home=tmp_path)
     place = tmp_path / "data" / name
-    expected = rf"{name} is not there.*: put .* \(from https://.*\) into a folder DIR .*--root DIR`, or into {place}"
+    expected = (
+        rf"{name} is missing or incomplete.*: put .* \(from https://.*\) into a folder DIR "
+        rf".*--root DIR`, or put it into {place}"
+    )
     with pytest.raises(MissingDataError, match=expected) as caught:
         load_dataset(name, home=tmp_path)
     assert "\n" not in str(caught.value)

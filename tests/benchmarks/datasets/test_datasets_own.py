@@ -1,4 +1,4 @@
-"""One's own data: `folder:PATH` and `npz:PATH`, what they become, and what is refused."""
+"""A user's own data, `folder:PATH` and `npz:PATH`: what it becomes, and what is refused."""
 
 import re
 import shutil
@@ -148,10 +148,8 @@ def test_class_names_that_clash_or_are_empty_are_refused(tmp_path):
 
 
 def test_a_class_without_test_image_is_said_by_the_protocol(tmp_path):
-    ours = load(
-        f"folder:{write_tree(tmp_path / 'm', {'train/a': 2, 'train/b': 2, 'test/a': 1, 'test/c': 1})}",
-        tmp_path,
-    )
+    tree = {"train/a": 2, "train/b": 2, "test/a": 1, "test/c": 1}
+    ours = load(f"folder:{write_tree(tmp_path / 'm', tree)}", tmp_path)
     with pytest.raises(UsageError, match="class 'b' has no test image"):
         splits(ours)
     with pytest.raises(UsageError, match="class 'c' has no training image"):
@@ -247,7 +245,7 @@ def test_no_test_image_is_for_the_protocol_to_say(npz, tmp_path):
 
 
 class Trap:
-    """Its pickle creates a file when it is loaded."""
+    """An object whose pickle creates a file when it is loaded."""
 
     def __init__(self, path):
         self.path = path

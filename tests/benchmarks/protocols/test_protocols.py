@@ -1,4 +1,4 @@
-"""The protocol laws: what holds for every entry of PROTOCOLS; and what each protocol means, counted by hand."""
+"""The laws of every entry of PROTOCOLS, and what each protocol means, counted by hand."""
 
 import numpy as np
 import pytest
@@ -153,7 +153,7 @@ def test_small_train_counts_and_nests():
         "cat-n5-draw1",
         "cat-n5-draw2",
     }
-    assert splits.keys() == {*draws, f"cat-n{len(of_cat)}-draw0"}  # 1000 is left out beside "all"
+    assert splits.keys() == {*draws, f"cat-n{len(of_cat)}-draw0"}  # with "all", 1000 is left out
     for split in splits.values():
         assert len(split.train) == split.x
         assert set(split.train) <= set(of_cat)
@@ -198,7 +198,7 @@ def test_contamination_counts_and_nests():
         split.name: split
         for split in splits_of("contamination", classes=("dog",), contamination=(0, 0.05, 0.2))
     }
-    others = {f"dog-c{share}-draw{d}" for share in (0.05, 0.2) for d in range(3)}
+    others = {f"dog-c{fraction}-draw{d}" for fraction in (0.05, 0.2) for d in range(3)}
     assert splits.keys() == {"dog-c0.0-draw0", *others}
     for split in splits.values():
         added = np.setdiff1d(split.train, normal)
@@ -269,13 +269,16 @@ def test_of_many_classes_the_first_twenty_in_alphabetical_order():
 
 BAD = {
     "small_train": [
-        ({"n_train": (0,)}, "n_train, unless 'all', must be a whole number of at least 1, got 0"),
+        (
+            {"n_train": (0,)},
+            "n_train, unless it is 'all', must be a whole number of at least 1, got 0",
+        ),
         ({"n_train": (2.5,)}, r"got 2\.5"),
         ({"n_train": ("some",)}, "got 'some'"),
         ({"n_train": ()}, "at least one number"),
         (
             {"n_train": (5, 1000)},
-            "has [0-9]+ training images, n_train=1000 asks for more: lower it",
+            "has [0-9]+ training images, n_train=1000 needs more: lower it",
         ),
         ({"draws": 0}, "draws must be a whole number of at least 1, got 0"),
     ],
@@ -283,15 +286,16 @@ BAD = {
         ({"contamination": (0.1, 1.0)}, r"in \[0, 1\), got 1\.0"),
         ({"contamination": (-0.1,)}, r"in \[0, 1\), got -0\.1"),
         ({"contamination": (float("nan"),)}, "got nan"),
-        ({"contamination": ()}, "at least one share"),
+        ({"contamination": ()}, "at least one fraction"),
         (
             {"contamination": (0.99,)},
-            "needs [0-9]+ anomalies, there are [0-9]+ training images of other classes: lower it",
+            "needs [0-9]+ anomalies, but the other classes have only [0-9]+ training images: "
+            "lower it",
         ),
         ({"draws": 0}, "draws"),
     ],
     "groups": [
-        ({"group_sizes": (5,)}, "one of each of 5 classes, there are 4: lower it"),
+        ({"group_sizes": (5,)}, "one of each of 5 classes, but there are 4: lower group_sizes"),
         ({"group_sizes": (3,), "classes": ("cat", "dog")}, "there are 2"),
         ({"group_sizes": (1,)}, "at least 2, got 1"),
         ({"group_sizes": ()}, "at least one size"),
@@ -329,7 +333,7 @@ SINGLE = np.array([0, 1, 0, 1]), np.array([1, 1, 0, 0], dtype=bool)
             leave_one_class_out,
             (np.array([0, 0, 1]), np.array([1, 0, 0], dtype=bool)),
             ("cat",),
-            "every class but 'cat' has no training",
+            "no class other than 'cat' has a training image",
         ),
         (leave_one_class_out, FEW, ("tree",), "class 'tree' has no test image"),
         (small_train, FEW, ("ship",), "no training image"),
@@ -372,7 +376,7 @@ def test_an_experiment_s_splits_follow_its_seed_classes_and_parameters():
 
 
 def test_a_class_without_training_images_is_an_anomaly_only():
-    """The usual layout of one's own data: train/good, test/good, test/scratch."""
+    """Cover the usual layout of a user's own data: train/good, test/good, test/scratch."""
     labels, is_train = np.array([0, 0, 0, 1]), np.array([1, 1, 0, 0], dtype=bool)
     (split,) = PROTOCOLS["one_vs_rest"].function(labels, is_train, ("good", "scratch"))
     assert split.class_name == "good"

@@ -1,4 +1,4 @@
-"""Validation splits: inside the training partition, whatever the protocol, and blind to what the test rows are."""
+"""Validation splits lie inside the training partition and do not depend on the test rows."""
 
 from dataclasses import replace
 

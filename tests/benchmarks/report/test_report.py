@@ -1,4 +1,4 @@
-"""The published numbers, the table beside them, its text, CSV and JSON."""
+"""The published numbers and the table that compares with them: its text, CSV and JSON."""
 
 import csv
 import io
@@ -74,10 +74,10 @@ def test_one_cell_stands_beside_the_paper():
     table = result_table([class_cell()])
     assert [row.name for row in table.rows] == list(CIFAR10)
     airplane = table.rows[0]
-    assert airplane.entries[0].rocauc == Interval(0.9, 0.892, 0.907)
+    assert airplane.scores[0].rocauc == Interval(0.9, 0.892, 0.907)
     assert (airplane.paper, airplane.difference(0)) == (0.939, pytest.approx(-0.039))
-    assert airplane.entries[0].seconds == 1.25
-    assert table.mean.entries[0].rocauc == Interval(0.905, 0.9, 0.91)
+    assert airplane.scores[0].seconds == 1.25
+    assert table.mean.scores[0].rocauc == Interval(0.905, 0.9, 0.91)
     assert (table.mean.paper, table.mean.difference(0)) == (0.925, pytest.approx(-0.02))
 
 
@@ -110,14 +110,14 @@ def test_cells_that_differ_in_what_names_stand_for_are_told_apart_by_key():
 def test_the_papers_mean_is_over_the_classes_shown():
     some = result_table([class_cell(replace(DN2, classes=("cat", "dog")), ("cat", "dog"))])
     assert some.mean.paper == pytest.approx((0.855 + 0.913) / 2)
-    assert "paper's mean: over the 2 classes shown." in some.notes
+    assert "paper's mean: taken over the 2 classes shown." in some.notes
     assert result_table([class_cell(DN2, ("cat", "dog"))]).mean.paper == some.mean.paper
     assert not any("92.5" in note for note in some.notes)
     fashion = replace(DN2, dataset="fashion_mnist")
     assert result_table([class_cell(fashion, FASHION)]).mean.paper == 0.944
     part = result_table([class_cell(replace(fashion, classes=("bag",)), ("bag",))])
     assert part.mean.paper is None
-    assert "paper: DN2 2020 prints no number for this." in part.notes
+    assert "paper: DN2 2020 reports no number for this." in part.notes
 
 
 def test_an_approximate_index_says_what_it_logs_and_where_it_is_exact():
@@ -155,8 +155,8 @@ def test_validation_results_do_not_stand_beside_test_results():
 
 def test_a_cell_without_some_of_the_rows_has_no_mean_beside_the_others():
     table = result_table([class_cell(), class_cell(replace(L2, classes=("cat",)), ("cat",))])
-    assert [entry is None for entry in table.mean.entries] == [False, True]
-    assert [entry is None for entry in table.rows[0].entries] == [False, True]
+    assert [score is None for score in table.mean.scores] == [False, True]
+    assert [score is None for score in table.rows[0].scores] == [False, True]
     assert line(text_of(table), "airplane")[4] == "-"
     assert len(table.records()) == 10 + 1 + 1
 
@@ -171,7 +171,7 @@ def test_what_cannot_be_compared_is_refused_and_can_be_separated():
         UsageError, match="got cifar10 one_vs_rest dn2; fashion_mnist one_vs_rest dn2"
     ):
         result_table(cells)
-    with pytest.raises(UsageError, match="got no cell"):
+    with pytest.raises(UsageError, match="got no run"):
         result_table([])
     tables = result_tables(cells)
     assert list(tables) == ["cifar10-one_vs_rest-dn2", "fashion_mnist-one_vs_rest-dn2"]
@@ -194,9 +194,10 @@ def test_the_definition_of_the_protocol_is_printed():
 def test_the_notes_say_what_a_reader_must_know():
     notes = " ".join(result_table([class_cell(), class_cell(L2)]).notes)
     assert "95 %" in notes
-    assert "anomalies as positives; chance is their share of the test images, 90.0 %" in notes
-    assert "The paper used resnet101, ours is efficientnet_lite0" in notes
-    assert "The paper's DN2 is normalize=none." in notes
+    assert "chance level is the fraction of anomalies among the test images, 90.0 %." in notes
+    assert "average precision with anomalies as positives" in notes
+    assert "The paper used resnet101 and we used efficientnet_lite0" in notes
+    assert "The paper's DN2 uses raw features: normalize=none." in notes
     assert "paper's mean: ResNet-101; printed 92.5; the rows average 92.58." in notes
     same = " ".join(result_table([class_cell(replace(DN2, input="features:resnet101"))]).notes)
     assert "The paper used" not in same

@@ -1,4 +1,7 @@
-"""Tables of curves: means and standard errors against NumPy, text, CSV, and the points for MLflow."""
+"""Tables of curves: means and standard errors, text, CSV, and the points for MLflow.
+
+Means and errors are compared with NumPy.
+"""
 
 import csv
 import io
@@ -72,7 +75,7 @@ def test_draws_at_a_single_x_and_draws_without_x_have_errors_too():
     assert without.figure().axes[0].get_ylabel().endswith("standard error over draws")
 
 
-# Which cells share a table
+# Which runs share a table
 
 
 def test_methods_share_the_table_of_a_curve_and_other_protocols_do_not():
@@ -100,8 +103,8 @@ def test_methods_share_the_table_of_a_curve_and_other_protocols_do_not():
     ]
     assert table.title == "ROCAUC on cifar10, small_train"
     assert table.settings == (
-        "encoder=efficientnet_lite0 (dn2), normalize=none, draws=3, k=2 (dn2), index=exact (dn2), input=pixels (geom), "
-        "epochs=3 (geom), seed=0; side by side: detector, variant"
+        "encoder=efficientnet_lite0 (dn2), normalize=none, draws=3, k=2 (dn2), index=exact (dn2), "
+        "input=pixels (geom), epochs=3 (geom), seed=0; side by side: detector, variant"
     )
     with pytest.raises(
         UsageError, match="got cifar10 small_train; cifar10 contamination: make one table"
@@ -127,15 +130,16 @@ def test_a_curve_as_text():
         curve_cell(e, {0.0: [(0.9, 0.8)], 0.025: [(0.7, 0.6), (0.8, 0.6)]})
         for e in (DIRTY, DIRTY.with_params(clean=0.5))
     ]
-    text = text_of(result_table(cells, {"contamination": "r is the share", "groups": "sets"}))
+    text = text_of(result_table(cells, {"contamination": "r is the fraction", "groups": "sets"}))
     assert "groups" not in text
     assert text.startswith(
-        "ROCAUC on cifar10, contamination\ndetector=dn2, encoder=efficientnet_lite0, normalize=none, draws=3"
+        "ROCAUC on cifar10, contamination\n"
+        "detector=dn2, encoder=efficientnet_lite0, normalize=none, draws=3"
     )
     assert line(text, "0 %") == ["0", "%", "85.00", "85.00", "1", "2"]
     assert line(text, "2.5 %") == ["2.5", "%", "67.50", "(2.50)", "67.50", "(2.50)", "2", "2"]
-    assert "contamination: r is the share." in text
-    assert "One draw has none." in text
+    assert "contamination: r is the fraction." in text
+    assert "A single draw has no standard error." in " ".join(text.split())
 
 
 def test_the_lower_lines_of_headers_stand_beside_each_other():
@@ -318,7 +322,7 @@ def test_several_lines_and_tables_have_names_of_their_own_that_mlflow_takes():
 def test_fractions_pairs_and_curves_have_no_points():
     assert (
         result_table(
-            [class_cell(DN2.with_params(clean=share)) for share in (0, 0.25, 0.5)]
+            [class_cell(DN2.with_params(clean=fraction)) for fraction in (0, 0.25, 0.5)]
         ).points()
         == []
     )

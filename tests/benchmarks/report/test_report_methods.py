@@ -1,4 +1,7 @@
-"""Several methods side by side: each with its own published mean, and none compared over other classes."""
+"""Several methods side by side, each with its own published mean.
+
+None is compared over other classes.
+"""
 
 from dataclasses import replace
 
@@ -50,8 +53,8 @@ def test_budgets_are_said():
 
 def test_a_method_that_lacks_classes_has_no_mean_there():
     table = methods(class_cell(DN2), class_cell(GEOM, CIFAR10[:3]))
-    assert table.mean.entries[0] is not None
-    assert (table.mean.entries[1], table.paper[1]) == (None, None)
+    assert table.mean.scores[0] is not None
+    assert (table.mean.scores[1], table.paper[1]) == (None, None)
     assert line(text_of(table), "truck")[1:] == ["90.9", "-"]
 
 

@@ -1,4 +1,7 @@
-"""Tables of trained detectors: several seeds in one column, presets in the heading, hindsight and accuracies."""
+"""Tables of trained detectors.
+
+Several seeds share a column, presets are in the heading, hindsight and accuracies are stated.
+"""
 
 import csv
 import io
@@ -49,13 +52,13 @@ def test_seeds_are_one_column_with_mean_and_standard_error():
     (column,) = table.columns
     assert column.label == "geom, preset=cpu, 3 seeds"
     assert column.key == ",".join(each.experiment.key for each in THREE)
-    airplane, mean = table.rows[0].entries[0], table.mean.entries[0]
+    airplane, mean = table.rows[0].scores[0], table.mean.scores[0]
     assert airplane.rocauc == pytest.approx((0.84, 0.84 - ERROR, 0.84 + ERROR))
     assert mean.rocauc == pytest.approx((0.8445, 0.8445 - ERROR, 0.8445 + ERROR))
     assert (airplane.n_seeds, mean.n_seeds) == (3, 3)
     text = text_of(table)
     assert line(text, "airplane")[1:3] == ["84.0", "(3.1)"]
-    assert "seeds 0, 1, 2: means over them; in brackets the standard error." in text
+    assert "Means over seeds 0, 1, 2; the standard error is in brackets." in text
     assert "95 % intervals" not in text
     assert "seed=" not in table.settings
     records = list(csv.DictReader(io.StringIO(table.to_csv())))
@@ -91,13 +94,13 @@ def test_presets_have_a_column_each_and_their_budgets_are_stated():
     ]
     notes = " ".join(table.notes)
     assert (
-        "preset=cpu, geom rotation: training shortened for a laptop, scoring not; not as published: epochs=3 (16), "
-        in notes
+        "preset=cpu, geom rotation: training shortened for a laptop, scoring not; "
+        "not as published: epochs=3 (16), " in notes
     )
     assert "max_images=5000 (0); 4 rotations and 16 epochs are this project's choice;" in notes
     assert (
-        "preset=paper, geom rotation: the published settings; not as published: 4 rotations and 16 epochs are "
-        in notes
+        "preset=paper, geom rotation: the published settings; "
+        "not as published: 4 rotations and 16 epochs are " in notes
     )
     assert "95 % intervals" in notes
 
@@ -110,11 +113,11 @@ def test_a_paper_run_with_changed_parameters_says_so():
     )
 
 
-def test_what_draws_nothing_has_no_seed_and_says_so():
-    assert "dn2 draws nothing: its numbers have no seed." in result_table([class_cell()]).notes
-    assert not any("draws nothing" in note for note in result_table(THREE).notes)
+def test_a_deterministic_detector_has_no_seed_and_says_so():
+    assert "dn2 is deterministic: there is no seed." in result_table([class_cell()]).notes
+    assert not any("deterministic" in note for note in result_table(THREE).notes)
     twice = result_table([class_cell(), class_cell(replace(DN2, seed=1))])
-    assert len(twice.columns) == 2, "seeds of what draws nothing are no repetitions"
+    assert len(twice.columns) == 2, "seeds of a deterministic detector are not repetitions"
 
 
 def test_an_oracle_says_that_it_is_one_and_what_it_chose():
@@ -125,11 +128,11 @@ def test_an_oracle_says_that_it_is_one_and_what_it_chose():
     table = result_table([oracle])
     text = text_of(table)
     assert (
-        "selection=oracle: of ocsvm oracle's grid, the point with the best ROCAUC on the test labels"
-        in text
+        "selection=oracle: for each class, ocsvm oracle takes the grid point with the best ROCAUC "
+        "on the test labels" in " ".join(text.split())
     )
     assert line(text, "airplane")[6:8] == ["0.3", "0.007812"]
-    assert table.mean.entries[0].extra == {}
+    assert table.mean.scores[0].extra == {}
     assert table.mean.paper == 0.62
     label_free = result_table([cell(0.6, variant="label_free", detector="ocsvm", preset="none")])
     assert not any("oracle" in note for note in label_free.notes)
@@ -172,4 +175,4 @@ def test_draws_of_several_seeds_are_draws_of_one_curve():
     assert curve[10.0].n_draws == 4
     assert curve[10.0].rocauc == pytest.approx(0.75)
     assert curve[10.0].standard_error == pytest.approx(np.std([0.6, 0.7, 0.8, 0.9], ddof=1) / 2)
-    assert "seeds 0, 1: means over them; each draw of a seed counts as a draw." in table.notes
+    assert "Means over seeds 0, 1; each draw of each seed counts as one draw." in table.notes
