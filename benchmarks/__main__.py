@@ -1,34 +1,41 @@
-"""``python -m benchmarks``: joins the verbs, and turns every error that has a remedy into one line and an exit code."""
+"""``python -m benchmarks``: find the verb, and turn an error into one line and an exit code."""
 
 from __future__ import annotations
 
 import sys
 import warnings
+from importlib import import_module
 
 import click
 
-from benchmarks.commands.fetch import fetch
-from benchmarks.commands.ls import ls
-from benchmarks.commands.paper import paper
-from benchmarks.commands.plan import plan
-from benchmarks.commands.run import run
-from benchmarks.commands.sweep import sweep
-from benchmarks.commands.ui import ui
 from benchmarks.contracts import MissingDataError, OutsideError, UsageError
 
+VERBS = ("ls", "fetch", "plan", "run", "sweep", "paper", "ui")
 FAILED, USAGE, MISSING, INTERRUPTED = 1, 2, 3, 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Verbs(click.Group):
+    """Import a verb when it is used: each is one file of `benchmarks.commands`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Name the verbs, in the order in which one needs them."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+        """Import a verb; None if there is none of that name."""
+        if name not in VERBS:
+            return None
+        verb: click.Command = getattr(import_module(f"benchmarks.commands.{name}"), name)
+        return verb
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Benchmark DN2 and its rivals; every run is logged to MLflow.
+    """Benchmark DN2 and its baselines; every run is logged to MLflow.
 
-    Exit codes: 0 success, 1 a failed cell or tracking server, 2 wrong usage, 3 missing data or weights, 130 interrupted.
+    Exit codes: 0 success, 1 a failed run or tracking server, 2 wrong usage, 3 missing data or
+    weights, 130 interrupted.
     """
-
-
-for verb in (ls, fetch, plan, run, sweep, paper, ui):
-    main.add_command(verb)
 
 
 def run_main(arguments: list[str] | None = None) -> int:

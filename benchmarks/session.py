@@ -238,6 +238,15 @@ class Session:
             raise failure or InterruptedSessionError("interrupted")
         return self.finished[cell.key]
 
+    def say_skipped_images(self, cells: Sequence[Experiment]) -> None:
+        """Say how many images of the cells' data sets cannot be decoded and are left out."""
+        for name in dict.fromkeys(cell.dataset for cell in cells):
+            if skipped := self.dataset(name).skipped:
+                self.say(
+                    f"{name}: {len(skipped)} corrupt images are left out, "
+                    f"skipped_images.txt of the summary run lists them"
+                )
+
     @property
     def stopping(self) -> bool:
         """Tell whether the session was interrupted."""
@@ -415,29 +424,6 @@ class TrainingWatch:
                 self.ledger.log_loss(experiment, f"{name}/{split.name}", float(loss), int(epoch))
 
         return heard
-
-
-def run_session(session: Session, experiments: Sequence[Experiment]) -> Outcome:
-    """Run cells in a session that has not been entered yet; log them, and a summary.
-
-    Raises
-    ------
-    UsageError, MissingDataError, MissingWeightsError
-        Before any work.
-    TrackingError
-        If the store cannot be reached at the start.
-    """
-    cells = session.resolve(experiments)
-    batches = session.plan(cells)
-    for name in dict.fromkeys(cell.dataset for cell in cells):
-        if skipped := session.dataset(name).skipped:
-            session.say(
-                f"{name}: {len(skipped)} corrupt images are left out, "
-                f"skipped_images.txt of the summary run lists them"
-            )
-    with session:
-        session.run(batches)
-        return session.close(cells)
 
 
 def one_at_a_time(progress: Progress | None) -> Progress | None:

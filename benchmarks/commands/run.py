@@ -36,7 +36,7 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
     from benchmarks.commands.progress import show_progress
     from benchmarks.experiments import check_early
     from benchmarks.fetch import fetch_needed
-    from benchmarks.session import Session, run_session
+    from benchmarks.session import Session
     from benchmarks.tracking import Tracker, cell_record, find_store
 
     workspace = pop_workspace(options)
@@ -57,9 +57,13 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
             progress=progress,
             say=say,
         )
-        outcome = run_session(
-            session, [experiment for experiment in experiments if experiment.key not in skipped]
-        )
+        wanted = [one for one in experiments if one.key not in skipped]
+        cells = session.resolve(wanted)
+        batches = session.plan(cells)
+        session.say_skipped_images(cells)
+        with session:
+            session.run(batches)
+            outcome = session.close(cells)
     for reason in dict.fromkeys(skipped.values()):
         click.echo(f"skipped: {reason}", err=True)
     if as_json:

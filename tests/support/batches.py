@@ -83,3 +83,12 @@ def evaluate(experiments, dataset, X, done=(), progress=None):
     """Plan experiments on a data set that is no file, and yield their results."""
     for batch in plan(experiments, {dataset.name: dataset}, {}):
         yield from Given(X).work(batch.without(done), progress=progress)
+
+
+def run_session(session, experiments):
+    """Run experiments as the verb ``run`` does; return the outcome."""
+    cells = session.resolve(experiments)
+    batches = session.plan(cells)
+    with session:
+        session.run(batches)
+        return session.close(cells)

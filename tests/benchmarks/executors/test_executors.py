@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from batches import Heard, batch_of, do, in_order, training
+from batches import Heard, batch_of, do, in_order, run_session, training
 from forked import stored_features
 
 from benchmarks.contracts import SplitError, UsageError, Workspace
@@ -22,7 +22,7 @@ from benchmarks.executors import (
 )
 from benchmarks.executors.executor import Pool, fit_to_travel
 from benchmarks.experiments import make_experiments
-from benchmarks.session import Session, run_session
+from benchmarks.session import Session
 
 HERE = [name for name in EXECUTORS if name != "ray"]  # test_ray_cluster.py has the other
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+from batches import run_session
 from forked import stored_features
 
 import benchmarks.evaluate
@@ -15,7 +16,7 @@ from benchmarks.contracts import OutsideError, SplitError, UsageError
 from benchmarks.datasets import load_dataset
 from benchmarks.experiments import make_experiments
 from benchmarks.inputs import Rows
-from benchmarks.session import Session, run_session
+from benchmarks.session import Session
 from benchmarks.sweep import (
     Plan,
     Question,
