@@ -227,8 +227,8 @@ def front(
 def drawn_by_pyplot(plot: Callable[[], Axes]) -> Figure:
     """Return the figure of a plot that another library draws through pyplot.
 
-    Pyplot then forgets the figure, and its style settings are restored. Long tick labels are turned
-    upright.
+    Pyplot then forgets the figure, and its style settings are restored. Long tick labels are
+    written vertically.
     """
     import matplotlib
     from matplotlib import pyplot

@@ -120,7 +120,7 @@ def mean_rocauc(
     Raises
     ------
     ValueError
-        As `auroc`; also if there is no split, or if rows and scores differ in length.
+        As for `auroc`; also if there is no split, or if rows and scores differ in length.
 
     References
     ----------

@@ -17,7 +17,7 @@ N_TRAIN, N_TEST, SIZE = 40, 20, 32
 NOISE = 120
 """The range of the noise, in grey levels.
 
-It is wide enough that no class is told apart without any error.
+It is so wide that no class can be separated from the others without an error.
 """
 
 

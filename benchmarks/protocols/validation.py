@@ -54,7 +54,7 @@ def validation_splits(
     groups : bool
         True if the protocol yields sets of images; their anomalies are not subsampled.
     **params
-        The protocol's own.
+        The protocol's own parameters.
 
     Yields
     ------
@@ -65,8 +65,8 @@ def validation_splits(
     Raises
     ------
     UsageError
-        As the protocol; also if a class to go through has fewer training images than there are
-        folds, or all training images are of one class.
+        As for the protocol; also if a chosen class has fewer training images than there are folds,
+        or all training images are of one class.
     """
     rows = np.flatnonzero(is_train)
     of_training = labels[rows]

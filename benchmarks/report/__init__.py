@@ -48,9 +48,10 @@ def result_tables(
 ) -> dict[str, Table]:
     """Make one `result_table` for each set of comparable runs.
 
-    Each is named after what its runs share; the name can be used for a file. Curves share data set,
-    protocol and partition. Other runs also share detector and variant, because the published
-    numbers do. If several detectors or variants are there, a table of all methods is added.
+    Each table is named after what its runs share; the name is safe as a file name. Curves share
+    data set, protocol and partition. Other runs also share detector and variant, because the
+    published numbers do. If there are several detectors or variants, a table of all methods is
+    added.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ COLUMNS_THAT_FIT = 3
 
 @dataclass(frozen=True)
 class ClassScore:
-    """What one experiment reached in one row; fractions are in [0, 1].
+    """The result of one experiment in one row; fractions are in [0, 1].
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class ClassScore:
     n_seeds : int
         If there are several, all values are means over them.
     extra : dict
-        What only some detectors have: accuracies, and what an oracle chose.
+        Values that only some detectors have: accuracies, and what an oracle chose.
     """
 
     rocauc: Interval
@@ -277,7 +277,7 @@ class ClassTable(Table):
 
 
 def spread_of(scores: Iterable[ClassScore]) -> str:
-    """Say what the bounds of scores are.
+    """Name the kind of bounds that scores have.
 
     They are intervals for a single run, and standard errors over several seeds.
     """

@@ -33,7 +33,7 @@ class PublishedRow(TypedDict):
 
 
 def published_rows() -> list[PublishedRow]:
-    """Read all of ``published.csv``; each row is a class, or ``mean``."""
+    """Read all of ``published.csv``; each row is for a class, or for ``mean``."""
     rows = csv.DictReader(
         io.StringIO(files("benchmarks").joinpath("published.csv").read_text(encoding="utf-8"))
     )

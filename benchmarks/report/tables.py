@@ -255,7 +255,7 @@ def _params(experiment: Experiment, in_title: Collection[str]) -> dict[str, Any]
 def join_seeds(cells: Sequence[Cell]) -> list[list[Cell]]:
     """Group runs that differ only in the seed, in order of first appearance.
 
-    Runs of a deterministic detector are not grouped: another seed does not repeat them.
+    Runs of a deterministic detector are not grouped: with another seed, they are not repetitions.
     """
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -298,7 +298,7 @@ def mean_of_seeds(values: Sequence[float]) -> Interval:
 def results_of_seeds(group: Sequence[Cell]) -> tuple[Result, ...]:
     """Return the results of all seeds as if they came from one run.
 
-    The draws of each seed are numbered on from those of the seed before it.
+    The draws are numbered consecutively, seed after seed.
     """
     results: list[Result] = []
     for cell in group:

@@ -62,7 +62,7 @@ def test_published_finds_the_papers_own_row_and_mixes_nothing():
     assert published("cifar10", "one_vs_rest", "geom", "dirichlet")["mean"] == 0.860
     assert published("cifar10", "one_vs_rest", "geom", "simple") == {}
     assert published("cifar10", "one_vs_rest", "ocsvm") == {}, (
-        "a hindsight number must not stand beside a plain OC-SVM"
+        "a hindsight number must not stand next to a plain OC-SVM"
     )
     assert published("wbc", "one_vs_rest", "dn2") == {}
 
@@ -70,7 +70,7 @@ def test_published_finds_the_papers_own_row_and_mixes_nothing():
 # The table
 
 
-def test_one_cell_stands_beside_the_paper():
+def test_one_run_is_compared_with_the_paper():
     table = result_table([class_cell()])
     assert [row.name for row in table.rows] == list(CIFAR10)
     airplane = table.rows[0]
@@ -132,7 +132,7 @@ def test_an_approximate_index_says_what_it_logs_and_where_it_is_exact():
 
 
 @pytest.mark.parametrize("columns", [1, 2, 4])
-def test_where_the_paper_prints_nothing_nothing_is_beside(columns):
+def test_without_a_published_number_there_is_no_paper_column(columns):
     ours = [
         replace(DN2, detector_params={**DN2.detector_params, "k": k}) for k in range(1, columns + 1)
     ]
@@ -146,14 +146,14 @@ def test_where_the_paper_prints_nothing_nothing_is_beside(columns):
     assert {len(line) for line in lines} <= {len(header_of_own), 0}
 
 
-def test_validation_results_do_not_stand_beside_test_results():
+def test_validation_results_are_not_compared_with_test_results():
     table = result_table([class_cell(replace(DN2, partition="validation"))])
     assert table.mean.paper is None
     assert {row.paper for row in table.rows} == {None}
     assert "partition=validation" in table.settings
 
 
-def test_a_cell_without_some_of_the_rows_has_no_mean_beside_the_others():
+def test_a_run_without_some_of_the_rows_has_no_mean():
     table = result_table([class_cell(), class_cell(replace(L2, classes=("cat",)), ("cat",))])
     assert [score is None for score in table.mean.scores] == [False, True]
     assert [score is None for score in table.rows[0].scores] == [False, True]

@@ -142,7 +142,7 @@ def test_a_curve_as_text():
     assert "A single draw has no standard error." in " ".join(text.split())
 
 
-def test_the_lower_lines_of_headers_stand_beside_each_other():
+def test_the_lower_lines_of_headers_are_aligned():
     cells = [
         curve_cell(replace(SMALL, normalize=how).with_params(k=k), DRAWS)
         for how in ("power", "none")

@@ -33,7 +33,7 @@ def test_one_method_has_no_table_of_methods():
     assert methods(class_cell(DN2), class_cell(L2)) is None
 
 
-def test_each_method_stands_beside_what_the_paper_prints_for_it():
+def test_each_method_stands_next_to_what_the_paper_prints_for_it():
     oracle = replace(
         class_cell(OCSVM, value=0.6, mean=Interval(0.625, 0.62, 0.63)), selection="oracle"
     )
@@ -79,6 +79,6 @@ def test_records_say_the_method_and_hold_every_number():
     assert table.to_csv().count("\n") == len(records) + 1
 
 
-def test_the_figure_has_a_bar_a_method_and_the_papers_beside_it():
+def test_the_figure_has_a_bar_per_method_next_to_the_papers():
     axes = methods(class_cell(DN2), class_cell(GEOM, value=0.8)).figure().axes[0]
     assert [bar.get_height() for bar in axes.patches] == pytest.approx([90.5, 90.5, 92.5, 86.0])
