@@ -1,7 +1,8 @@
-"""A data set as arrays: how they are named by a digest, laid out on disk, and read back without trusting the disk.
+"""A data set as arrays: its digest, its files, and reading them back without trusting the disk.
 
-A stored data set is a folder of `images.npy`, `labels.npy`, `is_train.npy` and `images.sha256`. Labels and fingerprint are read
-in milliseconds; the images are memory-mapped and compared with their digest once, before the first of them is handed out.
+A stored data set is a folder of ``images.npy``, ``labels.npy``, ``is_train.npy`` and
+``images.sha256``. Labels and fingerprint are read in milliseconds. The images are memory-mapped,
+and compared with their digest once, before the first of them is used.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ UNREADABLE = (
     tarfile.TarError,
     zipfile.BadZipFile,
 )
-"""What reading a missing, truncated or foreign file raises (SyntaxError is Pillow's for a broken PNG)."""
+"""What reading a missing, truncated or foreign file raises.
+
+SyntaxError is what Pillow raises for a broken PNG.
+"""
 
 
 @dataclass(frozen=True)
@@ -87,13 +91,15 @@ class Arrays:
 
     def as_dataset(self, name: str, class_names: tuple[str, ...]) -> Dataset:
         """Return the arrays, in memory, as the suite knows a data set."""
-        return Dataset(name, self.images, self.labels, self.is_train, class_names, self.fingerprint)  # type: ignore[arg-type]
+        images: Any = self.images  # an array has what a sequence of images needs
+        return Dataset(name, images, self.labels, self.is_train, class_names, self.fingerprint)
 
 
 def images_digest(images: Sequence[np.ndarray] | np.ndarray) -> str:
-    """SHA-256 over the images in row order, of each its shape as text, ``(32, 32, 3)``, and then its bytes: 0.2 s for CIFAR-10.
+    """Return the SHA-256 (hexadecimal) of images in row order. It takes 0.2 s for CIFAR-10.
 
-    The shapes make it the same for one array and for a list of images of many sizes.
+    Of each image, its shape as text, such as ``(32, 32, 3)``, is hashed and then its bytes. So one
+    array and a list of its images have the same digest, and images may have many sizes.
     """
     digest = hashlib.sha256()
     for image in images:
@@ -103,7 +109,11 @@ def images_digest(images: Sequence[np.ndarray] | np.ndarray) -> str:
 
 
 def fingerprint(images_sha256: str, labels: np.ndarray, is_train: np.ndarray) -> str:
-    """SHA-256 (hexadecimal) of a whole data set: the images' digest as text, the labels as little-endian int64, the partition."""
+    """Return the SHA-256 (hexadecimal) of a whole data set.
+
+    Hashed are the images' digest as text, the labels as little-endian int64, and the partition as
+    one byte a row.
+    """
     digest = hashlib.sha256(images_sha256.encode())
     digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
     digest.update(np.ascontiguousarray(is_train, dtype=np.uint8).data)
@@ -111,7 +121,7 @@ def fingerprint(images_sha256: str, labels: np.ndarray, is_train: np.ndarray) ->
 
 
 class StoredImages(Sequence[np.ndarray]):
-    """Memory-mapped images that are compared with their digest before the first one is read.
+    """Memory-mapped images, compared with their digest before the first one is read.
 
     Parameters
     ----------
@@ -123,7 +133,8 @@ class StoredImages(Sequence[np.ndarray]):
     Raises
     ------
     MissingDataError
-        On construction, if the file is missing or truncated; on the first read, if its content is not what was stored.
+        On construction, if the file is missing or truncated. On the first read, if its content is
+        not what was stored.
     """
 
     def __init__(self, path: Path, sha256: str) -> None:
@@ -143,20 +154,18 @@ class StoredImages(Sequence[np.ndarray]):
         return self._array[rows]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return StoredImages, (
-            self.path,
-            self.sha256,
-        )  # a worker maps the file again instead of receiving 180 MB
+        # A worker maps the file again, which is cheaper than sending it 180 MB.
+        return StoredImages, (self.path, self.sha256)
 
     def verify(self) -> None:
-        """Compare the content with the digest; once per object."""
+        """Compare the content with the digest, once per object."""
         if self._verified:
             return
         found = images_digest(self._array)
         if found != self.sha256:
             raise MissingDataError(
-                f"{self.path} was altered: the digest of its images is {found}, expected {self.sha256}: "
-                f"{_remedy(self.path.parent)}"
+                f"{self.path} was altered: the digest of its images is {found}, "
+                f"expected {self.sha256}: {_remedy(self.path.parent)}"
             )
         self._verified = True
 
@@ -173,8 +182,7 @@ def write_arrays(folder: Path, arrays: Arrays) -> None:
     """
     for name in ("images", "labels", "is_train"):
         array = np.ascontiguousarray(getattr(arrays, name))
-        # The digest, which is compared when the data is read, is worth more than a wait for the
-        # disk here.
+        # No wait for the disk: a file that a power cut spoils has another digest when it is read.
         write_atomically(folder / f"{name}.npy", partial(_write_array, array), lasting=False)
     digest = images_digest(arrays.images).encode()
     write_atomically(folder / "images.sha256", digest, lasting=False)
@@ -187,12 +195,14 @@ def _write_array(array: np.ndarray, file: BinaryIO) -> None:
 
 
 def read_arrays(name: str, class_names: tuple[str, ...], folder: Path) -> Dataset:
-    """Open what `write_arrays` wrote: labels and fingerprint now, images when they are asked for.
+    """Open what `write_arrays` wrote: labels and fingerprint now, images on their first use.
+
+    The caller must check whether the fingerprint is the official one.
 
     Raises
     ------
     MissingDataError
-        If there is no such folder or a file of it cannot be read. Whether the fingerprint is right is for the caller to say.
+        If there is no such folder or a file of it cannot be read.
     """
     if not folder.is_dir():
         raise MissingDataError(f"{name} is not there (looked for {folder}): {_remedy(folder)}")
