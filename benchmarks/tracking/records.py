@@ -1,4 +1,12 @@
-"""Results as MLflow and the command line show them: metrics, one record a split, and a file with every score."""
+"""Results as MLflow and the command line show them, and how they are logged.
+
+metric_points   a cell's results as metrics
+cell_record     a cell's results as ``run --json`` prints them
+measured_tags   what a run says of the code and the process that it comes from
+run_name        what the page calls a run
+dataset_input   the data set as MLflow shows it
+log             tags, params and metrics, in as few requests as MLflow takes
+"""
 
 from __future__ import annotations
 
@@ -13,28 +21,37 @@ from benchmarks.contracts import Experiment, Interval, Result
 from benchmarks.result_store import split_record
 from benchmarks.tracking.connection import owner_tags
 
-Point = tuple[str, float, int]
-"""A metric's name, value and step. A step is a Python int: MLflow stores another type silently, and then cannot list the runs."""
+MetricPoint = tuple[str, float, int]
+"""A metric's name, value and step.
 
+A step must be a Python int. MLflow stores another type silently, and then cannot list the runs.
+"""
 
 ALWAYS = {"rocauc", "rocauc_low", "rocauc_high", "average_precision", "prevalence"}
 """Metrics that every result has."""
 
 CHOSEN = "chosen_"
-"""What an oracle chose for a split is named so: a parameter's value, no quality."""
+"""A metric with this prefix is the value of a parameter that an oracle chose for a split."""
+
+BATCH = 500
+"""Metrics in one request; MLflow takes at most 1000 entries of all kinds."""
+
+LONGEST_DIGEST = 36
+"""MLflow's limit for the digest of a data set. The whole digest is in the data set's source."""
 
 
 def whole(x: float) -> int:
-    """Turn a curve's value into a step: number of images, members of a group.
+    """Turn a curve's value into a step: a number of images, or of members of a group.
 
     Raises
     ------
     ValueError
-        If it is a fraction, for which the caller must give its own rule, such as permille.
+        If it is a fraction. The caller must then give a rule of its own, such as permille.
     """
     if int(x) != x:
         raise ValueError(
-            f"the curve's value {x} is not a whole number, and a step must be: give curve_step, such as permille"
+            f"the curve's value {x} is not a whole number, and a step must be: "
+            "give curve_step, such as permille"
         )
     return int(x)
 
@@ -44,8 +61,11 @@ def metric_points(
     mean: Interval | None = None,
     extra: Mapping[str, float] | None = None,
     curve_step: Callable[[float], int] = whole,
-) -> list[Point]:
-    """Return a cell's metrics: means over its splits, each class, times in seconds, and the curve if its splits lie on one.
+) -> list[MetricPoint]:
+    """Return the metrics of a cell.
+
+    They are means over its splits, the mean of each class, times in seconds, and the curve if its
+    splits lie on one.
 
     Parameters
     ----------
@@ -54,15 +74,16 @@ def metric_points(
     mean : Interval, optional
         ROCAUC over the splits, with its bounds.
     extra : mapping, optional
-        Further metrics under the names MLflow shows: ``throughput/images_per_second``, ``memory/peak_mb``.
+        Further metrics under the names that MLflow shows, such as
+        ``throughput/images_per_second`` and ``memory/peak_mb``.
     curve_step : callable
-        From a curve's value to its step; different values need different steps.
+        From a curve's value to its step. Different values need different steps.
 
     Returns
     -------
     list of (name, value, step)
-        On the validation partition every quality is named ``rocauc_validation`` and so on, so that it cannot be taken for a
-        result. A curve of several values has no single ``rocauc``.
+        On the validation partition, every quality is named ``rocauc_validation`` and so on, so
+        that it cannot be taken for a result. A curve of several values has no single ``rocauc``.
 
     Raises
     ------
@@ -80,9 +101,8 @@ def metric_points(
             for name in of_class[0].metrics.keys() - ALWAYS:
                 values[f"{name}{suffix}/{class_name}", 0] = _mean(of_class, name)
         for name in results[0].metrics.keys() - ALWAYS:
-            if not name.startswith(
-                CHOSEN
-            ):  # the mean of what was chosen for each class means nothing
+            # The mean of what was chosen for each class means nothing.
+            if not name.startswith(CHOSEN):
                 values[f"{name}{suffix}", 0] = _mean(results, name)
         if mean is not None:
             values[f"{rocauc}_low", 0], values[f"{rocauc}_high", 0] = mean.low, mean.high
@@ -92,7 +112,8 @@ def metric_points(
         step = int(curve_step(x))
         if (f"{rocauc}_curve", step) in values:
             raise ValueError(
-                f"two values of the curve have the step {step}, the second is {x}: give a finer curve_step"
+                f"two values of the curve have the step {step}, the second is {x}: "
+                "give a finer curve_step"
             )
         values[f"{rocauc}_curve", step] = _mean(at_x, "rocauc")
         for name in at_x[0].metrics.keys() - ALWAYS:
@@ -106,20 +127,41 @@ def metric_points(
     for (name, _), value in values.items():
         if not math.isfinite(value):
             raise ValueError(
-                f"the metric {name} of cell {results[0].experiment.key} is {value}: it cannot be logged"
+                f"the metric {name} of cell {results[0].experiment.key} is {value}: "
+                "it cannot be logged"
             )
     return [(name, float(value), step) for (name, step), value in values.items()]
 
 
-def split_records(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Return one record a split: its metrics as fractions in [0, 1], counts and seconds."""
-    return [split_record(result) for result in results]
+def _mean(results: Sequence[Result], metric: str) -> float:
+    return float(np.mean([result.metrics[metric] for result in results]))
+
+
+def _grouped(
+    results: Iterable[Result], key: Callable[[Result], Any]
+) -> Iterable[tuple[Any, list[Result]]]:
+    """Group results by a key, in the order in which the keys appear first."""
+    groups: dict[Any, list[Result]] = {}
+    for result in results:
+        groups.setdefault(key(result), []).append(result)
+    return groups.items()
 
 
 def cell_record(
     results: Sequence[Result], mean: Interval | None = None, selection: str = "none"
 ) -> dict[str, Any]:
-    """Return a cell as ``run --json`` prints it and ``results.json`` keeps it; ``rocauc`` is None of a curve's several values."""
+    """Return a cell as ``run --json`` prints it and ``results.json`` keeps it.
+
+    A curve of several values has ``rocauc`` None.
+
+    Parameters
+    ----------
+    results : sequence of Result
+        All splits of one cell.
+    mean : Interval, optional
+        ROCAUC over the splits, with its bounds.
+    selection : {'none', 'oracle', 'validation'}
+    """
     experiment = results[0].experiment
     one_value = len({result.x for result in results}) == 1
     low, high = (mean.low, mean.high) if mean is not None and one_value else (None, None)
@@ -141,21 +183,13 @@ def cell_record(
     }
 
 
-def _mean(results: Sequence[Result], metric: str) -> float:
-    return float(np.mean([result.metrics[metric] for result in results]))
-
-
-def _grouped(
-    results: Iterable[Result], key: Callable[[Result], Any]
-) -> Iterable[tuple[Any, list[Result]]]:
-    """Group in order of first appearance."""
-    groups: dict[Any, list[Result]] = {}
-    for result in results:
-        groups.setdefault(key(result), []).append(result)
-    return groups.items()
+def split_records(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Return one record a split: its metrics as fractions in [0, 1], counts and seconds."""
+    return [split_record(result) for result in results]
 
 
 def _distinct(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out each item that equals an earlier one."""
     found: list[dict[str, Any]] = []
     for item in items:
         if item not in found:
@@ -163,39 +197,17 @@ def _distinct(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-BATCH = 500
-"""Metrics a request; MLflow takes at most 1000 of all kinds."""
-
-LONGEST_DIGEST = 36
-"""Of a data set; MLflow's limit. The whole digest stands in the data set's source."""
-
-
-def log(
-    client: Any,
-    run_id: str,
-    *,
-    tags: Mapping[str, str] | None = None,
-    params: Mapping[str, Any] | None = None,
-    points: Iterable[Point] = (),
-) -> None:
-    """Log in as few requests as MLflow takes. The metrics' time is the run's start: logged twice, they are stored once."""
-    from mlflow.entities import Metric, Param, RunTag
-
-    if params or tags:
-        client.log_batch(
-            run_id,
-            params=[Param(name, _text(value)) for name, value in (params or {}).items()],
-            tags=[RunTag(name, value) for name, value in (tags or {}).items()],
-        )
-    points = list(points)
-    started = client.get_run(run_id).info.start_time if points else 0
-    metrics = [Metric(name, float(value), started, int(step)) for name, value, step in points]
-    for first in range(0, len(metrics), BATCH):
-        client.log_batch(run_id, metrics=metrics[first : first + BATCH])
-
-
 def measured_tags(kind: str, suite: str, provenance: Mapping[str, Any]) -> dict[str, str]:
-    """Return the tags of a run of ours, a cell or a summary; without a suite, ``suite`` is "none"."""
+    """Return the tags of a run that we measured.
+
+    Parameters
+    ----------
+    kind : {'cell', 'summary'}
+    suite : str
+        If it is empty, the tag is "none".
+    provenance : mapping
+        With ``commit`` and ``dirty``.
+    """
     return {
         "kind": kind,
         "suite": suite or "none",
@@ -206,7 +218,10 @@ def measured_tags(kind: str, suite: str, provenance: Mapping[str, Any]) -> dict[
 
 
 def code_tags(provenances: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the commit that the results come from, or several: a cell that was continued may have splits of two."""
+    """Return the commit that the results come from, and whether it had changes.
+
+    A cell that was continued may have splits of several commits.
+    """
     commits = dict.fromkeys(
         str(provenance.get("commit") or "unknown") for provenance in provenances
     )
@@ -215,9 +230,10 @@ def code_tags(provenances: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def run_name(experiment: Experiment) -> str:
-    """Return what the page calls the run, what tells runs apart first, since it cuts the end: ``dn2 l2 k=2 cifar10 resnet18``.
+    """Return what the page calls the run: ``dn2 l2 k=2 cifar10 resnet18``.
 
-    A trained detector has more parameters than a name can hold: of it, the preset and the seed.
+    What distinguishes runs comes first, since the page cuts off the end. A trained detector has
+    more parameters than a name can hold, so its name has the preset and the seed.
     """
     params = [f"{name}={_text(value)}" for name, value in experiment.detector_params.items()]
     method = [experiment.method]
@@ -233,7 +249,7 @@ def run_name(experiment: Experiment) -> str:
 
 
 def dataset_input(experiment: Experiment, fingerprint: str) -> Any:
-    """Return the data set as an input of the run; its context is the partition that was scored."""
+    """Return the data set as an input of the run. Its context is the partition that was scored."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     dataset = Dataset(
@@ -245,8 +261,35 @@ def dataset_input(experiment: Experiment, fingerprint: str) -> Any:
     return DatasetInput(dataset, [InputTag("mlflow.data.context", experiment.partition)])
 
 
+def log(
+    client: Any,
+    run_id: str,
+    *,
+    tags: Mapping[str, str] | None = None,
+    params: Mapping[str, Any] | None = None,
+    points: Iterable[MetricPoint] = (),
+) -> None:
+    """Log tags, params and metrics to a run, in as few requests as MLflow takes.
+
+    The time of a metric is the start of the run. So a metric that is logged twice is stored once.
+    """
+    from mlflow.entities import Metric, Param, RunTag
+
+    if params or tags:
+        client.log_batch(
+            run_id,
+            params=[Param(name, _text(value)) for name, value in (params or {}).items()],
+            tags=[RunTag(name, value) for name, value in (tags or {}).items()],
+        )
+    points = list(points)
+    started = client.get_run(run_id).info.start_time if points else 0
+    metrics = [Metric(name, float(value), started, int(step)) for name, value, step in points]
+    for first in range(0, len(metrics), BATCH):
+        client.log_batch(run_id, metrics=metrics[first : first + BATCH])
+
+
 def _text(value: Any) -> str:
-    """Spell a param: numbers plain, lists as on the command line."""
+    """Spell a param: a number plainly, a list as on the command line."""
     if value is None:
         return "none"
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The MLflow page: a light server on the store, and the link that lands on the runs."""
+"""Serve the MLflow page: a light server on the store, and the link that opens at the runs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,19 @@ STARTS_WITHIN_SECONDS = 60
 
 
 def ui_link(experiment_id: str, base: str = "http://127.0.0.1:5000") -> str:
-    """Return the address of an experiment's runs, as a table with charts; the page otherwise opens in its GenAI view."""
-    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
+    """Return the address of an experiment's runs, as a table with charts.
+
+    Without the view in the address, the page would open in its GenAI view.
+    """
+    view = "workflowType=machine_learning&compareRunsMode=CHART"
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?{view}"
 
 
 def serve(uri: str | None, host: str, port: int, ready: Callable[[str], None]) -> None:
     """Serve the MLflow page until Ctrl-C, SIGTERM or SIGHUP, which end the whole server.
 
-    A tracking store that is a server has its page already: its link is told and nothing is started.
+    A tracking store that is a server has its own page. Then `ready` gets the link to that page,
+    and nothing is started.
 
     Parameters
     ----------
@@ -66,15 +71,17 @@ def serve(uri: str | None, host: str, port: int, ready: Callable[[str], None]) -
         except KeyboardInterrupt:
             return
         output.seek(0)
-        last = (output.read().decode(errors="replace").strip().splitlines() or ["it said nothing"])[
-            -1
-        ]
+        lines = output.read().decode(errors="replace").strip().splitlines()
+        last = (lines or ["it printed nothing"])[-1]
         raise TrackingError(f"the MLflow server at {base} ended by itself ({last[:300]})")
 
 
 @contextmanager
 def _server(address: str, host: str, port: int, output: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Start one worker and no job executors, 0.5 GB instead of 3; in the end stop it with all its children."""
+    """Start the server, and in the end stop it with all its children.
+
+    It has one worker and no job executors, which takes 0.5 GB instead of 3.
+    """
     command = [
         sys.executable,
         "-m",
@@ -107,7 +114,7 @@ def _server(address: str, host: str, port: int, output: Any) -> Iterator[subproc
 
 @contextmanager
 def _ending_on_signals() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal end the server as Ctrl-C does."""
+    """Let SIGTERM and a closed terminal end the server, as Ctrl-C does."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -124,7 +131,7 @@ def _ending_on_signals() -> Iterator[None]:
 
 def _wait_until_answering(process: subprocess.Popen[bytes], base: str) -> None:
     """Return when the page answers, or when its process has ended."""
-    opener = build_opener(ProxyHandler({}))  # no proxy is asked for this very machine
+    opener = build_opener(ProxyHandler({}))  # no proxy for this machine
     until = time.monotonic() + STARTS_WITHIN_SECONDS
     while process.poll() is None:
         try:
@@ -139,6 +146,7 @@ def _wait_until_answering(process: subprocess.Popen[bytes], base: str) -> None:
 
 
 def _check_port(host: str, port: int) -> None:
+    """Raise TrackingError if the port is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -146,5 +154,6 @@ def _check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise TrackingError(
-                f"cannot serve the MLflow page on {host}:{port} ({error.strerror}): choose another with --port"
+                f"cannot serve the MLflow page on {host}:{port} ({error.strerror}): "
+                "choose another port with --port"
             ) from error

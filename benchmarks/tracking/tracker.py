@@ -1,7 +1,10 @@
-"""MLflow's runs: one top-level run a cell, one summary run an invocation, and the published numbers as runs.
+"""The runs in MLflow: one a cell, one summary an invocation, and one a published result.
 
-Runs are never nested, since the page charts only top-level ones. Nothing is set globally in MLflow. A request that is repeated
-changes nothing.
+`Tracker` has all requests, in the order of an invocation: connect, look up what is finished, log
+each cell, log the summary. The published results come last, as functions of their own.
+
+Runs are never nested, since the page charts only top-level ones. Nothing is set globally in
+MLflow. A request that is repeated changes nothing.
 """
 
 from __future__ import annotations
@@ -22,17 +25,17 @@ from benchmarks.result_store import ResultStore, read_finished, write_figures
 from benchmarks.tracking.connection import (
     TrackingError,
     check_store,
+    errors_in_one_line,
     find_experiment,
     find_store,
     import_mlflow,
     is_dead,
     is_ours,
     owner_tags,
-    told_in_one_line,
     without_password,
 )
 from benchmarks.tracking.records import (
-    Point,
+    MetricPoint,
     cell_record,
     code_tags,
     dataset_input,
@@ -43,15 +46,18 @@ from benchmarks.tracking.records import (
     whole,
 )
 
+MEASURED = "tags.source = 'measured'"
+"""What MLflow searches for to find our own runs, not the published ones."""
+
 
 class Tracker:
-    """One tracking store, and in it the experiment that the runs go to.
+    """A tracking store, and the experiment in it that the runs go to.
 
     Parameters
     ----------
     uri : str, optional
-        Default: ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the working directory. `connect`, or the first request, opens
-        it.
+        By default ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the working directory. `connect`
+        or the first request opens it.
 
     Notes
     -----
@@ -65,22 +71,24 @@ class Tracker:
         self._address = ""
 
     def connect(self) -> Tracker:
-        """Reach the store, make its schema and the experiment, within seconds; do this before any work.
+        """Reach the store within seconds, and make its schema and the experiment.
 
-        If ``mlflow run`` started this process, the experiment is that run's, otherwise ``dn2-bench``.
+        Do this before any work. If ``mlflow run`` started this process, the experiment is that
+        run's, otherwise ``dn2-bench``.
 
         Raises
         ------
         UsageError
             If the store is a folder of files.
         TrackingError
+            If it cannot be reached.
         """
         if self._client is not None:
             return self
         self._address = find_store(self.uri)
         mlflow = import_mlflow()
         given = os.environ.get("MLFLOW_RUN_ID")
-        with told_in_one_line(
+        with errors_in_one_line(
             self._address, f"find the run MLFLOW_RUN_ID={given}" if given else "start"
         ):
             check_store(self._address)
@@ -93,7 +101,7 @@ class Tracker:
 
     @property
     def address(self) -> str:
-        """The store's address, as it can be shown."""
+        """The store's address, without its password."""
         return without_password(self.connect()._address)
 
     @property
@@ -102,7 +110,10 @@ class Tracker:
         return self.connect()._experiment_id
 
     def newest_experiment(self) -> str:
-        """Return the id of the experiment with the newest summary run: the one to look at; without any, the tracker's own."""
+        """Return the id of the experiment with the newest summary run.
+
+        That is the one to look at. If there is no summary run, it is the tracker's own experiment.
+        """
         with self._asking("look for the newest runs") as client:
             experiments = [experiment.experiment_id for experiment in client.search_experiments()]
             newest = {"max_results": 1, "order_by": ["attributes.start_time DESC"]}
@@ -112,17 +123,20 @@ class Tracker:
     def find_finished(self, key: str) -> str | None:
         """Return the newest finished run of the cell with this key, or None."""
         with self._asking(f"look for cell {key}") as client:
-            where = f"tags.key = '{key}' and tags.source = 'measured' and attributes.status = 'FINISHED'"
+            where = f"tags.key = '{key}' and {MEASURED} and attributes.status = 'FINISHED'"
             found = client.search_runs(
                 [self._experiment_id], where, max_results=1, order_by=["attributes.start_time DESC"]
             )
             return found[0].info.run_id if found else None
 
     def mark_dead(self) -> list[str]:
-        """Mark as KILLED the runs that a killed process of this host left behind, in all experiments; return their ids."""
+        """Mark as KILLED the runs that dead processes of this host left, and return their ids.
+
+        It looks in all experiments.
+        """
         with self._asking("look for runs left behind") as client:
             host = owner_tags()["host"]
-            where = f"attributes.status = 'RUNNING' and tags.source = 'measured' and tags.host = '{host}'"
+            where = f"attributes.status = 'RUNNING' and {MEASURED} and tags.host = '{host}'"
             experiments = [experiment.experiment_id for experiment in client.search_experiments()]
             dead = [
                 run.info.run_id
@@ -144,20 +158,23 @@ class Tracker:
         fresh: bool = False,
         tags: Mapping[str, str] | None = None,
     ) -> str:
-        """Open the cell's run, the one that was killed if there is one, and log what it is; return its id.
+        """Open the cell's run, log what the cell is, and return the run's id.
+
+        If the cell was broken off, that is the run in which it was.
 
         Parameters
         ----------
         experiment : Experiment
         suite : str
         fingerprint : str
-            The data set's.
+            Of the data set.
         provenance : mapping
             With ``commit`` and ``dirty``.
         selection : {'none', 'oracle', 'validation'}
         fresh : bool, default=False
             Open a new run in any case (``--force``).
-        tags : mapping, optional; further ones, or others in their place
+        tags : mapping, optional
+            Further tags. They replace others of the same name.
         """
         with self._asking(f"open a run for cell {experiment.key}") as client:
             tags = {
@@ -182,8 +199,8 @@ class Tracker:
         with self._asking(f"tag run {run_id}") as client:
             log(client, run_id, tags=tags)
 
-    def log_points(self, run_id: str, points: Sequence[Point]) -> None:
-        """Log metrics besides those of the results, such as the loss of each epoch, as (name, value, step)."""
+    def log_points(self, run_id: str, points: Sequence[MetricPoint]) -> None:
+        """Log metrics besides those of the results, such as the loss of each epoch."""
         with self._asking(f"log metrics of run {run_id}") as client:
             log(client, run_id, points=points)
 
@@ -200,7 +217,7 @@ class Tracker:
         curve_step: Callable[[float], int] = whole,
         figures: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Log a cell's results and end its run as FINISHED; return its record, as ``run --json`` prints it.
+        """Log a cell's results, end its run as FINISHED, and return the cell's record.
 
         Parameters
         ----------
@@ -216,6 +233,11 @@ class Tracker:
         selection, metrics, curve_step
             As in `cell_record` and `metric_points`.
         figures : mapping of file name to matplotlib figure, optional
+
+        Returns
+        -------
+        dict
+            The record with the run's id, as ``run --json`` prints it.
 
         Raises
         ------
@@ -239,7 +261,13 @@ class Tracker:
         return record
 
     def read_cell(self, experiment: Experiment, run_id: str) -> Cell:
-        """Read a finished cell back from the files that `finish_cell` logged."""
+        """Read a finished cell back from the files that `finish_cell` logged.
+
+        Raises
+        ------
+        TrackingError
+            If a file is missing, damaged or of another cell.
+        """
         with (
             self._asking(f"read the results of run {run_id}") as client,
             tempfile.TemporaryDirectory() as folder,
@@ -258,25 +286,29 @@ class Tracker:
         return Cell(experiment, run_id, record["selection"], results, mean)
 
     def newest_metrics(self, experiment: Experiment) -> dict[str, float]:
-        """Return the metrics of the newest finished run of the same kind (data, detector, preset, input), or nothing."""
+        """Return the metrics of the newest finished run of the same kind, or nothing.
+
+        It has the same data, detector, preset and input.
+        """
         with self._asking("look for earlier runs") as client:
             names = ["dataset", "protocol", "detector", "variant", "input", "classes", "partition"]
             if experiment.preset != "none":
                 names.append("preset")
             values = {name: str(experiment.params[name]) for name in names}
             if any('"' in value for value in values.values()):
-                return {}  # a filter has no way to say it
+                return {}  # a filter cannot express it
             same = " and ".join(f'params.{name} = "{value}"' for name, value in values.items())
-            where = f"{same} and tags.source = 'measured' and attributes.status = 'FINISHED'"
+            where = f"{same} and {MEASURED} and attributes.status = 'FINISHED'"
             found = client.search_runs(
                 [self._experiment_id], where, max_results=1, order_by=["attributes.start_time DESC"]
             )
             return dict(found[0].data.metrics) if found else {}
 
     def start_summary(self, suite: str, provenance: Mapping[str, Any]) -> str:
-        """Open this invocation's summary run, which is the one that ``mlflow run`` opened, if it did; return its id.
+        """Open this invocation's summary run, and return its id.
 
-        It gets tags and no params: those of MLproject are on it already, as text, and MLflow refuses another spelling.
+        If ``mlflow run`` opened a run, it is that one. It gets tags and no params: the parameters
+        of MLproject are on it already, as text, and MLflow refuses another spelling.
         """
         with self._asking("open the summary run") as client:
             tags = measured_tags("summary", suite, provenance)
@@ -284,9 +316,8 @@ class Tracker:
             name = f"summary {suite}".strip()
             if not run_id:
                 return client.create_run(self._experiment_id, tags=tags, run_name=name).info.run_id
-            log(
-                client, run_id, tags={**tags, "mlflow.runName": name}
-            )  # in place of the one that MLflow made up
+            # The name replaces the one that MLflow made up.
+            log(client, run_id, tags={**tags, "mlflow.runName": name})
             return run_id
 
     def finish_summary(
@@ -295,10 +326,20 @@ class Tracker:
         *,
         texts: Mapping[str, str],
         figures: Mapping[str, Any] | None = None,
-        points: Iterable[Point] = (),
+        points: Iterable[MetricPoint] = (),
         status: str = "FINISHED",
     ) -> None:
-        """Log the invocation's table (``{"table.csv": ...}``), figures and curves (name, value, step), and end its run."""
+        """Log an invocation's tables, figures and curves, and end its run.
+
+        Parameters
+        ----------
+        run_id : str
+        texts : mapping
+            Name of a file -> its text: ``{"table.csv": ...}``.
+        figures : mapping of file name to matplotlib figure, optional
+        points : iterable of (name, value, step)
+        status : {'FINISHED', 'FAILED'}
+        """
         with self._asking("log the summary") as client, tempfile.TemporaryDirectory() as folder:
             for name, text in texts.items():
                 Path(folder, name).write_text(text)
@@ -314,8 +355,10 @@ class Tracker:
                 client.set_tag(run_id, "error", error[:2000])
             client.set_terminated(run_id, status)
 
-    def log_published(self, rows: Iterable[Row]) -> int:
-        """Log published numbers as runs (tag source = paper), one a source, data set, protocol, detector and variant.
+    def log_published(self, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Log published numbers as runs, with the tag source = paper.
+
+        There is one run for each source, data set, protocol, detector and variant.
 
         Parameters
         ----------
@@ -325,14 +368,18 @@ class Tracker:
         Returns
         -------
         int
-            How many runs were made. What is there already is left, and made anew if its numbers have changed.
+            How many runs were made. A run that is there already is kept if its numbers are the
+            same, and replaced if they have changed.
         """
         with self._asking("log the published numbers") as client:
             return log_published(client, self._experiment_id, rows)
 
     def _find_unfinished(self, client: Any, key: str) -> str | None:
-        """Return the run of this host in which this cell was broken off, unless a living process is at it."""
-        where = f"tags.key = '{key}' and tags.source = 'measured' and tags.host = '{owner_tags()['host']}'"
+        """Return the run of this host in which a cell was broken off, or None.
+
+        A run that another living process has open is left alone.
+        """
+        where = f"tags.key = '{key}' and {MEASURED} and tags.host = '{owner_tags()['host']}'"
         for run in client.search_runs(
             [self._experiment_id], where, order_by=["attributes.start_time DESC"]
         ):
@@ -345,26 +392,26 @@ class Tracker:
 
     @contextmanager
     def _asking(self, doing: str) -> Iterator[Any]:
+        """Yield MLflow's client, and turn its errors into a `TrackingError`."""
         self.connect()
-        with told_in_one_line(self._address, doing):
+        with errors_in_one_line(self._address, doing):
             yield self._client
 
 
 CELL = ("source", "dataset", "protocol", "detector", "variant")
-"""The columns of ``published.csv`` that make one run; its lines are the classes and the mean."""
+"""The columns of ``published.csv`` that name a run. Its lines are the classes and the mean."""
 
 NEWEST = int(datetime(2020, 1, 1, tzinfo=UTC).timestamp() * 1000)
-"""When the first of them is dated, in milliseconds since 1970; the others come a second before each other.
+"""The date of the first published run, in milliseconds since 1970; each next one is 1 s older.
 
-The page charts the ten newest runs: so they are ours, then DN2's published ones, then those of the rivals.
+The page charts the ten newest runs. So our own come first, then the published ones of DN2, then
+those of the baselines.
 """
 
-Row = Mapping[str, Any]
 
-
-def log_published(client: Any, experiment_id: str, rows: Iterable[Row]) -> int:
-    """Log each published cell that is not there yet, or is there with other numbers; return how many were logged."""
-    cells: dict[tuple[str, ...], list[Row]] = {}
+def log_published(client: Any, experiment_id: str, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Log each published cell that is missing or has other numbers, and return how many."""
+    cells: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         cells.setdefault(tuple(row[name] or "" for name in CELL), []).append(row)
     in_order = sorted(cells, key=lambda cell: cell[CELL.index("detector")] != "dn2")
@@ -376,8 +423,13 @@ def log_published(client: Any, experiment_id: str, rows: Iterable[Row]) -> int:
 
 
 def _log_cell(
-    client: Any, experiment_id: str, cell: tuple[str, ...], rows: Sequence[Row], started: int
+    client: Any,
+    experiment_id: str,
+    cell: tuple[str, ...],
+    rows: Sequence[Mapping[str, Any]],
+    started: int,
 ) -> bool:
+    """Log the lines of one published cell, and return whether that was necessary."""
     source, dataset, protocol, detector, variant = cell
     key = "paper-" + hashlib.sha256("\n".join(cell).encode()).hexdigest()[:14]
     metrics = {}

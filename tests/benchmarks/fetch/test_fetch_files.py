@@ -2,11 +2,14 @@
 
 import hashlib
 import shutil
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from loopback import ROOT
 from miniature_files import set_counts, write_asirra, write_cub, write_flowers, write_tree
 
 from benchmarks.contracts import MissingDataError
@@ -132,3 +135,16 @@ def test_ones_own_data_is_looked_at_where_it_is(tmp_path):
     with pytest.raises(MissingDataError, match="has no train_labels"):
         fetch_dataset(f"npz:{tmp_path / 'a.npz'}", home=tmp_path / "home")
     assert not (tmp_path / "home").exists()
+
+
+def test_what_only_a_fetch_needs_is_not_imported_before():
+    code = """
+import sys
+import benchmarks.fetch
+late = {"benchmarks.fetch.data", "benchmarks.fetch.transfer", "benchmarks.fetch.weights", "pooch"}
+assert not late & sys.modules.keys()
+from benchmarks.fetch import fetch_dataset, fetch_weights
+assert not hasattr(benchmarks.fetch, "fetch_all")
+assert late - sys.modules.keys() == {"pooch"}
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

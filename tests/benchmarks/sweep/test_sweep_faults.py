@@ -161,13 +161,13 @@ def test_an_encoder_without_weights_is_left_out_with_the_reason(place):
 
 
 def offline():
-    import benchmarks.fetch
+    import benchmarks.fetch.weights
     from dn2.encoders import MissingWeightsError
 
     def refuse(encoder, **_):
         raise MissingWeightsError(f"no weights of {encoder} here")
 
-    benchmarks.fetch.fetch_weights = refuse
+    benchmarks.fetch.weights.fetch_weights = refuse
 
 
 @pytest.mark.slow

@@ -210,5 +210,5 @@ def test_a_port_that_is_taken_is_told(tracker, store):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(TrackingError, match="choose another with --port"):
+        with pytest.raises(TrackingError, match="choose another port with --port"):
             serve(store, "127.0.0.1", taken.getsockname()[1], print)
