@@ -4,39 +4,64 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from dn2.search import APPROXIMATE, Bank, Join, check_index, check_k, nearest_joined
+from dn2.parameters import Parameters, Rule, one_of, whole
+from dn2.search import APPROXIMATE, INDEXES, Bank
+
+if TYPE_CHECKING:
+    from dn2.search import Join
 
 Point = tuple[dict[str, Any], np.ndarray, np.ndarray]
 """Parameters, scores, and the nearest training rows."""
 
+Neighbours = Annotated[int, whole(1), {"search": (1, 2, 3, 5, 10, 20, 50)}]
+"""How many neighbours; arXiv 2002.10445, Fig. 3, goes from 1 up too."""
 
-class DN2:
+Index = Annotated[str, one_of(INDEXES)]
+"""How neighbours are found."""
+
+Clean = Annotated[
+    float,
+    Rule(
+        "a fraction of the training rows in [0, 1)",
+        lambda value: isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < 1,
+    ),
+    {"search": (0.0,)},
+]
+"""The fraction of the training rows to drop."""
+
+
+class DN2(Parameters):
     """Score a row by the mean squared distance to its k nearest training rows.
 
-    ``score(x) = 1/k * sum over the k nearest training rows y of |x - y|^2``: higher is more anomalous. The rows are meant to be
-    features of a pretrained network. The paper averages distances; its authors' code squares them, and so does this.
+    ``score(x) = 1/k * sum over the k nearest training rows y of |x - y|^2``: higher is more
+    anomalous. The rows are meant to be features of a pretrained network. The paper averages
+    distances; its authors' code squares them, and so does this.
 
-    Source: Bergman, Cohen and Hoshen, "Deep Nearest Neighbor Anomaly Detection", arXiv 2002.10445, section 3 (clean: Fig. 5).
+    Source: Bergman, Cohen and Hoshen, "Deep Nearest Neighbor Anomaly Detection", arXiv 2002.10445,
+    section 3 (clean: Fig. 5).
 
     Parameters
     ----------
     k : int, default 2
-        How many neighbours, at least 1 and at most the number of training rows that are kept. Checked by `fit`.
+        How many neighbours, at least 1 and at most the number of training rows that are kept.
+        Checked by `fit`.
     index : {"exact", "flat", "hnsw", "ivf", "pq"}, default "exact"
-        How they are found: see `dn2.search.bank.nearest`. The last three are approximate.
+        How they are found: see `dn2.search.nearest`. The last three are approximate.
     clean : float, default 0
-        The share of training rows, in [0, 1), to drop because they may be anomalies: see `normal_rows`. The paper drops 0.5.
+        The fraction of the training rows, in [0, 1), to drop because they may be anomalies: see
+        `normal_rows`. The paper drops 0.5.
 
     Attributes
     ----------
     bank_ : ndarray of shape (n_kept, d), float32; or None
-        The training rows that are kept, copied: changing the array that was given to `fit` changes no score. None where codes
-        alone are kept, by the index ``pq`` of 1,000 rows or more.
+        The training rows that are kept, copied: changing the array that was given to `fit` changes
+        no score. None where only codes are kept, by the index ``pq`` of 1,000 rows or more.
     kept_ : ndarray of shape (n_kept,), int64
         Which of the rows given to `fit` they are, ascending.
 
@@ -47,7 +72,7 @@ class DN2:
     array([ 0.5, 19. ], dtype=float32)
     """
 
-    def __init__(self, k: int = 2, index: str = "exact", clean: float = 0.0) -> None:
+    def __init__(self, k: Neighbours = 2, index: Index = "exact", clean: Clean = 0.0) -> None:
         self.k = k
         self.index = index
         self.clean = clean
@@ -63,20 +88,16 @@ class DN2:
         return self.index == "exact" and not self.clean
 
     def check_rows(self, n: int) -> None:
-        """Raise ValueError if a parameter is out of range, or n training rows leave too few for k neighbours."""
-        check_k(self.k)
-        check_index(self.index)
-        if isinstance(self.clean, bool | str) or not 0 <= self.clean < 1:
-            raise ValueError(
-                f"clean must be a share of the training rows in [0, 1), got {self.clean!r}"
-            )
+        """Raise ValueError if a parameter is out of range, or n rows leave fewer than k to keep."""
+        self.check_params()
         left = n - n_dropped(n, self.clean)
         if left < self.k:
             after = (
                 f" after clean={self.clean:g}, got {left} of {n}" if self.clean else f", got {n}"
             )
             raise ValueError(
-                f"DN2(k={self.k}) needs at least {self.k} training rows{after}: lower k or train on more images."
+                f"DN2(k={self.k}) needs at least {self.k} training rows{after}: lower k or train "
+                "on more images."
             )
 
     def fit(
@@ -86,7 +107,9 @@ class DN2:
         monitor: Callable[..., None] | None = None,  # noqa: ARG002 - there is no loss to report
         checkpoint: Path | None = None,  # noqa: ARG002 - and nothing to continue from
     ) -> DN2:
-        """Keep the training rows, or with ``clean`` the most normal of them. What an earlier fit learned is forgotten.
+        """Keep the training rows, or with ``clean`` the most normal of them.
+
+        What an earlier fit learned is forgotten.
 
         Parameters
         ----------
@@ -98,8 +121,8 @@ class DN2:
         Raises
         ------
         ValueError
-            If k is not a whole number of at least 1, ``clean`` is outside [0, 1), the index is unknown, X is no finite matrix,
-            or fewer than k of its rows are kept.
+            If k is not a whole number of at least 1, ``clean`` is outside [0, 1), the index is
+            unknown, X is no finite matrix, or fewer than k of its rows are kept.
         """
         rows = as_float32(X)
         n = len(rows) if rows.ndim else 0
@@ -113,7 +136,7 @@ class DN2:
         return self
 
     def reference(self) -> DN2 | None:
-        """The same detector with the exact index, not fitted; None if the index is none of the approximate ones."""
+        """Return the same detector with the exact index, not fitted; None if this one is exact."""
         return DN2(self.k, "exact", self.clean) if self.index in APPROXIMATE else None
 
     def anomaly_score(self, X: np.ndarray) -> np.ndarray:
@@ -126,7 +149,8 @@ class DN2:
         Returns
         -------
         scores : ndarray of shape (n,), float32
-            Squared distances, at least 0. With all indexes but ``flat`` no row's score depends on the others, to the last bit.
+            Squared distances, at least 0. With all indexes but ``flat`` no row's score depends on
+            the others, to the last bit.
 
         Raises
         ------
@@ -135,13 +159,14 @@ class DN2:
         ValueError
             If X is not a finite matrix as wide as the training rows.
         """
-        distances, _ = self._search(X)
+        distances, _ = self._fitted().nearest(as_float32(X), self.k)
         return _mean_path(distances)[:, -1].copy()
 
     def score_path(self, X: np.ndarray) -> Iterator[Point]:
-        """Score rows for every number of neighbours from 1 to k with a single search; with ``clean`` for k alone.
+        """Score rows for every number of neighbours from 1 to k with a single search.
 
-        What is dropped depends on k, so each k would need a fit of its own. Parameters and errors are those of `anomaly_score`.
+        With ``clean`` it scores them for k alone: what is dropped depends on k, so each k would
+        need a fit of its own. Parameters and errors are those of `anomaly_score`.
 
         Yields
         ------
@@ -150,17 +175,19 @@ class DN2:
         scores : ndarray of shape (n,), float32
             With the exact index equal to ``DN2(k=j)``'s, to the last bit.
         nearest : ndarray of shape (n, j), int64
-            Which training rows are nearest, the nearest first. Read-only: all points show parts of one array.
+            Which training rows are nearest, the nearest first. Read-only: all points show parts of
+            one array.
         """
-        distances, rows = self._search(X)
+        distances, rows = self._fitted().nearest(as_float32(X), self.k)
         yield from self._points(distances, self.kept_[rows])
 
     def score_subsets(
         self, bank: np.ndarray, subsets: Sequence[np.ndarray], X: np.ndarray
     ) -> Iterator[list[Point]]:
-        """Fit to each of several training sets that share rows and score the same rows each time, over one block of distances.
+        """Fit to each of several training sets that share rows, and score the same rows each time.
 
-        The work is done when this returns; no fit is kept.
+        One block of distances serves all of them. The work is done when this returns; no fit is
+        kept.
 
         Parameters
         ----------
@@ -173,7 +200,8 @@ class DN2:
         Returns
         -------
         iterator of list of (params, scores, nearest)
-            For each subset what ``fit(bank[subset]).score_path(X)`` yields, with the exact index to the last bit.
+            For each subset what ``fit(bank[subset]).score_path(X)`` yields, with the exact index to
+            the last bit.
 
         Raises
         ------
@@ -202,9 +230,9 @@ class DN2:
     def score_joined(
         self, banks: Sequence[np.ndarray], X: Sequence[np.ndarray], joins: Sequence[Join]
     ) -> list[list[Point]]:
-        """Fit and score rows that are joined of the same parts, every join with one product a part; no fit is kept.
+        """Fit and score rows that are joined of the same parts, with one product for each part.
 
-        For the exact index without cleaning.
+        It is for the exact index without cleaning. No fit is kept.
 
         Parameters
         ----------
@@ -227,8 +255,11 @@ class DN2:
         self.check_rows(len(banks[0]))
         if self.index != "exact" or self.clean:
             raise ValueError(
-                f"score_joined is for the exact index without cleaning, got index={self.index!r}, clean={self.clean:g}"
+                f"score_joined is for the exact index without cleaning, got index={self.index!r}, "
+                f"clean={self.clean:g}: fit each join instead"
             )
+        from dn2.search import nearest_joined  # late: it imports torch
+
         found = nearest_joined(
             [as_float32(part) for part in X], [as_float32(part) for part in banks], joins, self.k
         )
@@ -237,7 +268,7 @@ class DN2:
     def _keep(
         self, bank: Bank, rows: np.ndarray, subsets: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
-        """Which places of each subset of the bank's rows are kept."""
+        """Choose the places to keep of each subset of the bank's rows."""
         kept = [np.arange(len(subset)) for subset in subsets]
         cleaned = [i for i, subset in enumerate(subsets) if n_dropped(len(subset), self.clean)]
         if cleaned:
@@ -246,12 +277,13 @@ class DN2:
                 kept[i] = normal_rows(_mean_path(distances)[:, -1], self.clean)
         return kept
 
-    def _search(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _fitted(self) -> Bank:
+        """Return what `fit` made ready to search."""
         if not hasattr(self, "_neighbours"):
             from sklearn.exceptions import NotFittedError  # late: it takes a second
 
             raise NotFittedError("DN2 has no training rows yet: call fit before scoring")
-        return self._neighbours.nearest(as_float32(X), self.k)
+        return self._neighbours
 
     def _points(self, distances: np.ndarray, rows: np.ndarray) -> Iterator[Point]:
         scores = _mean_path(distances)
@@ -261,14 +293,15 @@ class DN2:
 
 
 def normal_rows(distances: np.ndarray, clean: float) -> np.ndarray:
-    """Choose the training rows to keep, where some may be anomalies: all but the share with the largest kNN distances.
+    """Choose the training rows to keep, where some may be anomalies: those with near neighbours.
 
     Parameters
     ----------
     distances : ndarray of shape (n,)
         Each row's mean squared distance to its k nearest others in the training set.
     clean : float
-        The share to drop, in [0, 1): ``floor(clean * n)`` rows. Of equally distant rows the last are dropped first.
+        The fraction to drop, in [0, 1): the ``floor(clean * n)`` rows with the largest distances.
+        Of equally distant rows the last are dropped first.
 
     Returns
     -------
@@ -285,14 +318,18 @@ def normal_rows(distances: np.ndarray, clean: float) -> np.ndarray:
 
 
 def n_dropped(n: int, clean: float) -> int:
-    """``floor(clean * n)``, as the decimals mean it: 0.29 of 100 rows are 29, though 0.29 * 100 is 28.999999999999996."""
+    """Compute ``floor(clean * n)`` as the decimals mean it.
+
+    0.29 of 100 rows are 29, though 0.29 * 100 is 28.999999999999996.
+    """
     return math.floor(round(clean * n, 6))
 
 
 def _mean_path(distances: np.ndarray) -> np.ndarray:
-    """Mean over the first 1 to k columns: (n, k) float32.
+    """Compute the means over the first 1 to k columns: (n, k) float32.
 
-    One sum after the other, so that the mean over j does not depend on how many more neighbours were asked for.
+    One sum follows the other, so that the mean over j does not depend on how many more neighbours
+    were asked for.
     """
     sums = np.cumsum(distances, axis=1, dtype=np.float64)
     return (sums / np.arange(1, distances.shape[1] + 1)).astype(np.float32)
@@ -300,25 +337,26 @@ def _mean_path(distances: np.ndarray) -> np.ndarray:
 
 def as_float32(X: np.ndarray) -> np.ndarray:
     """Take rows as float32, without a copy where they are."""
-    with np.errstate(
-        over="ignore"
-    ):  # what float32 cannot hold becomes infinite, and the search refuses it
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and the search refuses it
         return np.asarray(X).astype(np.float32, copy=False)
 
 
 class DN2Plus(DN2):
-    """DN2 with the recipe that won in validation on CIFAR-10, among 147, on training images alone: 96.8 % on its test images.
+    """Score like DN2, with the recipe that won in validation on CIFAR-10.
 
-    On FashionMNIST, where the first two networks won with the same ``power`` and k (96.01 in validation, the recipe 95.96), it
-    reaches 95.9 % on the test images.
+    It won among 147, on training images alone, and reaches 96.8 % on CIFAR-10's test images. On
+    FashionMNIST, where the first two networks won with the same ``power`` and k (96.01 in
+    validation, the recipe 95.96), it reaches 95.9 % on the test images.
 
     1. Features of EfficientNet-Lite0, -Lite1 and -Lite2: 224-pixel crops, global average pooling.
-    2. Of each network's features apart the signed square root of every coordinate, divided by the vector's length (``power``, see
-       `dn2.features`); then the three side by side: squared distances add.
+    2. For each network's features apart the signed square root of every coordinate, divided by the
+       vector's length (``power``, see `dn2.features`); then the three side by side: squared
+       distances add.
     3. The mean squared distance to the k = 5 nearest normal training images.
 
-    The first two steps are the detector's own input, ``features:efficientnet_lite0+efficientnet_lite1+efficientnet_lite2`` with
-    ``normalize=power``: `fit` and `anomaly_score` take rows that went through them.
+    The first two steps are the detector's own input,
+    ``features:efficientnet_lite0+efficientnet_lite1+efficientnet_lite2`` with ``normalize=power``:
+    `fit` and `anomaly_score` take rows that went through them.
 
     Parameters
     ----------
@@ -328,5 +366,5 @@ class DN2Plus(DN2):
         As of `dn2.detector.DN2`.
     """
 
-    def __init__(self, k: int = 5, index: str = "exact", clean: float = 0.0) -> None:
+    def __init__(self, k: Neighbours = 5, index: Index = "exact", clean: Clean = 0.0) -> None:
         super().__init__(k, index, clean)

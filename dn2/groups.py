@@ -1,14 +1,15 @@
-"""GroupDN2: a set of images is as anomalous as its pooled features are far from those of normal sets."""
+"""GroupDN2: a set of images is as anomalous as its pooled features are far from normal sets'."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from dn2.detector import DN2
+from dn2.detector import DN2, Neighbours
+from dn2.parameters import Parameters, one_of
 
 
 def mean(X: np.ndarray) -> np.ndarray:
@@ -22,7 +23,7 @@ def largest(X: np.ndarray) -> np.ndarray:
 
 
 def concat(X: np.ndarray) -> np.ndarray:
-    """Put the members side by side, (n, size, d) -> (n, size * d): the only pool that depends on their order."""
+    """Put the members side by side, (n, size, d) -> (n, size * d): only here their order counts."""
     return X.reshape(len(X), -1)
 
 
@@ -33,7 +34,7 @@ POOLS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-class GroupDN2:
+class GroupDN2(Parameters):
     """Pool each set's features into one vector, then score by `DN2`.
 
     Source: arXiv 2002.10445, Fig. 4 (groups of images).
@@ -54,14 +55,13 @@ class GroupDN2:
     path_parameters = ("k",)
     """Parameters whose smaller values a fit covers too."""
 
-    def __init__(self, k: int = 2, pool: str = "mean") -> None:
+    def __init__(self, k: Neighbours = 2, pool: Annotated[str, one_of(POOLS)] = "mean") -> None:
         self.k = k
         self.pool = pool
 
     def check_rows(self, n: int) -> None:
-        """Raise ValueError if a parameter is out of range or n training sets are too few for k neighbours."""
-        if self.pool not in POOLS:
-            raise ValueError(f"pool {self.pool!r} is unknown: there are {', '.join(POOLS)}")
+        """Raise ValueError if a parameter is out of range or there are fewer than k sets."""
+        self.check_params()
         DN2(self.k).check_rows(n)
 
     def fit(
@@ -83,7 +83,8 @@ class GroupDN2:
         Raises
         ------
         ValueError
-            If the pool is unknown, k is not a whole number from 1 to n, or X is no finite array of sets.
+            If the pool is unknown, k is not a whole number from 1 to n, or X is no finite array of
+            sets.
         """
         self.check_rows(len(X))
         self._dn2 = DN2(self.k).fit(self._pooled(X))
@@ -106,12 +107,22 @@ class GroupDN2:
         sklearn.exceptions.NotFittedError
             Before `fit`.
         ValueError
-            If X is no finite array of sets, or their pooled features are not as wide as those of the training sets.
+            If X is no finite array of sets, or their pooled features are not as wide as those of
+            the training sets.
         """
         return self._fitted().anomaly_score(self._pooled(X))
 
     def score_path(self, X: np.ndarray) -> Iterator[tuple[dict[str, Any], np.ndarray, None]]:
-        """Score sets for every number of neighbours from 1 to k with a single search: ``({"k": j}, scores, None)``."""
+        """Score sets for every number of neighbours from 1 to k with a single search.
+
+        Yields
+        ------
+        params : dict
+            ``{"k": j}``.
+        scores : ndarray of shape (n,), float32
+        nearest : None
+            The nearest training sets are not named.
+        """
         for params, scores, _ in self._fitted().score_path(self._pooled(X)):
             yield params, scores, None
 
@@ -125,6 +136,7 @@ class GroupDN2:
     def _pooled(self, X: np.ndarray) -> np.ndarray:
         if X.ndim != 3 or 0 in X.shape:
             raise ValueError(
-                f"GroupDN2 takes sets (n, size, d), none of them 0, got shape {X.shape}: use DN2 for single images"
+                f"GroupDN2 takes sets (n, size, d), none of them 0, got shape {X.shape}: use DN2 "
+                "for single images"
             )
         return POOLS[self.pool](X)

@@ -1,24 +1,28 @@
-"""KMeansDN2: DN2 with a few cluster centres in the place of the training rows."""
+"""KMeansDN2: DN2 with a few cluster centres in place of the training rows."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
 from dn2.detector import DN2, as_float32
-from dn2.search import check_k, check_matrix
+from dn2.parameters import Parameters, whole
+from dn2.search import check_matrix
 
 
-class KMeansDN2:
-    """Score a row by the mean squared distance to its k nearest of C cluster centres of the training rows.
+class KMeansDN2(Parameters):
+    """Score a row by the mean squared distance to its k nearest of C cluster centres.
 
-    Scoring costs C distances a row, whatever the number of training rows. The centres are those of faiss's k-means on one
-    thread, so that they depend on the rows and the seed alone. Where k exceeds C it is cut to C, with a warning.
+    The centres are those that faiss's k-means finds among the training rows on one thread, so that
+    they depend on the rows and the seed alone. Scoring costs C distances a row, whatever the number
+    of training rows. Where k exceeds C it is cut to C, with a warning.
 
-    Source: Reiss, Cohen, Bergman and Hoshen, "PANDA", arXiv 2010.05903; the rule for k is this project's.
+    Source: Reiss, Cohen, Bergman and Hoshen, "PANDA", arXiv 2010.05903; the rule for k is this
+    project's.
 
     Parameters
     ----------
@@ -42,24 +46,24 @@ class KMeansDN2:
     array([1., 9.], dtype=float32)
     """
 
-    def __init__(self, k: int = 2, centres: int = 10, seed: int = 0) -> None:
+    def __init__(
+        self,
+        k: Annotated[int, whole(1), {"search": (1, 2, 3)}] = 2,
+        centres: Annotated[int, whole(1), {"search": (1, 3, 5, 10, 30, 100)}] = 10,
+        seed: Annotated[int, whole(0)] = 0,
+    ) -> None:
         self.k = k
         self.centres = centres
         self.seed = seed
 
     def check_rows(self, n: int) -> None:
-        """Raise ValueError if a parameter is out of range or n training rows are too few for so many centres."""
-        check_k(self.k)
-        if (
-            isinstance(self.centres, bool)
-            or not isinstance(self.centres, int | np.integer)
-            or self.centres < 1
-        ):
-            raise ValueError(f"centres must be an integer of at least 1, got {self.centres!r}")
+        """Raise ValueError if a parameter is out of range or n rows are fewer than the centres."""
+        self.check_params()
         if n < self.centres:
             remedy = "lower centres or train on more images."
             raise ValueError(
-                f"KMeansDN2(centres={self.centres}) needs at least {self.centres} training rows, got {n}: {remedy}"
+                f"KMeansDN2(centres={self.centres}) needs at least {self.centres} training rows, "
+                f"got {n}: {remedy}"
             )
 
     def fit(
@@ -81,13 +85,14 @@ class KMeansDN2:
         Raises
         ------
         ValueError
-            If a parameter is out of range, X is not a finite matrix or has fewer rows than ``centres``.
+            If a parameter is out of range, X is not a finite matrix or has fewer rows than
+            ``centres``.
         """
         self.check_rows(len(X))
         rows = check_matrix(as_float32(X), "training rows")
         if self.k > self.centres:
-            cut = f"KMeansDN2(k={self.k}, centres={self.centres}): there are fewer centres than k, which is cut to {self.centres}"
-            warnings.warn(cut, stacklevel=2)
+            cut = f"there are fewer centres than k, which is cut to {self.centres}"
+            warnings.warn(f"KMeansDN2(k={self.k}, centres={self.centres}): {cut}", stacklevel=2)
         self.centres_ = k_means(rows, self.centres, self.seed)
         self._dn2 = DN2(min(self.k, self.centres)).fit(self.centres_)
         return self
@@ -119,7 +124,7 @@ class KMeansDN2:
 
 
 def k_means(rows: np.ndarray, centres: int, seed: int) -> np.ndarray:
-    """Centres of faiss's k-means, 25 iterations, on all rows and one thread: (centres, d) float32."""
+    """Find centres by faiss's k-means, 25 iterations, on all rows and one thread: (centres, d)."""
     import faiss
 
     before = faiss.omp_get_max_threads()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks.contracts import Cell, Experiment
 from benchmarks.detectors import PRESETS, beside_paper_settings, deviations, draws
-from dn2.search.approximate import SMALLEST
+from dn2.search import SMALLEST
 
 
 def budgets(experiments: Sequence[Experiment]) -> Iterator[str]:

@@ -1,15 +1,33 @@
 """Find nearest neighbours: `nearest` for one search, `Bank` for many in the same rows.
 
-Read in this order: `bank` (checks, and which index searches), `exact` (product, candidates, measured differences), `joined` (several
-encoders side by side with one product each), `approximate` (faiss's indexes, for banks too large for an exact search).
+Read in this order: `checks` (arguments, and the names of the indexes), `bank` (which index searches
+what), `exact` (the algorithm: product, candidates, measured differences), `joined` (features of
+several encoders, with one product for each), `approximate` (faiss's indexes, for banks too large
+for an exact search). Nothing outside this folder imports from those files: what others need is
+listed here.
 """
 
-from dn2.search.bank import APPROXIMATE, INDEXES, Bank, check_index, check_k, check_matrix, nearest
-from dn2.search.joined import Join, nearest_joined
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dn2.search.bank import Bank, nearest
+from dn2.search.checks import (
+    APPROXIMATE,
+    INDEXES,
+    SMALLEST,
+    check_index,
+    check_k,
+    check_matrix,
+)
+
+if TYPE_CHECKING:
+    from dn2.search.joined import Join, nearest_joined
 
 __all__ = [
     "APPROXIMATE",
     "INDEXES",
+    "SMALLEST",
     "Bank",
     "Join",
     "check_index",
@@ -18,3 +36,12 @@ __all__ = [
     "nearest",
     "nearest_joined",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the joined search when it is asked for: it imports torch, which takes seconds."""
+    if name in ("Join", "nearest_joined"):
+        from dn2.search import joined
+
+        return getattr(joined, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

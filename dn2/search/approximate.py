@@ -1,9 +1,15 @@
-"""Approximate nearest neighbours through faiss, for banks too large for an exact search; and faiss's own exact one.
+"""Find approximate nearest neighbours with faiss, for banks too large for an exact search.
 
-An index is built on one thread, so that it depends on its rows alone, and searched on all cores. It sees the rows centred and
-scaled by a power of two, so that neither an offset nor tiny or huge numbers cost digits. Its parameters follow from the number of
-rows. A bank of fewer than ``SMALLEST`` rows, or a k of more than a tenth of them, is searched exactly: there is nothing to be
-gained, and centres, links and codes of so few rows are worth little.
+`Approximate` is what the three indexes share: it centres the rows and scales them by a power of
+two, so that neither an offset nor tiny or huge numbers cost digits; it has faiss find near rows;
+and it measures those again from the raw rows, as the exact search does. `HNSW` walks a graph, `IVF`
+looks through lists, `PQ` through lists of codes. `Flat` is faiss's own exact search, a second
+opinion.
+
+An index is built on one thread, so that it depends on its rows alone, and searched on all cores.
+Its parameters follow from the number of rows. A bank of fewer than ``SMALLEST`` rows, or a k of
+more than a tenth of them, is searched exactly: there is nothing to gain, and centres, links and
+codes of so few rows are worth little.
 """
 
 from __future__ import annotations
@@ -18,102 +24,17 @@ from typing import Any
 import numpy as np
 
 from dn2.engines import available_cores
-from dn2.search.exact import Exact, measure, precision
-
-PIECE = 2**23  # numbers in a piece
-DIRECTIONS = 256  # that are kept of turned rows
-
-
-def pieces(rows: np.ndarray, width: int) -> Iterator[slice]:
-    """Cut rows into pieces of bounded size."""
-    step = max(1, PIECE // width)
-    return (slice(start, start + step) for start in range(0, len(rows), step))
-
-
-def some(rows: np.ndarray, n: int) -> np.ndarray:
-    """At most n rows, always the same."""
-    return rows[np.sort(np.random.default_rng(0).permutation(len(rows))[:n])]
-
-
-def frame(rows: np.ndarray) -> tuple[np.ndarray, float]:
-    """The rows' mean (d,), and a power of two that brings all numbers less the mean to at most 1."""
-    total, reach = np.zeros(rows.shape[1]), 0.0
-    for part in pieces(rows, rows.shape[1]):
-        total += rows[part].sum(axis=0, dtype=np.float64)
-        reach = max(reach, float(rows[part].max()), -float(rows[part].min()))
-    return total / len(rows), float(2.0 ** -np.ceil(np.log2(2 * reach))) if reach else 1.0
-
-
-def directions(rows: np.ndarray, parts: int) -> np.ndarray:
-    """The leading principal directions of rows (n, d): (d, at most 256, more with those of zeros that make the parts equal).
-
-    They are dealt out: the first to the first part, the second to the second, and so on, so that all parts vary about as much.
-    """
-    rows = rows - rows.mean(axis=0, dtype=np.float64)
-    found = np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :DIRECTIONS]
-    found = np.pad(found, ((0, 0), (0, -found.shape[1] % parts)))
-    dealt = found.reshape(len(found), -1, parts).swapaxes(1, 2)
-    return np.ascontiguousarray(dealt.reshape(len(found), -1))
-
-
-def digest_rows(rows: np.ndarray) -> np.ndarray:
-    """16 bytes for each row (n, d), equal for equal rows alone."""
-    return np.array([hashlib.blake2b(row.data, digest_size=16).digest() for row in rows], "S16")
-
-
-class Copies:
-    """Which rows are equal.
-
-    Parameters
-    ----------
-    digests : ndarray of shape (m,)
-
-    Attributes
-    ----------
-    first : ndarray of int64
-        The first row of each kind, ascending: an index's node number i stands for row ``first[i]`` and all its equals.
-    """
-
-    def __init__(self, digests: np.ndarray) -> None:
-        _, first, kind = np.unique(digests, return_index=True, return_inverse=True)
-        node = np.argsort(np.argsort(first))[kind]
-        self.first = np.sort(first)
-        self._counts = np.bincount(node)
-        self._rows, self._start = (
-            np.argsort(node, kind="stable"),
-            np.cumsum(self._counts) - self._counts,
-        )
-
-    def unfold(self, nodes: np.ndarray) -> np.ndarray:
-        """Replace nodes (n, k) by their rows, each node's ascending, and keep the first k of each query; -1 stays.
-
-        Examples
-        --------
-        >>> Copies(np.array([b"a", b"b", b"a", b"c"])).unfold(np.array([[0, 2, 1], [1, 2, -1]]))
-        array([[ 0,  2,  3],
-               [ 1,  3, -1]])
-        """
-        k = nodes.shape[1]
-        counts = np.where(nodes < 0, 1, np.minimum(self._counts[nodes], k)).ravel()
-        flat, ends = np.repeat(nodes.ravel(), counts), np.cumsum(counts)
-        begins = ends - counts
-        rows = self._rows[self._start[flat] + np.arange(len(flat)) - np.repeat(begins, counts)]
-        rows[flat < 0] = -1
-        return rows[begins[::k, None] + np.arange(k)]
-
-
-SMALLEST = 1000  # rows, from which on an index is built
-PER_LIST = 64  # rows for each list's centre that k-means sees, drawn with a seed
-CODE = 64  # bytes of a row's code
-DIRECTED = 2**14  # rows that the principal directions are made from
-CODE_ROWS = 2**13  # rows that k-means sees for the 256 values of each byte
+from dn2.search.checks import SMALLEST, float_type
+from dn2.search.exact import Exact, measure
 
 Found = tuple[np.ndarray, np.ndarray]
 """Squared distances (n, k) float32, ascending; places (n, k) int64."""
 
+NUMBERS_AT_ONCE = 2**23  # converted for faiss in one step
+
 
 class Flat:
-    """faiss's IndexFlatL2: float32, its cancellation noise only clamped at 0."""
+    """Search with faiss's IndexFlatL2: float32, its cancellation noise only clamped at 0."""
 
     def __init__(self, rows: np.ndarray, device: str | None) -> None:  # noqa: ARG002 - the wheel's faiss knows only the CPU
         import faiss
@@ -125,7 +46,7 @@ class Flat:
     def search(
         self, queries: np.ndarray, k: int, exclude_self: bool, subsets: Sequence[np.ndarray | None]
     ) -> list[Found]:
-        """As `dn2.search.exact.Exact.search`."""
+        """Search each subset: see `dn2.search.exact.Exact.search`."""
         parts = [self if subset is None else Flat(self.rows[subset], None) for subset in subsets]
         return [
             part._search_all(
@@ -139,17 +60,16 @@ class Flat:
             distances, rows = self.index.search(
                 np.ascontiguousarray(queries, np.float32), k + exclude_self
             )
-        distances = np.where(
-            rows < 0, np.inf, np.maximum(distances, 0)
-        )  # faiss pads with 3.4e38 what it cannot hold
-        return _best(distances, rows, k, np.arange(len(rows)) if exclude_self else None)
+        # faiss pads with 3.4e38 what it cannot hold
+        distances = np.where(rows < 0, np.inf, np.maximum(distances, 0))
+        return _k_smallest(distances, rows, k, np.arange(len(rows)) if exclude_self else None)
 
 
 class Approximate(ABC):
-    """What the approximate indexes have in common. The raw rows are kept, and the winners measured again from the differences.
+    """Search with an approximate index, and measure what it finds in the raw rows, which it keeps.
 
-    So only the choice of rows is approximate: a distance is as exact as the exact search's. A query for which the index finds
-    too few rows is searched exactly.
+    So only the choice of rows is approximate: a distance is as exact as the exact search's. A query
+    for which the index finds too few rows is searched exactly.
 
     Parameters
     ----------
@@ -163,7 +83,7 @@ class Approximate(ABC):
         self.rows: Any = rows
         self.index: Any = None
         if self.n >= SMALLEST:
-            self.centre, self.scale = frame(rows)
+            self.centre, self.scale = centre_and_scale(rows)
             with faiss_threads(1):
                 self.build(rows)
 
@@ -173,7 +93,7 @@ class Approximate(ABC):
 
     @abstractmethod
     def find(self, queries: np.ndarray, k: int) -> np.ndarray:
-        """Ask faiss for near rows of framed queries, (n, k); -1 where it found no more."""
+        """Ask faiss for near rows of converted queries, (n, k); -1 where it found no more."""
 
     @cached_property
     def exact(self) -> Exact:
@@ -183,7 +103,10 @@ class Approximate(ABC):
     def search(
         self, queries: np.ndarray, k: int, exclude_self: bool, subsets: Sequence[np.ndarray | None]
     ) -> list[Found]:
-        """As `dn2.search.exact.Exact.search`. Each subset gets an index of its own, which costs what building one costs."""
+        """Search each subset: see `dn2.search.exact.Exact.search`.
+
+        Each subset gets an index of its own, and costs what building one costs.
+        """
         if self.index is None:
             return self.exact.search(queries, k, exclude_self, subsets)
         found = []
@@ -198,78 +121,126 @@ class Approximate(ABC):
         return found
 
     def search_all(self, queries: np.ndarray, k: int, exclude_self: bool) -> Found:
-        """Search all rows, a piece of the queries after the other."""
+        """Search all rows for one piece of the queries after the other."""
         needed = k + exclude_self
-        distances, found = (
-            np.empty((len(queries), k), np.float32),
-            np.empty((len(queries), k), np.int64),
-        )
+        distances, found = _empty_answers(len(queries), k)
         for part in pieces(queries, self.width):
-            block = np.array(queries[part], dtype=precision(queries), order="C", subok=False)
-            rows = (
-                np.full((len(block), needed), -1)
-                if needed * 10 > self.n
-                else self.find(self.framed(block), needed)
-            )
+            block = np.array(queries[part], dtype=float_type(queries), order="C", subok=False)
+            if needed * 10 > self.n:
+                rows = np.full((len(block), needed), -1)
+            else:
+                rows = self.find(self.converted(block), needed)
             short = (rows < 0).any(axis=1)
             if short.any():
                 rows[short] = self.exact.search(block[short], needed, False, [None])[0][1]
             query = np.repeat(np.arange(len(block)), needed)
-            distance = measure(block.astype(np.float64), self.rows, query, rows.ravel()).reshape(
-                rows.shape
-            )
+            distance = measure(block.astype(np.float64), self.rows, query, rows.ravel())
             own = np.arange(part.start, part.start + len(block)) if exclude_self else None
             with np.errstate(over="ignore"):  # the bank refuses infinity
-                distances[part], found[part] = _best(distance, rows, k, own)
+                distances[part], found[part] = _k_smallest(
+                    distance.reshape(rows.shape), rows, k, own
+                )
         return distances, found
 
-    def framed(self, rows: np.ndarray) -> np.ndarray:
-        """Rows as faiss sees them: float32, in C order."""
-        with np.errstate(
-            over="ignore"
-        ):  # a query out of reach; nothing is found for it, and it is searched exactly
+    def converted(self, rows: np.ndarray) -> np.ndarray:
+        """Convert rows to what faiss sees: centred, scaled, float32, in C order."""
+        # Overflow: a query that far away finds no row, and is then searched exactly.
+        with np.errstate(over="ignore"):
             return np.ascontiguousarray((rows - self.centre) * self.scale, np.float32)
 
 
 class HNSW(Approximate):
-    """A graph of near rows, walked from afar to near: 32 links a row, 64 on the lowest level.
+    """Walk a graph of near rows from afar to near: 32 links a row, 64 on the lowest level.
 
-    Kept: the rows twice, once as faiss has them, and 4 bytes a link. While it is built, 64 rows are considered for a row's links;
-    a search follows the best 8 log2(m), and at least 2k. Equal rows are one node: more of them than links would be an
-    island, from which no search returns.
+    Kept: the rows twice, once as faiss has them, and 4 bytes a link. While it is built, 64 rows are
+    considered for a row's links; a search follows the best 8 log2(m), and at least 2k. Equal rows
+    are one node: more of them than links would be an island, from which no search returns.
 
     Source: Malkov and Yashunin, arXiv 1603.09320.
     """
 
     def build(self, rows: np.ndarray) -> None:
-        """One row after the other."""
+        """Add one distinct row after the other."""
         import faiss
 
-        digests = [digest_rows(self.framed(rows[part])) for part in pieces(rows, self.width)]
-        self.copies = Copies(np.concatenate(digests))
+        digests = [digest_rows(self.converted(rows[part])) for part in pieces(rows, self.width)]
+        self.distinct = DistinctRows(np.concatenate(digests))
         self.index = faiss.IndexHNSWFlat(self.width, 32)
         self.index.hnsw.efConstruction = 64
-        for part in pieces(self.copies.first, self.width):
-            self.index.add(self.framed(rows[self.copies.first[part]]))
+        for part in pieces(self.distinct.first, self.width):
+            self.index.add(self.converted(rows[self.distinct.first[part]]))
 
     def find(self, queries: np.ndarray, k: int) -> np.ndarray:
-        """Walk."""
+        """Walk the graph."""
         import faiss
 
         width = max(8 * int(np.log2(self.n)), 2 * k)
         settings = faiss.SearchParametersHNSW(efSearch=width)  # type: ignore[attr-defined]
         with faiss_threads(available_cores()):
             _, nodes = self.index.search(queries, k, params=settings)
-        return self.copies.unfold(nodes)
+        return self.distinct.rows_of(nodes)
+
+
+class DistinctRows:
+    """Number the distinct rows among rows of which some are equal: such a number is a node.
+
+    Parameters
+    ----------
+    digests : ndarray of shape (m,)
+        One for each row, equal for equal rows alone.
+
+    Attributes
+    ----------
+    first : ndarray of int64
+        Each node's first row, ascending.
+    """
+
+    def __init__(self, digests: np.ndarray) -> None:
+        _, first, kind = np.unique(digests, return_index=True, return_inverse=True)
+        node = np.argsort(np.argsort(first))[kind]  # of each row
+        self.first = np.sort(first)
+        self._counts = np.bincount(node)
+        self._rows = np.argsort(node, kind="stable")  # node by node
+        self._start = np.cumsum(self._counts) - self._counts
+
+    def rows_of(self, nodes: np.ndarray) -> np.ndarray:
+        """Replace nodes (n, k) by their rows, each node's ascending, and keep each query's first k.
+
+        -1 stays.
+
+        Examples
+        --------
+        >>> distinct = DistinctRows(np.array([b"a", b"b", b"a", b"c"]))
+        >>> distinct.rows_of(np.array([[0, 2, 1], [1, 2, -1]]))
+        array([[ 0,  2,  3],
+               [ 1,  3, -1]])
+        """
+        k = nodes.shape[1]
+        counts = np.where(nodes < 0, 1, np.minimum(self._counts[nodes], k)).ravel()
+        flat, ends = np.repeat(nodes.ravel(), counts), np.cumsum(counts)
+        begins = ends - counts
+        rows = self._rows[self._start[flat] + np.arange(len(flat)) - np.repeat(begins, counts)]
+        rows[flat < 0] = -1
+        return rows[begins[::k, None] + np.arange(k)]
+
+
+def digest_rows(rows: np.ndarray) -> np.ndarray:
+    """Digest each row (n, d) to 16 bytes, equal for equal rows alone."""
+    return np.array([hashlib.blake2b(row.data, digest_size=16).digest() for row in rows], "S16")
+
+
+ROWS_PER_LIST = 64  # that k-means sees for each list's centre, drawn with a seed
 
 
 class IVF(Approximate):
-    """Rows in 2 sqrt(m) lists, each around a centre of k-means; the lists of the nearest 2 sqrt(lists) centres are searched.
+    """Keep rows in lists, each around a centre of k-means, and look through the nearest lists.
 
-    Kept: the rows twice, once as faiss has them. The centres are searched exactly, by `dn2.search.exact.Exact`.
+    There are 2 sqrt(m) lists; those of the nearest 2 sqrt(lists) centres are looked through. Kept:
+    the rows twice, once as faiss has them. The centres are searched exactly, by
+    `dn2.search.exact.Exact`.
 
-    Source: Sivic and Zisserman, "Video Google" (2003); Jegou, Douze and Schmid, "Product Quantization for Nearest Neighbor
-    Search" (2011), section 4.
+    Source: Sivic and Zisserman, "Video Google" (2003); Jegou, Douze and Schmid, "Product
+    Quantization for Nearest Neighbor Search" (2011), section 4.
     """
 
     def make(self, quantizer: Any, lists: int) -> Any:
@@ -279,36 +250,37 @@ class IVF(Approximate):
         return faiss.IndexIVFFlat(quantizer, quantizer.d, lists)
 
     def build(self, rows: np.ndarray) -> None:
-        """Find the centres on some rows, then put each row into the list of its nearest."""
+        """Find the centres on a sample of the rows; then put each row into its centre's list."""
         import faiss
 
         lists = 2 * round(self.n**0.5)
-        sample = self.framed(some(rows, PER_LIST * lists))
-        self.centres = faiss.IndexFlatL2(
-            sample.shape[1]
-        )  # faiss wants to be given them, and is not asked for them
+        sample = self.converted(fixed_sample(rows, ROWS_PER_LIST * lists))
+        # faiss wants to be given the centres' index, though it is never asked to search it
+        self.centres = faiss.IndexFlatL2(sample.shape[1])
         self.index = self.make(self.centres, lists)
         self.index.cp.niter, self.index.cp.min_points_per_centroid = 10, 1
         self.index.train(sample)
         self.coarse = Exact(self.centres.reconstruct_n(0, lists), self.device)
         for part in pieces(rows, self.width):
-            block = self.framed(rows[part])
+            block = self.converted(rows[part])
             ((_, nearest),) = self.coarse.search(block, 1, False, [None])
             self.index.add_core(len(block), faiss.swig_ptr(block), None, faiss.swig_ptr(nearest))
 
     def find(self, queries: np.ndarray, k: int) -> np.ndarray:
         """Look through the lists of the nearest centres."""
-        return self.probe(queries, k, 2 * round(self.index.nlist**0.5))[1]
+        return self.probe(queries, k, self.usual_lists)[1]
+
+    @property
+    def usual_lists(self) -> int:
+        """The number of lists that are looked through for a small k."""
+        return 2 * round(self.index.nlist**0.5)
 
     def probe(self, queries: np.ndarray, k: int, lists: int, **settings: Any) -> Found:
-        """Look through so many lists of each query; distances are those of framed rows."""
+        """Look through a number of lists for each query; distances are those of converted rows."""
         import faiss
 
         ((gaps, nearest),) = self.coarse.search(queries, lists, False, [None])
-        distances, rows = (
-            np.empty((len(queries), k), np.float32),
-            np.empty((len(queries), k), np.int64),
-        )
+        distances, rows = _empty_answers(len(queries), k)
         params = faiss.SearchParametersIVF(nprobe=lists, **settings)  # type: ignore[call-arg]
         pointers = [faiss.swig_ptr(array) for array in (queries, nearest, gaps, distances, rows)]
         with faiss_threads(available_cores()):  # the wrapper of this call takes no parameters
@@ -318,27 +290,34 @@ class IVF(Approximate):
         return distances, rows
 
 
-class PQ(IVF):
-    """The lists of `IVF` with codes in the place of rows: 64 bytes a row, and 8 for its number; no row is kept.
+CODE_BYTES = 64  # of a row's code
+DIRECTIONS = 256  # principal ones, that are kept of turned rows
+DIRECTION_ROWS = 2**14  # that the principal directions are made from
+CODE_ROWS = 2**13  # that k-means sees for the 256 values of each byte
 
-    Rows are turned to their principal directions, of which the leading 256 are kept, dealt out to 64 parts; a code names for each
-    part of a row's difference from its centre one of 256 values that k-means made. Distances are those to decoded rows, so they
-    are approximate, and those of the k nearest are too small on average. With too few rows found, or a large k, all lists are
-    looked through. Subsets are searched among the codes of the whole bank, not in an index of their own.
+
+class PQ(IVF):
+    """Keep codes in the lists of `IVF`, in place of rows: 64 bytes a row, and 8 for its number.
+
+    Rows are turned to their principal directions, of which the leading 256 are kept, dealt out to
+    64 parts; a code names for each part of a row's difference from its centre one of 256 values
+    that k-means made. Distances are those to decoded rows, so they are approximate, and those of
+    the k nearest are too small on average. With too few rows found, or a large k, all lists are
+    looked through. Subsets are searched among the codes of the whole bank, not in an index of their
+    own.
     """
 
     def __init__(self, rows: np.ndarray, device: str | None) -> None:
-        self.parts = min(CODE, rows.shape[1])
+        self.parts = min(CODE_BYTES, rows.shape[1])
         super().__init__(rows, device)
-        self.rows = (
-            np.array(rows, dtype=precision(rows), order="C", subok=False)
-            if self.index is None
-            else None
-        )
+        self.rows = None
+        if self.index is None:
+            self.rows = np.array(rows, dtype=float_type(rows), order="C", subok=False)
 
     def build(self, rows: np.ndarray) -> None:
-        """Find the directions on some rows, then go on as `IVF`."""
-        self.turn = directions(super().framed(some(rows, DIRECTED)), self.parts)
+        """Find the directions on a sample of the rows, then go on as `IVF`."""
+        sample = super().converted(fixed_sample(rows, DIRECTION_ROWS))
+        self.turn = principal_directions(sample, self.parts)
         super().build(rows)
 
     def make(self, quantizer: Any, lists: int) -> Any:
@@ -353,7 +332,7 @@ class PQ(IVF):
     def search(
         self, queries: np.ndarray, k: int, exclude_self: bool, subsets: Sequence[np.ndarray | None]
     ) -> list[Found]:
-        """As `dn2.search.exact.Exact.search`, but for what the class says of subsets."""
+        """Search each subset: see `dn2.search.exact.Exact.search`, and what the class says."""
         if self.index is None:
             return self.exact.search(queries, k, exclude_self, subsets)
         return [self.search_codes(queries, k, exclude_self, subset) for subset in subsets]
@@ -361,22 +340,17 @@ class PQ(IVF):
     def search_codes(
         self, queries: np.ndarray, k: int, exclude_self: bool, subset: np.ndarray | None
     ) -> Found:
-        """Search all codes or some, a piece of the queries after the other."""
+        """Search all codes or a subset's, for one piece of the queries after the other."""
         import faiss
 
         rows, needed = np.arange(self.n) if subset is None else subset, k + exclude_self
         chosen = {} if len(rows) == self.n else {"sel": faiss.IDSelectorBatch(rows)}
         queries = queries[rows] if exclude_self else queries
-        distances, found = (
-            np.empty((len(queries), k), np.float32),
-            np.empty((len(queries), k), np.int64),
-        )
+        distances, found = _empty_answers(len(queries), k)
         for part in pieces(queries, self.width):
-            block = self.framed(np.asarray(queries[part]))
-            usual = (
-                self.index.nlist if needed * 10 > len(rows) else 2 * round(self.index.nlist**0.5)
-            )
-            values, ids = self.probe(block, needed, usual, **chosen)
+            block = self.converted(np.asarray(queries[part]))
+            lists = self.index.nlist if needed * 10 > len(rows) else self.usual_lists
+            values, ids = self.probe(block, needed, lists, **chosen)
             short = (ids < 0).any(axis=1)
             if short.any():
                 values[short], ids[short] = self.probe(
@@ -385,14 +359,57 @@ class PQ(IVF):
             with np.errstate(over="ignore"):  # the bank refuses infinity
                 values = np.where(ids < 0, np.inf, np.maximum(values, 0) / self.scale**2)
                 own = rows[part] if exclude_self else None
-                distances[part], ids = _best(values, ids, k, own)
+                distances[part], ids = _k_smallest(values, ids, k, own)
             found[part] = np.searchsorted(rows, ids)
         return distances, found
 
-    def framed(self, rows: np.ndarray) -> np.ndarray:
-        """Rows as faiss sees them: turned."""
+    def converted(self, rows: np.ndarray) -> np.ndarray:
+        """Convert rows to what faiss sees, and turn them."""
         # in float64, so that how the product is summed, which depends on the batch, is rounded away
-        return np.ascontiguousarray(super().framed(rows).astype(np.float64) @ self.turn, np.float32)
+        centred = super().converted(rows).astype(np.float64)
+        return np.ascontiguousarray(centred @ self.turn, np.float32)
+
+
+KINDS: dict[str, type[Flat] | type[Approximate]] = {
+    "flat": Flat,
+    "hnsw": HNSW,
+    "ivf": IVF,
+    "pq": PQ,
+}
+"""By their names in `dn2.search.INDEXES`."""
+
+
+def pieces(rows: np.ndarray, width: int) -> Iterator[slice]:
+    """Cut rows into pieces of bounded size."""
+    step = max(1, NUMBERS_AT_ONCE // width)
+    return (slice(start, start + step) for start in range(0, len(rows), step))
+
+
+def fixed_sample(rows: np.ndarray, n: int) -> np.ndarray:
+    """Draw at most n rows, with a fixed seed: always the same."""
+    return rows[np.sort(np.random.default_rng(0).permutation(len(rows))[:n])]
+
+
+def centre_and_scale(rows: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the rows' mean (d,), and the power of two that brings centred numbers to at most 1."""
+    total, reach = np.zeros(rows.shape[1]), 0.0
+    for part in pieces(rows, rows.shape[1]):
+        total += rows[part].sum(axis=0, dtype=np.float64)
+        reach = max(reach, float(rows[part].max()), -float(rows[part].min()))
+    return total / len(rows), float(2.0 ** -np.ceil(np.log2(2 * reach))) if reach else 1.0
+
+
+def principal_directions(rows: np.ndarray, parts: int) -> np.ndarray:
+    """Find the leading principal directions of rows (n, d): (d, at most 256, in equal parts).
+
+    They are dealt out: the first to the first part, the second to the second, and so on, so that
+    all parts vary about as much. Columns of zeros make the parts equal in length.
+    """
+    rows = rows - rows.mean(axis=0, dtype=np.float64)
+    found = np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :DIRECTIONS]
+    found = np.pad(found, ((0, 0), (0, -found.shape[1] % parts)))
+    dealt = found.reshape(len(found), -1, parts).swapaxes(1, 2)
+    return np.ascontiguousarray(dealt.reshape(len(found), -1))
 
 
 @contextmanager
@@ -408,11 +425,17 @@ def faiss_threads(n: int) -> Iterator[None]:
         faiss.omp_set_num_threads(before)
 
 
-def _best(distances: np.ndarray, rows: np.ndarray, k: int, own: np.ndarray | None) -> Found:
-    """Choose each query's k smallest of a few distances, the lowest row first among equal ones; never its own row."""
+def _empty_answers(n: int, k: int) -> Found:
+    return np.empty((n, k), np.float32), np.empty((n, k), np.int64)
+
+
+def _k_smallest(distances: np.ndarray, rows: np.ndarray, k: int, own: np.ndarray | None) -> Found:
+    """Choose each query's k smallest of a few distances, the lowest row first among equal ones.
+
+    ``own`` is each query's own row, which is never chosen.
+    """
     if own is not None:
         distances = np.where(rows == own[:, None], np.inf, distances)
     order = np.lexsort((rows, distances))[:, :k]
-    return np.take_along_axis(distances, order, 1).astype(np.float32), np.take_along_axis(
-        rows, order, 1
-    )
+    smallest = np.take_along_axis(distances, order, 1).astype(np.float32)
+    return smallest, np.take_along_axis(rows, order, 1)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-import zlib
 from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dn2.search.approximate import HNSW, IVF, PQ, Approximate, Flat
-from dn2.search.exact import Exact, precision
+from dn2.search.checks import check_index, check_k, check_matrix, checksum, float_type
 
-PIECE = 2**21  # numbers in one check for NaN
+if TYPE_CHECKING:
+    from dn2.search.approximate import Approximate, Flat
+    from dn2.search.exact import Exact
 
 
 def nearest(
@@ -37,9 +38,10 @@ def nearest(
     exclude_self : bool, default False
         ``queries`` is the bank itself: no row is its own neighbour, its duplicates are.
     index : {"exact", "flat", "hnsw", "ivf", "pq"}, default "exact"
-        ``exact`` is exact to a relative 1e-6. ``flat`` asks faiss's IndexFlatL2, in float32 and on the CPU, as a second opinion.
-        The others may miss some of the nearest rows, for banks too large for an exact search: a graph, lists, and lists of codes,
-        whose distances are approximate too. See `dn2.search.approximate`.
+        ``exact`` is exact to a relative 1e-6. ``flat`` asks faiss's IndexFlatL2, in float32 and on
+        the CPU, as a second opinion. The others may miss some of the nearest rows, and are for
+        banks too large for an exact search: a graph, lists, and lists of codes, whose distances
+        are approximate too. See `dn2.search.approximate`.
     device : str, optional
         Where torch computes, ``cpu`` or ``cuda``; by default CUDA where there is one.
 
@@ -53,8 +55,8 @@ def nearest(
     Raises
     ------
     ValueError
-        If k is not a whole number in range, an array is not a finite matrix with at least one row and column, the widths
-        differ, the index is unknown, or a distance exceeds float32.
+        If k is not a whole number in range, an array is not a finite matrix with at least one row
+        and column, the widths differ, the index is unknown, or a distance exceeds float32.
 
     Examples
     --------
@@ -65,15 +67,18 @@ def nearest(
 
 
 class Bank:
-    """Rows made ready to be searched many times: their copy, and what the index makes of it (``exact``: once or twice as much).
+    """Hold rows ready to be searched many times.
 
-    Parameters and errors are those of `nearest`. Searching gives the same answers whatever was searched before.
+    It holds a copy of the rows and what the index makes of them; ``exact`` makes once or twice as
+    much, at the first search. Parameters and errors are those of `nearest`. A search gives the same
+    answers whatever was searched before.
 
     Attributes
     ----------
     rows : ndarray of shape (m, d), float32 or float64; or None
-        The bank's own copy: changing the array that was given changes nothing. None where codes alone are kept, by
-        ``pq`` of 1,000 rows or more; a memory map of rows is then read a piece at a time.
+        The bank's own copy: changing the array that was given changes nothing. None where only
+        codes are kept, by ``pq`` of 1,000 rows or more; a memory map of rows is then read a piece
+        at a time.
     """
 
     def __init__(
@@ -81,13 +86,25 @@ class Bank:
     ) -> None:
         check_index(index)
         checked = check_matrix(rows, "bank")
-        make = INDEXES[index]
-        if make is not PQ:
-            checked = np.array(checked, dtype=precision(checked), order="C", subok=False)
+        if index != "pq":
+            checked = np.array(checked, dtype=float_type(checked), order="C", subok=False)
+        self.rows: np.ndarray | None = checked
         self._shape = checked.shape
-        self._index = make(checked, device)
-        self.rows = self._index.rows
+        self._device = device
+        if index != "exact":
+            from dn2.search.approximate import KINDS
+
+            self._index = KINDS[index](checked, device)
+            self.rows = self._index.rows
         self._checksum = checksum(checked) if self.rows is None else 0
+
+    @cached_property
+    def _index(self) -> Exact | Flat | Approximate:
+        """Make the exact index at the first search: it imports torch, which takes seconds."""
+        from dn2.search.exact import Exact
+
+        assert self.rows is not None
+        return Exact(self.rows, self._device)
 
     def nearest(
         self, queries: np.ndarray, k: int, *, exclude_self: bool = False
@@ -112,13 +129,15 @@ class Bank:
         queries : ndarray of shape (n, d)
         k : int
         exclude_self : bool, default False
-            ``queries`` is the bank itself: each subset's own rows are its queries, and none is its own neighbour.
+            ``queries`` is the bank itself: each subset's own rows are its queries, and none is its
+            own neighbour.
 
         Returns
         -------
         list of (distances, rows)
-            For each subset what ``Bank(bank.rows[subset])`` answers, to the last bit: ``rows`` are places in the subset. (``pq``
-            has no rows to make another bank of, and answers from the codes it has.)
+            For each subset what ``Bank(bank.rows[subset])`` answers, to the last bit: ``rows`` are
+            places in the subset. (``pq`` has no rows to make another bank of, and answers from the
+            codes it has.)
 
         Raises
         ------
@@ -130,7 +149,8 @@ class Bank:
                 subset[0] >= 0 and subset[-1] < self._shape[0] and (np.diff(subset) > 0).all()
             ):
                 raise ValueError(
-                    f"a subset's row numbers must ascend from 0 to {self._shape[0] - 1}: sort them, each once"
+                    f"a subset's row numbers must ascend from 0 to {self._shape[0] - 1}: sort "
+                    "them, each once"
                 )
         return self._search(subsets, queries, k, exclude_self)
 
@@ -144,21 +164,25 @@ class Bank:
             needed = k + exclude_self
             own = ", the query's own included" if exclude_self else ""
             raise ValueError(
-                f"nearest(k={k}) needs at least {needed} bank rows{own}, got {n}: lower k or give more rows"
+                f"nearest(k={k}) needs at least {needed} bank rows{own}, got {n}: lower k or give "
+                "more rows"
             )
         queries = check_matrix(queries, "queries")
         if queries.shape[1] != width:
             raise ValueError(
-                f"queries must be as wide as the bank's {width} columns, got {queries.shape[1]}: encode both alike"
+                f"queries must be as wide as the bank's {width} columns, got {queries.shape[1]}: "
+                "encode both alike"
             )
         if exclude_self and not self._holds(queries):
             raise ValueError(
-                "exclude_self=True needs the bank itself as queries, got other rows: pass the bank twice"
+                "exclude_self=True needs the bank itself as queries, got other rows: pass the bank "
+                "twice"
             )
         answers = self._index.search(queries, int(k), exclude_self, subsets)
         if not all(np.isfinite(distances).all() for distances, _ in answers):
             raise ValueError(
-                "squared distances must fit in float32, got one above 3.4e38: divide all rows by a constant"
+                "squared distances must fit in float32, got one above 3.4e38: divide all rows by a "
+                "constant"
             )
         return answers
 
@@ -167,66 +191,3 @@ class Bank:
         if self.rows is None:
             return queries.shape == self._shape and checksum(queries) == self._checksum
         return np.array_equal(queries, self.rows)
-
-
-def check_index(index: str) -> None:
-    """Raise ValueError unless INDEXES has it."""
-    if index not in INDEXES:
-        near = difflib.get_close_matches(str(index), INDEXES, n=1) or list(INDEXES)[:1]
-        raise ValueError(
-            f"index {index!r} is unknown: did you mean {near[0]!r}? there are {', '.join(INDEXES)}"
-        )
-
-
-INDEXES: dict[str, type[Exact] | type[Flat] | type[Approximate]] = {
-    "exact": Exact,
-    "flat": Flat,
-    "hnsw": HNSW,
-    "ivf": IVF,
-    "pq": PQ,
-}
-
-APPROXIMATE = tuple(name for name, index in INDEXES.items() if issubclass(index, Approximate))
-"""Those that may miss a nearest row."""
-
-
-def checksum(rows: np.ndarray) -> int:
-    """CRC-32 of the rows as float64, read a piece at a time: equal numbers have equal ones, whatever their type and order."""
-    value, step = 0, max(1, PIECE // rows.shape[1])
-    for start in range(0, len(rows), step):
-        value = zlib.crc32(
-            (rows[start : start + step].astype(np.float64, order="C") + 0.0).data, value
-        )  # -0 becomes 0
-    return value
-
-
-def check_k(k: int) -> None:
-    """Raise ValueError unless k is a whole number of at least 1."""
-    if isinstance(k, bool | np.bool_) or not isinstance(k, int | np.integer) or k < 1:
-        raise ValueError(f"k must be an integer of at least 1, got {k!r}")
-
-
-def check_matrix(array: np.ndarray, name: str) -> np.ndarray:
-    """Check that the array is a finite matrix; it is read a piece at a time, as it may be a memory map."""
-    array = np.asanyarray(array)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{name} must hold real numbers, got dtype {array.dtype}: convert it first"
-        )
-    if array.ndim != 2:
-        raise ValueError(
-            f"{name} must be a matrix (rows, columns), got shape {array.shape}: reshape it"
-        )
-    if 0 in array.shape:
-        raise ValueError(
-            f"{name} must have at least one row and one column, got shape {array.shape}: give more"
-        )
-    step = max(1, PIECE // array.shape[1])
-    for start in range(0, len(array), step):
-        finite = np.isfinite(array[start : start + step])
-        if not finite.all():
-            row = start + int(np.argmin(finite.all(axis=1)))
-            raise ValueError(
-                f"{name} must be finite, got NaN or infinity in row {row}: drop the row or repair its source"
-            )
-    return array

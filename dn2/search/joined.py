@@ -1,8 +1,9 @@
-"""One search for all rows that are joined of the same parts: their squared distances add.
+"""Search rows that are joined of the same parts with one product for each part.
 
-Rows of several parts side by side lie |x - y|^2 = sum over the parts of |x_p - y_p|^2 apart. So one product a part serves every
-join. It is made in float64, whose error leaves hardly a pair in doubt; those few are measured from differences. So the answers
-are those of a search in the joined rows, to the last bit (see `dn2.search.exact`).
+Rows of several parts side by side lie |x - y|^2 = sum over the parts p of |x_p - y_p|^2 apart, so
+one product a part serves every join. It is made in float64, whose error leaves hardly a pair in
+doubt; those few are measured from differences. So the answers are those of a search in the joined
+rows, to the last bit (see `dn2.search.exact`).
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import numpy as np
 import torch
 
 from dn2.engines import available_cores
-from dn2.search.bank import check_k, check_matrix
+from dn2.search.checks import check_k, check_matrix
 from dn2.search.exact import measure, smallest, torch_settings
 
-VALUES = 2**21  # distances of one part that a thread holds at once: 16 MB of float64
+BLOCK_DISTANCES = 2**21  # of one part, that a thread holds at once: 16 MB of float64
 ROUNDING = 2.0**-53  # largest relative error of one float64 operation
 
 Join = tuple[int, ...]
@@ -50,12 +51,13 @@ def nearest_joined(
     Returns
     -------
     list of (distances, rows)
-        For each join what `dn2.search.bank.nearest` answers for its parts side by side, to the last bit.
+        For each join what `dn2.search.nearest` answers for its parts side by side, to the last bit.
 
     Raises
     ------
     ValueError
-        If k is out of range, a part is no finite matrix or its width differs, or a distance exceeds float32.
+        If k is out of range, a part is no finite matrix, its width differs, or a distance exceeds
+        float32.
 
     Examples
     --------
@@ -70,7 +72,8 @@ def nearest_joined(
         check_matrix(bank, "bank")
         if query.shape != (len(queries[0]), bank.shape[1]) or len(bank) != len(banks[0]):
             raise ValueError(
-                f"parts must agree in rows and widths, got queries {query.shape} and a bank {bank.shape}"
+                f"parts must agree in rows and widths, got queries {query.shape} and a bank "
+                f"{bank.shape}: encode both alike"
             )
     n, m = len(queries[0]), len(banks[0])
     if k > m:
@@ -79,7 +82,7 @@ def nearest_joined(
         )
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     answers = [(np.empty((n, k), np.float32), np.empty((n, k), np.int64)) for _ in joins]
-    step = min(512, max(16, VALUES // m), -(-n // available_cores()))
+    step = min(512, max(16, BLOCK_DISTANCES // m), -(-n // available_cores()))
     todo = iter(range(0, n, step))
 
     def work() -> None:
@@ -106,13 +109,14 @@ def nearest_joined(
             done.result()
     if not all(np.isfinite(distances).all() for distances, _ in answers):
         raise ValueError(
-            "squared distances must fit in float32, got one above 3.4e38: divide all rows by a constant"
+            "squared distances must fit in float32, got one above 3.4e38: divide all rows by a "
+            "constant"
         )
     return answers
 
 
 class _Part:
-    """The bank's rows of one part, made ready for products."""
+    """Hold the bank's rows of one part, ready for products."""
 
     def __init__(self, rows: np.ndarray, device: torch.device) -> None:
         raw = _in_float64(rows, device)
@@ -121,7 +125,7 @@ class _Part:
         self.squares = torch.linalg.vecdot(self.rows, self.rows)
 
     def compare(self, queries: np.ndarray, out: torch.Tensor) -> _Compared:
-        """Compare rows (b, d) with the part's; what needs much room is written into ``out``."""
+        """Compare queries (b, d) with the part's rows; the values are written into ``out``."""
         block = _in_float64(queries, out.device).sub_(self.mean)
         squares = torch.linalg.vecdot(block, block)
         torch.addmm(self.squares, block, self.rows.T, alpha=-2, out=out)
@@ -129,7 +133,7 @@ class _Part:
 
 
 class _Compared(NamedTuple):
-    """Squared distances of a block of queries in one part, and what their errors are measured in.
+    """Hold squared distances of a block of queries in one part, and the scale of their errors.
 
     Attributes
     ----------
@@ -147,7 +151,7 @@ class _Compared(NamedTuple):
 
 
 def _in_float64(rows: np.ndarray, device: torch.device) -> torch.Tensor:
-    """A copy, which may be written to."""
+    """Copy rows; the copy may be written to."""
     return torch.from_numpy(np.array(rows, dtype=np.float64, order="C", subok=False)).to(device)
 
 
@@ -161,10 +165,12 @@ def _nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose each query's k nearest rows of one join.
 
-    A sum of |y|^2 and d products is off by d + 1 rounding units of |y|^2 + 2|x||y| at most, in whatever order it is summed, and
-    |x|^2 and |y|^2 themselves by d (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1): together little more
-    than 2d units of (|x| + |y|)^2 in each part. The sums from differences that `dn2.search.exact` answers are off by one unit a column
-    of the join. Twenty more are for the mean, the other operations and the joining of a few parts.
+    A sum of |y|^2 and d products is off by d + 1 rounding units of |y|^2 + 2|x||y| at most, in
+    whatever order it is summed, and |x|^2 and |y|^2 themselves by d (Higham, Accuracy and Stability
+    of Numerical Algorithms, section 3.1): together little more than 2d units of (|x| + |y|)^2 in
+    each part. The sums from differences that `dn2.search.exact` answers are off by one unit a
+    column of the join. Twenty more are for the mean, the other operations and the joining of a few
+    parts.
     """
     values, own, scale = near[join[0]]
     for part in join[1:]:
@@ -198,15 +204,14 @@ def _nearest(
 
 
 def _lowest(values: torch.Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Each row's smallest values (b, count), ascending, and their columns.
+    """Find each row's smallest values (b, count), ascending, and their columns.
 
-    They are in the groups of columns with the smallest minima, as many groups as values. Minima are found at the speed of memory,
-    sorting is not; and numpy sorts small rows faster than torch.
+    They are in the groups of columns with the smallest minima, as many groups as values. Minima are
+    found at the speed of memory, sorting is not; and numpy sorts small rows faster than torch.
     """
     n = values.shape[1]
-    size = math.isqrt(
-        n // count
-    )  # of a group: then as many minima are looked through as values of the groups chosen
+    # of a group: then as many minima are looked through as values of the groups chosen
+    size = math.isqrt(n // count)
     groups = n // size
     minima = values[:, : groups * size].unflatten(1, (size, groups)).amin(1).cpu().numpy()
     best = np.argpartition(minima, count - 1, axis=1)[:, :count]

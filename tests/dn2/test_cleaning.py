@@ -86,7 +86,7 @@ def test_floor_of_the_share(n, clean, dropped):
 def test_a_share_out_of_range_is_refused(clean):
     for check in (lambda: DN2(clean=clean).check_rows(100), lambda: DN2(clean=clean).fit(TRAIN)):
         with pytest.raises(
-            ValueError, match=r"clean must be a share of the training rows in \[0, 1\), got"
+            ValueError, match=r"clean must be a fraction of the training rows in \[0, 1\), got"
         ):
             check()
 

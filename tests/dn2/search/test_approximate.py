@@ -129,8 +129,8 @@ def test_an_index_depends_on_its_rows_alone(bank, monkeypatch):
     np.random.seed(5)
     state = np.random.get_state()[1].copy()
     again = Bank(ROWS, index=bank.name)
-    for cut in (approximate.PIECE, 8 * 50):
-        monkeypatch.setattr(approximate, "PIECE", cut)
+    for cut in (approximate.NUMBERS_AT_ONCE, 8 * 50):
+        monkeypatch.setattr(approximate, "NUMBERS_AT_ONCE", cut)
         for found, want in zip(again.nearest(QUERIES, 4), expected, strict=True):
             np.testing.assert_allclose(found, want, rtol=1e-5 if bank.name == "pq" else 0)
     np.testing.assert_array_equal(np.random.get_state()[1], state)
@@ -279,7 +279,7 @@ def test_codes_keep_no_rows():
 def test_a_memory_map_is_read_a_piece_at_a_time(tmp_path, monkeypatch):
     np.save(tmp_path / "rows.npy", ROWS)
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
-    monkeypatch.setattr(approximate, "PIECE", 8 * 100)
+    monkeypatch.setattr(approximate, "NUMBERS_AT_ONCE", 8 * 100)
     for name in INDEXES:
         for found, expected in zip(
             Bank(mapped, index=name).nearest(QUERIES, 2),

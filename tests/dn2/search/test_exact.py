@@ -124,7 +124,11 @@ def test_depends_on_no_batch_order_block_or_thread_to_the_last_bit(name, monkeyp
             np.testing.assert_array_equal(found, expected)
     bank_order = np.random.default_rng(1).permutation(len(bank))
     np.testing.assert_array_equal(nearest(queries, bank[bank_order], 3)[0], distances)
-    for constant, value in {"PRODUCT": 1, "PIECE": 1, "CHUNK": 3 * bank.shape[1]}.items():
+    for constant, value in {
+        "BLOCK_DISTANCES": 1,
+        "SCANNED_VALUES": 1,
+        "CACHED_NUMBERS": 3 * bank.shape[1],
+    }.items():
         monkeypatch.setattr(exact, constant, value)
         np.testing.assert_array_equal(nearest(queries, bank, 3)[1], rows)
     monkeypatch.setattr(exact, "available_cores", lambda: 1)
@@ -212,7 +216,7 @@ def test_the_bound_on_coarse_factors_is_needed(needed, monkeypatch):
     queries, bank = (gauss(seed, n, 256).astype(np.float32) for seed, n in ((37, 200), (38, 2000)))
     monkeypatch.setattr(exact, "is_fast_in_bfloat16", lambda device: True)
     if needed:
-        monkeypatch.setattr(exact.Product, "error", lambda self, centred, gaps: 0 * gaps)
+        monkeypatch.setattr(exact.Product, "error_bound", lambda self, centred, moved: 0 * moved)
     assert (nearest(queries, bank, 1)[1] != brute(queries, bank, 1)[1]).any() == needed
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from dn2.search import bank, exact, nearest
+from dn2.search import bank, checks, exact, nearest
 
 ROOT = Path(__file__).parent.parent.parent.parent
 PAIR = np.random.default_rng(0).random((40, 6)), np.random.default_rng(1).random((90, 6))
@@ -47,7 +47,7 @@ def test_uses_the_process_cores_and_leaves_settings_alone(index, coarse, monkeyp
     try:
         nearest(*PAIR, 2, index=index)
         with monkeypatch.context() as broken:
-            broken.setattr(exact, "upper_kth", None)
+            broken.setattr(exact, "ceiling_of_kth", None)
             broken.setattr(faiss.IndexFlatL2, "search", None)
             with pytest.raises(TypeError):
                 nearest(*PAIR, 2, index=index)
@@ -162,7 +162,7 @@ def test_bad_input_is_refused_in_one_line(queries, bank, k, options, message):
 
 
 def test_the_row_is_named_wherever_it_stands(monkeypatch):
-    monkeypatch.setattr(bank, "PIECE", 4)
+    monkeypatch.setattr(checks, "NUMBERS_AT_ONCE", 4)
     with pytest.raises(ValueError, match="in row 3:"):
         nearest(ROWS, SPOILT, 1)
 

@@ -56,7 +56,7 @@ def test_answers_do_not_depend_on_blocks_or_threads(monkeypatch, exclude_self):
     rows = ROWS["ties"]
     queries, subsets = rows if exclude_self else QUERIES["ties"], some_subsets(len(rows), 4)
     expected = Bank(rows).nearest_in(subsets, queries, 3, exclude_self=exclude_self)
-    for constant, value in {"PRODUCT": 1, "PIECE": 1}.items():
+    for constant, value in {"BLOCK_DISTANCES": 1, "SCANNED_VALUES": 1}.items():
         monkeypatch.setattr(exact, constant, value)
         monkeypatch.setattr(exact, "available_cores", lambda: 3)
         found = Bank(rows).nearest_in(subsets, queries, 3, exclude_self=exclude_self)
@@ -104,11 +104,11 @@ def test_the_worst_rounding_of_the_product_changes_no_answer(listed, exclude_sel
         for s in subsets
     ]
     monkeypatch.setattr(torch, "mm", worst)
-    monkeypatch.setattr(exact, "LISTED", listed)
+    monkeypatch.setattr(exact, "SHORTLISTED", listed)
     monkeypatch.setattr(
         exact.Product,
-        "error",
-        lambda self, centred, gaps: centred.double().norm(dim=1) * self.longest,
+        "error_bound",
+        lambda self, centred, moved: centred.double().norm(dim=1) * self.longest,
     )
     for answer, want in zip(
         Bank(rows).nearest_in(subsets, queries, 3, exclude_self=exclude_self), expected, strict=True

@@ -95,7 +95,7 @@ def test_the_lowest_values_are_found_wherever_they_are(n, count):
 def test_many_blocks_are_one(monkeypatch):
     banks, queries = parts(50), parts(400)
     whole = nearest_joined(queries, banks, JOINS, 3)
-    monkeypatch.setattr(joined, "VALUES", 50 * 16)
+    monkeypatch.setattr(joined, "BLOCK_DISTANCES", 50 * 16)
     for one, other in zip(whole, nearest_joined(queries, banks, JOINS, 3), strict=True):
         np.testing.assert_array_equal(one[0], other[0])
         np.testing.assert_array_equal(one[1], other[1])
