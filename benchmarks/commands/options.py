@@ -317,13 +317,14 @@ def pop_experiments(options: dict[str, Any], device: str | None) -> tuple[str, l
     UsageError
         Also if options are given beside a suite, which says all of it.
     """
-    from benchmarks.contracts import check_name
     from benchmarks.experiments import make_experiments
-    from benchmarks.suites import SUITES
 
     suites, asked = options.pop("suite"), {name: options.pop(name) for name in EXPERIMENT_OPTIONS}
     suite = ",".join(suites)
     if suites:
+        from benchmarks.contracts import check_name
+        from benchmarks.suites import SUITES
+
         _refuse_beside_suite(suite)
         parts = [
             part for name in suites for part in SUITES[check_name(name, SUITES, "suite")].parts

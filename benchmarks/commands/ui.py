@@ -13,7 +13,7 @@ from benchmarks.commands.options import tracking_option
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 def ui(tracking_uri: str, host: str, port: int) -> None:
     """Start the MLflow page and print the link to the runs, as a table with charts."""
-    from benchmarks.tracking import serve
+    from benchmarks.tracking.server import serve
 
     serve(
         tracking_uri or None,

@@ -17,19 +17,14 @@ from types import MappingProxyType
 from benchmarks.contracts import Cell, Experiment, UsageError
 from benchmarks.report.beside_paper import class_table
 from benchmarks.report.class_table import ClassRow, ClassScore, ClassTable, safe_name
-from benchmarks.report.curves import CurvePoint, CurveTable, curve_table, is_curve
-from benchmarks.report.methods import MethodTable, method_table
 from benchmarks.report.published import PublishedRow, published, published_rows
-from benchmarks.report.tables import Column, Table, percent
+from benchmarks.report.tables import Column, Table, is_curve, percent
 
 __all__ = [
     "ClassRow",
     "ClassScore",
     "ClassTable",
     "Column",
-    "CurvePoint",
-    "CurveTable",
-    "MethodTable",
     "PublishedRow",
     "Table",
     "percent",
@@ -68,18 +63,18 @@ def result_tables(
     for table in tables.values():
         if isinstance(table, ClassTable):
             subjects.setdefault(f"{table.subject}, {table.metric}", []).append(table)
-    joined = {
-        safe_name(f"methods, {name}"): method_table(group)
-        for name, group in subjects.items()
-        if len(group) > 1
-    }
-    return {**tables, **joined}
+    for name, group in subjects.items():
+        if len(group) > 1:
+            from benchmarks.report.methods import method_table
+
+            tables[safe_name(f"methods, {name}")] = method_table(group)
+    return tables
 
 
 def result_table(cells: Sequence[Cell], definitions: Mapping[str, str] = NO_DEFINITIONS) -> Table:
     """Make a table of one finished run, or of several that can be compared.
 
-    It is a `CurveTable` if the runs have several x or draws.
+    It is a `curves.CurveTable` if the runs have several x or draws.
 
     Parameters
     ----------
@@ -101,7 +96,12 @@ def result_table(cells: Sequence[Cell], definitions: Mapping[str, str] = NO_DEFI
             f"the runs of a table must share {rule}, got {'; '.join(found) or 'no run'}: "
             "make one table for each."
         )
-    return (curve_table if is_curve(cells[0]) else class_table)(cells, definitions)
+    if not is_curve(cells[0]):
+        return class_table(cells, definitions)
+
+    from benchmarks.report.curves import curve_table
+
+    return curve_table(cells, definitions)
 
 
 def summary_points(tables: Mapping[str, Table]) -> list[tuple[str, float, int]]:

@@ -189,14 +189,6 @@ class CurveTable(Table):
         ]
 
 
-def is_curve(cell: Cell) -> bool:
-    """Tell whether a run has several x or several draws.
-
-    A table of one row per class cannot show these.
-    """
-    return any(result.x is not None or result.draw > 0 for result in cell.results)
-
-
 def curve_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> CurveTable:
     """Set the curves of runs side by side.
 

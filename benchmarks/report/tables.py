@@ -114,6 +114,14 @@ class Table(ABC):
 # Text
 
 
+def is_curve(cell: Cell) -> bool:
+    """Tell whether a run has several x or several draws.
+
+    A table of one row per class cannot show these.
+    """
+    return any(result.x is not None or result.draw > 0 for result in cell.results)
+
+
 def percent(fraction: float | None, *, decimals: int = 1, sign: bool = False) -> str:
     """Format a fraction as a percentage; None becomes "-".
 

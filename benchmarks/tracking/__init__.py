@@ -3,14 +3,13 @@
     connection.py  the store: its address, whether it answers, its errors; whose a run is
     records.py     results as metrics, records, tags and names, and how they are logged
     tracker.py     Tracker: one top-level run a cell, one summary run an invocation
-    server.py      the MLflow page
+    server.py      the MLflow page; imported by `ui` alone
 
 Only this package imports mlflow, and only when it is used, since the import takes two seconds.
 """
 
-from benchmarks.tracking.connection import TrackingError, find_store
+from benchmarks.tracking.connection import TrackingError, find_store, ui_link
 from benchmarks.tracking.records import cell_record, split_records
-from benchmarks.tracking.server import serve, ui_link
 from benchmarks.tracking.tracker import Tracker
 
 __all__ = [
@@ -18,7 +17,6 @@ __all__ = [
     "TrackingError",
     "cell_record",
     "find_store",
-    "serve",
     "split_records",
     "ui_link",
 ]

@@ -96,6 +96,15 @@ def without_password(uri: str) -> str:
     return uri.replace(f":{password}@", ":***@") if password else uri
 
 
+def ui_link(experiment_id: str, base: str = "http://127.0.0.1:5000") -> str:
+    """Return the address of an experiment's runs, as a table with charts.
+
+    Without the view in the address, the page would open in its GenAI view.
+    """
+    view = "workflowType=machine_learning&compareRunsMode=CHART"
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?{view}"
+
+
 def import_mlflow() -> ModuleType:
     """Import MLflow quietly: no telemetry, nothing on stderr, short retries."""
     for name, value in SETTINGS.items():

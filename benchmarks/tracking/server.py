@@ -14,19 +14,10 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.request import ProxyHandler, build_opener
 
-from benchmarks.tracking.connection import TrackingError, find_store
+from benchmarks.tracking.connection import TrackingError, find_store, ui_link
 from benchmarks.tracking.tracker import Tracker
 
 STARTS_WITHIN_SECONDS = 60
-
-
-def ui_link(experiment_id: str, base: str = "http://127.0.0.1:5000") -> str:
-    """Return the address of an experiment's runs, as a table with charts.
-
-    Without the view in the address, the page would open in its GenAI view.
-    """
-    view = "workflowType=machine_learning&compareRunsMode=CHART"
-    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?{view}"
 
 
 def serve(uri: str | None, host: str, port: int, ready: Callable[[str], None]) -> None:

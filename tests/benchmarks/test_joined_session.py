@@ -138,7 +138,7 @@ def test_an_encoder_whose_features_are_no_numbers_fails_alone(workspace, tracker
 def test_features_are_opened_once_for_all_normalisations(workspace, monkeypatch):
     opened, load = [], benchmarks.evaluate.load_input
     monkeypatch.setattr(
-        benchmarks.work, "load_input", lambda *given: opened.append(given) or load(*given)
+        benchmarks.evaluate, "load_input", lambda *given: opened.append(given) or load(*given)
     )
     (cell,) = cells(workspace, f"{A}+{B}", ks=(1,))
     worker, rows = Worker(workspace), np.array([4, 0, 3])

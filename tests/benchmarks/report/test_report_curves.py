@@ -14,7 +14,8 @@ import pytest
 from handmade_cells import DN2, L2, POWER, class_cell, curve_cell, line, text_of
 
 from benchmarks.contracts import Interval, UsageError
-from benchmarks.report import CurveTable, result_table, result_tables, summary_points
+from benchmarks.report import result_table, result_tables, summary_points
+from benchmarks.report.curves import CurveTable
 from benchmarks.tracking.records import metric_points
 
 SMALL = replace(DN2, protocol="small_train", protocol_params={"n_train": [10, 100], "draws": 3})

@@ -9,7 +9,8 @@ import pytest
 from handmade_cells import CIFAR10, DN2, L2, class_cell, line, text_of
 
 from benchmarks.contracts import Experiment, Interval
-from benchmarks.report import MethodTable, result_tables
+from benchmarks.report import result_tables
+from benchmarks.report.methods import MethodTable
 
 OCSVM = Experiment("cifar10", "one_vs_rest", "ocsvm", "pixels", variant="oracle")
 GEOM = Experiment(

@@ -15,8 +15,9 @@ from mlflow_laws import START, all_runs, client, finished, run_of
 
 from benchmarks.contracts import UsageError
 from benchmarks.result_store import ResultStore
-from benchmarks.tracking import Tracker, TrackingError, serve, ui_link
+from benchmarks.tracking import Tracker, TrackingError, ui_link
 from benchmarks.tracking.connection import SETTINGS, import_mlflow
+from benchmarks.tracking.server import serve
 
 TESTS = Path(__file__).parents[2]
 

@@ -18,7 +18,8 @@ from mlflow_laws import LAWS, START, client, run_of
 from servers import Server, answers, free_port, postgresql, wait_for
 
 from benchmarks.result_store import ResultStore
-from benchmarks.tracking import Tracker, serve, ui_link
+from benchmarks.tracking import Tracker, ui_link
+from benchmarks.tracking.server import serve
 
 pytestmark = pytest.mark.slow
 
@@ -108,7 +109,7 @@ def test_a_server_that_goes_away_loses_no_result(server, tmp_path):
 
 PAGE = """
     import sys
-    from benchmarks.tracking import serve
+    from benchmarks.tracking.server import serve
     serve(None, "127.0.0.1", int(sys.argv[1]), lambda link: print(link, flush=True))
     """
 
