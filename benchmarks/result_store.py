@@ -2,7 +2,7 @@
 
     home/cells/<key>/<split>.result        one split: a table of scores, a record, a digest
     home/cells/<key>/<split>.checkpoint    a training that has not finished
-    home/cells/<key>/finished/             the files of a finished cell, until they are logged:
+    home/cells/<key>/finished-<process>/   the files of a finished cell, until they are logged:
                                            results.json, table.csv, scores.parquet, figures
     home/cells/<key>/lock                  held by the process that computes the cell
 
@@ -23,6 +23,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -168,7 +169,9 @@ class ResultStore:
         ResultStoreError
             If the disk is full or the folder cannot be written.
         """
-        folder = self.folder(results[0].experiment) / "finished"
+        # Results that could not be logged at once are logged later, without the lock. So another
+        # process may do the same.
+        folder = self.folder(results[0].experiment) / f"finished-{os.getpid()}"
         try:
             if folder.exists():  # an earlier attempt to log them
                 shutil.rmtree(folder)
@@ -198,7 +201,8 @@ class ResultStore:
             try:
                 if path.is_dir():
                     shutil.rmtree(path)
-                elif path.name != "lock":
+                # A temporary file may be that of a writer at work. `save` removes the others.
+                elif path.name != "lock" and path.suffix != ".tmp":
                     path.unlink(missing_ok=True)
             except OSError as error:
                 raise _unusable("remove", path, error) from error

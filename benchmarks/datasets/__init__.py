@@ -112,7 +112,7 @@ def load_dataset(
     dataset = _load_own(name) if is_own(name) else _load_named(name, home, root)
     if not skip_corrupt:
         return dataset
-    from benchmarks.datasets.files import without_corrupt
+    from benchmarks.datasets.image_files import without_corrupt
 
     try:
         return without_corrupt(dataset, home, progress)
@@ -213,7 +213,7 @@ def _load_own(name: str) -> Dataset:
     Its name comes from the last folder or file of the path. Its fingerprint covers the content and
     the names of the classes.
     """
-    from benchmarks.datasets.files import slug
+    from benchmarks.datasets.image_files import slug
 
     kind, _, text = name.partition(":")
     path = Path(text)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.contracts import Dataset
-from benchmarks.datasets.files import Files, find_folder
+from benchmarks.datasets.image_files import Files, find_folder
 from benchmarks.datasets.sources import LocalCopy, Source
 
 CLASS_NAMES = ("cat", "dog")

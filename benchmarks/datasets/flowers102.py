@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.contracts import Dataset
-from benchmarks.datasets.files import Files, find_folder
+from benchmarks.datasets.image_files import Files, find_folder
 from benchmarks.datasets.sources import Download, LocalCopy, RemoteFile, Source
 
 _NAMES = """

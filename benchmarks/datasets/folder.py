@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.contracts import Dataset
-from benchmarks.datasets.files import Files, slug
+from benchmarks.datasets.image_files import Files, slug
 
 SUFFIXES = (
     ".jpg",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.datasets.arrays import Arrays
-from benchmarks.datasets.files import Files
+from benchmarks.datasets.image_files import Files
 
 Read = Callable[[Path], Arrays | Files]
 """Decodes the files in a folder or, if they stay image files, lists them.

@@ -12,7 +12,7 @@ import csv
 from pathlib import Path
 
 from benchmarks.contracts import Dataset
-from benchmarks.datasets.files import Files
+from benchmarks.datasets.image_files import Files
 from benchmarks.datasets.sources import LocalCopy, Source
 
 CLASS_NAMES = ("neutrophil", "lymphocyte", "monocyte", "eosinophil")

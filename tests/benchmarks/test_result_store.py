@@ -81,8 +81,11 @@ def test_discard_removes_this_cell_only(cells):
     cells.save(make_result(OTHER), LABELS)
     cells.checkpoint(EXPERIMENT, "dog").touch()
     cells.write_finished([make_result()], {"splits": [{"name": "cat"}]}, LABELS)
+    of_another_writer = cells.folder(EXPERIMENT) / "dog.result.1-1.tmp"
+    of_another_writer.touch()
     with cells.lock([EXPERIMENT.key]):
         cells.discard(EXPERIMENT)
+    of_another_writer.unlink()
     assert [path.name for path in cells.folder(EXPERIMENT).iterdir()] == ["lock"]
     assert cells.load(EXPERIMENT) == {}
     assert set(cells.load(OTHER)) == {"cat"}
