@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision import transforms
 
 from dn2 import engines
-from dn2.encoders import ENCODERS, Encoder, find_weights
+from dn2.encoders import ENCODERS, EncoderEntry, find_weights
 from dn2.features import Extractor, encode, encode_batches, load_extractor
 from dn2.preprocessing import LARGEST_MATRIX, Normalize, Resize, resize_with_pil
 
@@ -84,7 +84,19 @@ class Brightness(torch.nn.Module):
 
 
 def brightness_extractor(engine="torch", **options):
-    encoder = Encoder("brightness", "", "", "", "", "", 0, 6, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3), "")
+    encoder = EncoderEntry(
+        name="brightness",
+        library="",
+        architecture="",
+        filename="",
+        sha256="",
+        source="",
+        size_bytes=0,
+        width=6,
+        mean=(0.4, 0.5, 0.6),
+        std=(0.2, 0.25, 0.3),
+        licence="",
+    )
     return Extractor(encoder, Brightness(), engine, "cpu", **options)
 
 
