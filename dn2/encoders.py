@@ -380,7 +380,7 @@ def rename_in_order(
             f"{path} has {len(state)} tensors, {name} needs {len(expected)}: get its weights again"
         )
     for (theirs, tensor), (ours, wanted) in zip(state.items(), expected.items(), strict=True):
-        # The last component (weight, bias, running_mean) tells tensors of one shape apart.
+        # The last component (weight, bias, running_mean) distinguishes tensors of one shape.
         if tensor.shape != wanted.shape or theirs.rsplit(".", 1)[-1] != ours.rsplit(".", 1)[-1]:
             found, need = f"{theirs} {tuple(tensor.shape)}", f"{ours} {tuple(wanted.shape)}"
             raise ValueError(f"{path} has {found} where {name} needs {need}: get its weights again")

@@ -179,7 +179,8 @@ def _resized_batches(
 ) -> Iterator[np.ndarray]:
     """Decode and resize in threads, one image a thread, one batch ahead of the network.
 
-    A thread drops a large image before it takes the next, so that only a few of them are in memory at a time.
+    A thread drops a large image before it takes the next, so that only a few of them are in memory
+    at a time.
     """
 
     def pixels(row: int) -> np.ndarray:

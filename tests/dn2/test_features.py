@@ -1,4 +1,4 @@
-"""Pixels against torchvision on PIL, engines against each other, features against the plain way of computing them."""
+"""Pixels equal torchvision's on PIL, engines agree, and features are those of the plain way."""
 
 import tracemalloc
 
@@ -282,7 +282,8 @@ def test_a_lazy_sequence_of_equal_images_goes_through_matrices():
     assert list(extractor._engines) == [(16, 16, 3)]
     with pytest.raises(
         ValueError,
-        match=r"images from row 64 must be an array of shape \(b, 16, 16, 3\) .* got \(6, 32, 32, 3\)",
+        match=r"images from row 64 must be an array of shape \(b, 16, 16, 3\) .* got "
+        r"\(6, 32, 32, 3\)",
     ):
         encode(LazyArray(70), extractor, slice(64, 70))
 
