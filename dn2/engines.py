@@ -1,12 +1,13 @@
 """How a network runs: PyTorch, OpenVINO or ONNX Runtime, always in float32.
 
-An engine maps a stream of batches of uint8 images to a stream of features. The whole computation, pixels included, is one
-`torch.nn.Module` that PyTorch runs as it is and the others compile. On a CPU each image goes through on its own: measured, this
-is as fast as any batch (the activations stay in the cache), and a row's features cannot depend on its neighbours.
+An engine maps a stream of batches of uint8 images to a stream of features. The whole computation,
+pixels included, is one `torch.nn.Module` that PyTorch runs as it is and the others compile. On a
+CPU each image goes through on its own. This was measured to be as fast as any batch, as the
+activations stay in the cache, and a row's features cannot depend on its neighbours.
 
-Images a second on two cores with AMX, EfficientNet-Lite0, 32-pixel images, best of three rounds on a busy machine
-(``speed/extraction.py``): OpenVINO 225, ONNX Runtime 155, torch 55, and 25 the way most people run torch. So OpenVINO is the
-default of a CPU.
+Images a second on two cores with AMX, EfficientNet-Lite0, 32-pixel images, best of three rounds on
+a busy machine (``speed/extraction.py``): OpenVINO 225, ONNX Runtime 155, torch 55, and 25 the way
+most people run torch. So OpenVINO is the default on a CPU.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ if TYPE_CHECKING:
     import torch
 
 Engine = Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]
-"""Batches of images (b, h, w, c) uint8 in; features (b, d) float32 out, batch by batch and in order."""
+"""Batches of images (b, h, w, c) uint8 in; features (b, d) float32 out, in order."""
 
 CUDA_BATCH = 64
 
 
 def available_cores() -> int:
-    """Count the cores this process may use: those it may run on, often fewer than the machine has; of them OMP_NUM_THREADS.
+    """Count the cores that this process may use, at most OMP_NUM_THREADS.
 
-    A worker among several on one machine is told its share by that variable, which every library here knows.
+    A process may run on fewer cores than the machine has. OMP_NUM_THREADS, which every library here
+    respects, limits a worker that is one of several on a machine.
     """
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -44,7 +46,7 @@ def available_cores() -> int:
 
 
 def engine_name(name: str | None = None, device: str | None = None) -> str:
-    """Resolve the engine that will be used: the one named, or torch where there is CUDA, or OpenVINO.
+    """Resolve the engine to use: the one named, or torch where there is CUDA, or OpenVINO.
 
     Raises
     ------
@@ -59,7 +61,8 @@ def engine_name(name: str | None = None, device: str | None = None) -> str:
         raise ValueError(f"unknown engine {name!r}{hint}; there are {', '.join(ENGINES)}")
     if name != "torch" and device not in (None, "cpu"):
         raise ValueError(
-            f"engine {name!r} runs on the cpu only, got device {device!r}: use --engine torch or --device cpu"
+            f"engine {name!r} runs on the cpu only, got device {device!r}: use --engine torch or "
+            "--device cpu"
         )
     if device is not None:
         _pick_device(device)
@@ -123,7 +126,7 @@ def _pick_device(device: str | None) -> str:
 def _torch_engine(
     module: torch.nn.Module, shape: tuple[int, int, int], device: str, threads: int
 ) -> Engine:
-    """Return the reference: eager PyTorch, with the memory layout that its convolutions like best."""
+    """Run eager PyTorch, the reference, with the memory layout that suits its convolutions best."""
     import torch
 
     module = module.to(torch.device(device)).to(memory_format=torch.channels_last)
@@ -141,7 +144,7 @@ def _torch_engine(
 
     def run(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         for batch in batches:
-            # Entered for each batch, since what runs between two of them belongs to the caller.
+            # Entered for each batch: what runs between two of them is the caller's code.
             with (
                 torch.inference_mode(),
                 _torch_threads(threads),
@@ -168,20 +171,23 @@ def _torch_threads(threads: int) -> Iterator[None]:
 def _openvino_engine(
     module: torch.nn.Module, shape: tuple[int, int, int], _device: str, threads: int
 ) -> Engine:
-    """Compile with OpenVINO: one stream a thread, one image a request, more requests than streams so that none waits."""
+    """Compile with OpenVINO: one stream a thread, and more requests than streams, so none waits."""
     openvino = _import("openvino")
     import torch
 
     example = torch.zeros((1, *shape), dtype=torch.uint8)
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore")
-        # An exported program has constant padding, which OpenVINO fuses into the convolutions; a traced one is 9 % slower.
+        # An exported program has constant padding, which OpenVINO fuses into the convolutions; a
+        # traced one is 9 % slower.
         model = openvino.convert_model(torch.export.export(module, (example,)))
     settings = {
-        "INFERENCE_PRECISION_HINT": "f32",  # or a CPU with AMX or AVX-512 BF16 computes in bfloat16, unasked
+        # or a CPU with AMX or AVX-512 BF16 computes in bfloat16, unasked
+        "INFERENCE_PRECISION_HINT": "f32",
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": threads,
-        "ENABLE_CPU_PINNING": False,  # or several processes of one thread each all sit on the first core
+        # or several processes of one thread each would all run on the first core
+        "ENABLE_CPU_PINNING": False,
     }
     compiled = openvino.Core().compile_model(model, "CPU", settings)
     width = compiled({0: example.numpy()})[0].shape[1]
@@ -255,7 +261,8 @@ def _import(package: str) -> Any:
         return importlib.import_module(package)
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
-            f"this engine needs the package {package!r}, which is not installed: pip install {package}, or use --engine torch"
+            f"this engine needs the package {package!r}, which is not installed: pip install "
+            f"{package}, or use --engine torch"
         ) from None
 
 

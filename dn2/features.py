@@ -1,17 +1,28 @@
-"""From images to features: pixels, network, float32, streamed, in image order."""
+"""From images to features: pixels, network, float32, streamed, in image order.
+
+`Encoder` is a scikit-learn transformer around `load_extractor`, `encode` and `NORMALIZATIONS`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
 
-from dn2.encoders import Encoder, get_encoder, load_encoder
+from dn2.encoders import (
+    EncoderEntry,
+    find_weights,
+    get_encoder,
+    load_encoder,
+    weights_folder,
+)
 from dn2.engines import Engine, available_cores, load_engine
+from dn2.images import ImageFiles
+from dn2.parameters import Parameters, one_of
 from dn2.preprocessing import CROP, LARGEST_MATRIX, Normalize, Resize, ToFloat, resize_with_pil
 
 PREPROCESSING = "resize 256 bilinear on integers, crop 224, mean and std of the encoder; 1"
@@ -21,11 +32,11 @@ BATCH = 32
 
 
 class Extractor:
-    """A loaded encoder and the engine that runs it; see `load_extractor`.
+    """Hold a loaded encoder and the engine that runs it; see `load_extractor`.
 
     Parameters
     ----------
-    encoder : Encoder
+    encoder : EncoderEntry
     network : torch.nn.Module
         Maps (n, 3, 224, 224) to (n, width).
     engine, device : str, optional
@@ -36,7 +47,7 @@ class Extractor:
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: EncoderEntry,
         network: torch.nn.Module,
         engine: str | None = None,
         device: str | None = None,
@@ -89,8 +100,10 @@ def encode(
 
     Parameters
     ----------
-    images : ndarray of shape (n, h, w) or (n, h, w, 3), or sequence of (h, w) or (h, w, 3) arrays, uint8
-        Grey images are replicated to three channels. A lazy sequence gives arrays for all its slices, or, if sizes differ, lists.
+    images : ndarray or sequence of ndarray, uint8
+        Of shape (n, h, w) or (n, h, w, 3), or a sequence of (h, w) or (h, w, 3). Grey images are
+        replicated to three channels. A lazy sequence gives arrays for all its slices, or, if sizes
+        differ, lists.
     extractor : Extractor
     rows : slice
         Which images.
@@ -121,7 +134,7 @@ def encode(
 def encode_batches(
     images: Sequence[np.ndarray], extractor: Extractor, rows: slice = slice(None)
 ) -> Iterator[np.ndarray]:
-    """Encode images and yield (at most 32, width) features at a time: memory does not grow with the number of images."""
+    """Encode images and yield (at most 32, width) features at a time, in bounded memory."""
     start, stop, step = rows.indices(len(images))
     if step != 1:
         raise ValueError(
@@ -130,7 +143,8 @@ def encode_batches(
     starts = range(start, stop, BATCH)
     if not starts:
         return
-    # Decided by the whole set, never by what else is in a batch: a slice of equal images is one array, also of a lazy sequence.
+    # Decided by the whole set, never by what else is in a batch: a slice of equal images is one
+    # array, also of a lazy sequence.
     first = images[:1]
     if isinstance(first, np.ndarray) and max(first.shape[1:3], default=0) <= LARGEST_MATRIX:
         _check(first[0], 0)
@@ -152,8 +166,10 @@ def _equal_batches(
         batch: Any = images[start : min(start + BATCH, stop)]
         if not isinstance(batch, np.ndarray) or batch.shape[1:] != shape:
             raise ValueError(
-                f"images from row {start} must be an array of shape (b, {', '.join(map(str, shape))}) like the first, got "
-                f"{getattr(batch, 'shape', type(batch).__name__)}: give slices as lists if sizes differ"
+                f"images from row {start} must be an array of shape "
+                f"(b, {', '.join(map(str, shape))}) like the first, got "
+                f"{getattr(batch, 'shape', type(batch).__name__)}: give slices as lists if sizes "
+                "differ"
             )
         yield batch if batch.ndim == 4 else batch[..., None]
 
@@ -163,7 +179,8 @@ def _resized_batches(
 ) -> Iterator[np.ndarray]:
     """Decode and resize in threads, one image a thread, one batch ahead of the network.
 
-    A thread drops a large image before it takes the next, so that only a few of them are in memory at a time.
+    A thread drops a large image before it takes the next, so that only a few of them are in memory
+    at a time.
     """
 
     def pixels(row: int) -> np.ndarray:
@@ -189,12 +206,13 @@ def _check(image: np.ndarray, row: int) -> None:
         or (len(shape) == 3 and shape[2] != 3)
     ):
         raise ValueError(
-            f"image {row} must be uint8 of shape (h, w) or (h, w, 3), got {image.dtype} {shape}: convert it to 0 to 255"
+            f"image {row} must be uint8 of shape (h, w) or (h, w, 3), got {image.dtype} {shape}: "
+            "convert it to 0 to 255"
         )
 
 
 def none(features: np.ndarray) -> np.ndarray:
-    """Leave the features as the network gives them: the paper's definition (arXiv 2002.10445, section 3)."""
+    """Leave features as the network gives them, as the paper does (arXiv 2002.10445, section 3)."""
     return features
 
 
@@ -215,9 +233,8 @@ def l2(features: np.ndarray) -> np.ndarray:
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
     length = np.sqrt(np.einsum("...d,...d->...", features, features, dtype=np.float64))[..., None]
-    divided = np.empty(
-        np.shape(features), np.float32
-    )  # computed in float64 and rounded a piece at a time
+    # computed in float64 and rounded a piece at a time
+    divided = np.empty(np.shape(features), np.float32)
     return np.divide(
         features,
         np.where(length > 0, length, 1.0),
@@ -228,9 +245,10 @@ def l2(features: np.ndarray) -> np.ndarray:
 
 
 def power(features: np.ndarray) -> np.ndarray:
-    """Take the signed square root of each coordinate, then `l2`: it damps the few large coordinates that rule a distance.
+    """Take the signed square root of each coordinate, then `l2`.
 
-    Source: Perronnin, Sanchez and Mensink 2010, "Improving the Fisher kernel", section 3.2.
+    It damps the few large coordinates that rule a distance. Source: Perronnin, Sanchez and Mensink
+    2010, "Improving the Fisher kernel", section 3.2.
     """
     roots = np.sqrt(np.abs(features))
     roots *= np.sign(features)
@@ -242,3 +260,137 @@ NORMALIZATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "l2": l2,
     "power": power,
 }
+
+
+class Encoder(Parameters):
+    """Turn images into features, as a scikit-learn transformer.
+
+    It learns nothing from images: `fit` does nothing, and `transform` needs no `fit`. The network
+    is loaded by the first `transform` and kept; copies and pickles leave it out.
+
+    Parameters
+    ----------
+    name : str, default "efficientnet_lite0"
+        One of `dn2.encoders.ENCODERS`, or ``timm:<name>``.
+    normalize : {"none", "l2", "power"}, default "none"
+        What is done to each feature: see `NORMALIZATIONS`.
+    weights : str or Path, optional
+        The checkpoint. By default it is looked for in ``weights`` in DN2_HOME (by default ``dn2``
+        in the user's cache folder), and in torch's cache.
+    engine, device, threads : optional
+        See `dn2.engines.load_engine`.
+
+    Examples
+    --------
+    >>> Encoder(normalize="l2").set_params(name="resnet18").name
+    'resnet18'
+
+    With the weights on disk::
+
+        train = Encoder().transform(["normal/1.jpg", "normal/2.jpg"])
+        scores = DN2().fit(train).anomaly_score(Encoder().transform(["new.jpg"]))
+    """
+
+    def __init__(
+        self,
+        name: str = "efficientnet_lite0",
+        normalize: Annotated[str, one_of(NORMALIZATIONS)] = "none",
+        weights: str | Path | None = None,
+        engine: str | None = None,
+        device: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.name = name
+        self.normalize = normalize
+        self.weights = weights
+        self.engine = engine
+        self.device = device
+        self.threads = threads
+
+    def fit(self, X: object = None, y: object = None) -> Self:  # noqa: ARG002 - nothing to learn
+        """Check the parameters, and do nothing else.
+
+        Raises
+        ------
+        ValueError
+            If there is no such encoder or normalisation.
+        """
+        self.check_params()
+        get_encoder(self.name)
+        return self
+
+    def transform(
+        self,
+        X: Sequence[np.ndarray] | Sequence[str | Path],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> np.ndarray:
+        """Encode images.
+
+        Parameters
+        ----------
+        X : sequence of path, or of ndarray; or ndarray of shape (n, h, w) or (n, h, w, 3)
+            Arrays are uint8, (h, w) or (h, w, 3).
+        progress : callable, optional
+            Called as ``progress(done, total)``.
+
+        Returns
+        -------
+        ndarray of shape (n, width), float32
+            In image order; a row depends on its image alone.
+
+        Raises
+        ------
+        dn2.encoders.MissingWeightsError
+            If the weights are not on disk: the message says how to get them.
+        dn2.images.CorruptImageError
+            If a file is not a whole image.
+        ValueError
+            If a parameter is unknown, the weights are not this encoder's, or an array is no image.
+        """
+        self.fit()
+        return NORMALIZATIONS[self.normalize](
+            encode(_opened(X), self._extractor(), progress=progress)
+        )
+
+    def fit_transform(self, X: Sequence[Any], y: object = None) -> np.ndarray:  # noqa: ARG002
+        """Encode images: see `transform`."""
+        return self.transform(X)
+
+    def _extractor(self) -> Extractor:
+        """Load the network, unless it is the one that was loaded last."""
+        asked = (self.name, self.weights, self.engine, self.device, self.threads)
+        loaded: tuple[tuple[Any, ...], Extractor] | None = self.__dict__.get("_loaded")
+        if loaded is None or loaded[0] != asked:
+            file = None if self.weights is None else Path(self.weights)
+            path = find_weights(get_encoder(self.name), weights_folder(), file)
+            extractor = load_extractor(self.name, path, self.engine, self.device, self.threads)
+            self._loaded = loaded = (asked, extractor)
+        return loaded[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.get_params()  # a compiled network cannot be sent to another process
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import InputTags, Tags, TargetTags, TransformerTags
+
+        return Tags(
+            estimator_type=None,
+            target_tags=TargetTags(required=False),
+            transformer_tags=TransformerTags(),
+            input_tags=InputTags(two_d_array=False, three_d_array=True, string=True),
+            requires_fit=False,
+        )
+
+
+def _opened(X: Sequence[Any]) -> Sequence[np.ndarray]:
+    """Return images as arrays: paths are opened lazily."""
+    if isinstance(X, str | bytes | Path):
+        raise ValueError(f"images must be a sequence of paths or arrays, got {X!r}: give a list")
+    if len(X) and isinstance(X[0], str | Path):
+        if not all(isinstance(path, str | Path) for path in X):
+            raise ValueError("images must be all paths or all arrays, got both: convert them first")
+        return ImageFiles([Path(path) for path in X])
+    return X

@@ -1,15 +1,17 @@
-"""Image files as uint8 arrays: decoded in parallel threads, one at a time for each thread, so that memory does not grow with n.
+"""Image files as uint8 arrays, decoded in parallel threads.
 
-What a file holds and what comes out:
+A thread decodes one image at a time, so that memory does not grow with their number. What a file
+holds and what comes out:
 
-- grey of 8 bits or 1 bit: (h, w). Grey of 16 bits: (h, w), value v becomes v / 257 rounded, the same scale for every image, so
-  that an image of 12 bits in 16 stays as dark as it is stored. Floating-point and larger integers have no agreed white: refused.
+- Grey of 8 bits or 1 bit: (h, w). Grey of 16 bits: (h, w), value v becomes v / 257 rounded, the
+  same scale for every image, so that an image of 12 bits in 16 stays as dark as it is stored.
+  Floating-point numbers and larger integers have no agreed white: they are refused.
 - RGB, palette, CMYK, YCbCr, Lab: (h, w, 3).
 - With transparency: laid on white, as a page shows it; grey stays grey.
 - With an EXIF orientation: turned upright. Of an animation or a multi-page file: the first frame.
 
-A file that is corrupt or cut short is an error, never half an image. JPEG has no checksum, so bytes altered in its middle can
-show as wrong pixels only: whoever needs to know compares digests.
+A file that is corrupt or cut short is an error, never half an image. JPEG has no checksum, so bytes
+altered in its middle may show as wrong pixels only: to be sure, compare digests.
 """
 
 from __future__ import annotations
@@ -35,18 +37,21 @@ UPRIGHT = {
 """What undoes each EXIF orientation; 1 is upright already."""
 
 GREY = ("1", "L", "LA", "La")
-"""Pillow's modes that stay grey, besides those of 16 bits."""
+"""Pillow's modes that stay grey, in addition to those of 16 bits."""
 
 
 class CorruptImageError(ValueError):
-    """A file is there and can be read, but is not a whole image. ``path`` and ``reason`` say which and why."""
+    """The error of a readable file that is no whole image: ``path`` says which, ``reason`` why."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(path, reason)  # both, so that the error can be sent from another process
         self.path, self.reason = path, reason
 
     def __str__(self) -> str:
-        return f"{self.path} is not a whole image ({self.reason}): replace it, or leave it out with --skip-corrupt"
+        return (
+            f"{self.path} is not a whole image ({self.reason}): replace it, or leave it out with "
+            "--skip-corrupt"
+        )
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -60,8 +65,8 @@ def read_image(path: Path) -> np.ndarray:
     Raises
     ------
     CorruptImageError
-        If it is no image, is corrupt or cut short, has more pixels than Pillow's limit against decompression bombs (179 million),
-        or grey levels without a known white.
+        If it is no image, is corrupt or cut short, has more pixels than Pillow's limit against
+        decompression bombs (179 million), or grey levels without a known white.
     OSError
         If it cannot be read at all.
     """
@@ -69,21 +74,25 @@ def read_image(path: Path) -> np.ndarray:
 
 
 class ImageFiles(Sequence[np.ndarray]):
-    """The images of many files, decoded when asked for; ``images[a:b]`` decodes in parallel threads and is a list.
+    """Read images from files when they are asked for.
+
+    ``images[a:b]`` decodes in parallel threads and is a list.
 
     Parameters
     ----------
     paths : sequence of n Path
         May name a file more than once.
     boxes : ndarray of shape (n, 4), int, optional
-        The part of each image to take: left, top, right, bottom in pixels, the last two exclusive. What lies outside is cut off.
+        The part of each image to take: left, top, right, bottom in pixels, the last two exclusive.
+        What lies outside of the image is cut off.
     size : int, optional
         Resize (bilinear, antialiased) each image to this height and width, after the crop.
 
     Raises
     ------
     ValueError
-        If there are not as many boxes as paths. When an image is asked for: if its box holds none of its pixels.
+        If there are not as many boxes as paths. When an image is asked for: if its box holds none
+        of its pixels.
     CorruptImageError, OSError
         When an image is asked for; see `read_image`.
     """
@@ -93,7 +102,7 @@ class ImageFiles(Sequence[np.ndarray]):
     ) -> None:
         if boxes is not None and np.shape(boxes) != (len(paths), 4):
             raise ValueError(
-                f"boxes must have shape ({len(paths)}, 4), one a path, got {np.shape(boxes)}"
+                f"boxes must have shape ({len(paths)}, 4), got {np.shape(boxes)}: give one a path"
             )
         self.paths, self.boxes, self.size = paths, boxes, size
 
@@ -116,7 +125,7 @@ class ImageFiles(Sequence[np.ndarray]):
         return ImageFiles([self.paths[row] for row in rows], boxes, self.size)
 
     def shapes(self) -> list[tuple[int, ...]]:
-        """Return each image's shape, (height, width) or (height, width, 3), as the files' headers tell: nothing is decoded."""
+        """Read the images' shapes, (height, width) or (height, width, 3), from file headers."""
         distinct = list(dict.fromkeys(self.paths))
         with ThreadPoolExecutor() as pool:
             found = dict(zip(distinct, pool.map(_header, distinct), strict=True))
@@ -138,7 +147,8 @@ class ImageFiles(Sequence[np.ndarray]):
             box = (max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height))
             if box[0] >= box[2] or box[1] >= box[3]:
                 raise ValueError(
-                    f"box {(left, top, right, bottom)} of {self.paths[row]} lies outside of its {image.size} pixels: correct it"
+                    f"box {(left, top, right, bottom)} of {self.paths[row]} lies outside of its "
+                    f"{image.size} pixels: correct it"
                 )
             image = image.crop(box)
         if self.size is not None:
@@ -148,9 +158,7 @@ class ImageFiles(Sequence[np.ndarray]):
 
 def _decode(path: Path) -> Image.Image:
     """Decode to mode L or RGB, upright."""
-    content = (
-        path.read_bytes()
-    )  # what fails here is the disk; what fails below is the file's content
+    content = path.read_bytes()  # what fails here is the disk; below, it is the file's content
     try:
         if content.startswith(b"\x89PNG"):
             with Image.open(io.BytesIO(content)) as image:
@@ -184,7 +192,7 @@ def _header(path: Path) -> tuple[int, ...]:
 
 
 def _check_end(format_name: str | None, content: bytes) -> None:
-    """Refuse a JPEG without an end marker after its last scan, such as a download whose tail is still zeros."""
+    """Refuse a JPEG without an end marker after its last scan, such as an unfinished download."""
     if format_name in ("JPEG", "MPO") and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
         raise ValueError("image file is truncated: it has no end marker")
 
@@ -206,6 +214,7 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     levels = np.asarray(image).astype(np.int64)
     if levels.min() < 0 or levels.max() > 65535:
         raise ValueError(
-            f"its grey levels go from {levels.min()} to {levels.max()}, not 0 to 65535: convert it to 8 or 16 bits"
+            f"its grey levels go from {levels.min()} to {levels.max()}, not 0 to 65535: convert it "
+            "to 8 or 16 bits"
         )
     return Image.fromarray(((levels + 128) // 257).astype(np.uint8))

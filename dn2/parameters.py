@@ -47,12 +47,12 @@ class Choice(Rule):
     options: tuple[str, ...]
 
     def check(self, name: str, value: object) -> None:
-        """Raise ValueError unless the value is one of the options; name the most similar one."""
+        """Raise ValueError unless the value is one of the options; name a similar one."""
         if not self.allows(value):
-            near = get_close_matches(str(value), self.options, n=1) or self.options[:1]
+            near = get_close_matches(str(value), self.options, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(
-                f"{name} {value!r} is unknown: did you mean {near[0]!r}? there are "
-                f"{', '.join(self.options)}"
+                f"{name} {value!r} is unknown: {hint}there are {', '.join(self.options)}"
             )
 
 

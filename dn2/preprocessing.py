@@ -1,9 +1,11 @@
-"""Resize 256, crop 224, exactly as torchvision does it on PIL images: the same integers, bit for bit.
+"""Resize 256, crop 224, exactly as torchvision does it on PIL images: the same integers.
 
-PIL resizes in two passes, the width first, and rounds to integers after each. Its weights are fixed-point numbers of 22 bits.
-A pass is therefore a matrix product, and float32 computes it without any rounding once the weights are cut into two halves of
-11 bits: each half times 8-bit pixels stays below 2^24. Only the rows and columns that the crop keeps are in the matrices.
-One grey level more or less is no detail: it was seen to move EfficientNet-Lite0's features by 6 % on average.
+PIL resizes in two passes, the width first, and rounds to integers after each. Its weights are
+fixed-point numbers of 22 bits. A pass is therefore a matrix product, and float32 computes it
+without any rounding once the weights are cut into two halves of 11 bits: each half times 8-bit
+pixels stays below 2^24. Only the rows and columns that the crop keeps are in the matrices. One grey
+level more or less is no detail: it was seen to move EfficientNet-Lite0's features by 6 % on
+average.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from PIL import Image
 
 RESIZE, CROP = 256, 224
 LARGEST_MATRIX = 128
-"""Sides up to this go through matrices; beyond it (and for images of mixed sizes) PIL itself is as fast."""
+"""Sides up to this go through matrices. Beyond it, and for mixed sizes, PIL itself is as fast."""
 
 WEIGHT_BITS = 22
 HALF_BITS = 11
@@ -48,7 +50,7 @@ class Resize(torch.nn.Module):
         return _round(self.rows_high @ x, None if self.rows_exact else self.rows_low @ x)
 
     def _register(self, name: str, weights: np.ndarray) -> bool:
-        """Keep the weights as two float32 matrices in units of 2^-11, and tell whether the low one is empty."""
+        """Keep weights as two float32 matrices in units of 2^-11; return whether the low is 0."""
         low = weights & ((1 << HALF_BITS) - 1)
         for half, values in (("high", weights >> HALF_BITS), ("low", low)):
             self.register_buffer(
@@ -60,7 +62,7 @@ class Resize(torch.nn.Module):
 
 
 class Normalize(torch.nn.Module):
-    """Map grey levels (n, 1 or 3, 224, 224) to an encoder's scale (n, 3, 224, 224); grey is replicated here."""
+    """Map grey levels (n, 1 or 3, 224, 224) to an encoder's scale (n, 3, 224, 224)."""
 
     scale: torch.Tensor
     shift: torch.Tensor
@@ -98,7 +100,9 @@ def resize_with_pil(image: np.ndarray) -> np.ndarray:
 
 
 def resized_size(height: int, width: int) -> tuple[int, int]:
-    """Size after the short side became 256; the long side is rounded down, as torchvision does.
+    """Compute the size after the short side became 256.
+
+    The long side is rounded down, as torchvision does.
 
     Examples
     --------
@@ -111,12 +115,12 @@ def resized_size(height: int, width: int) -> tuple[int, int]:
 
 
 def crop_offset(size: int) -> int:
-    """First row or column of the centre crop: half to even, as torchvision does."""
+    """Find the first row or column of the centre crop: half to even, as torchvision does."""
     return round((size - CROP) / 2)
 
 
 def _weights(size_in: int, size_out: int) -> np.ndarray:
-    """PIL's weights for the cropped outputs of one axis: int64 of shape (224, size_in), in units of 2^-22."""
+    """Compute PIL's weights for the cropped outputs of an axis: (224, size_in), units of 2^-22."""
     scale = size_in / size_out
     support = max(scale, 1.0)  # a triangle, widened when shrinking: that is the antialiasing
     weights = np.zeros((CROP, size_in), np.int64)

@@ -1,11 +1,15 @@
-"""The feature store: features computed once, kept by what they are features of, written so that no crash can spoil them.
+"""The feature store: features are computed once, and no crash can spoil them.
 
-    home/features/cifar10-efficientnet_lite0-1f2e.../manifest.json
-                                                     shard-00000.npy   1,024 rows, and a checksum (see `dn2.store`)
-                                                     locks/00000       held by the process that computes this shard
+A store is a folder, named after a digest of everything that its features depend on:
 
-A shard appears under its name only when it is whole, so what a killed run has finished is there at the next start. Its
-checksum is verified when the store is opened: a shard that is not what was written counts as missing.
+    home/features/cifar10-efficientnet_lite0-1f2e.../
+        manifest.json
+        shard-00000.npy    1,024 rows, the seconds they took, and a checksum
+        locks/00000        held by the process that computes this shard
+
+A shard appears under its name only when it is whole, so the next run finds what a killed one has
+finished. Its checksum is verified when the store is opened: a shard that is not what was written
+counts as missing.
 """
 
 from __future__ import annotations
@@ -32,11 +36,11 @@ SHARD_ROWS = 1024
 
 
 class StoreError(OSError):
-    """Features cannot be written. The message names the folder, the space needed and the remedy; what was stored stays."""
+    """The error of features that cannot be written: it names the folder, space and remedy."""
 
 
 class Features:
-    """Stored features, read by rows: ``X[rows]`` is a float32 array, and only those rows are read from disk.
+    """Read stored features by rows: ``X[rows]`` is float32, and reads only those rows from disk.
 
     Parameters
     ----------
@@ -58,7 +62,7 @@ class Features:
         return self.shape[0]
 
     def __getitem__(self, rows: slice | int | np.ndarray) -> np.ndarray:
-        """Gather rows: a slice, a number or integers of any shape (...); returns (..., width), a copy.
+        """Gather rows: a slice, a number or integers of shape (...); returns (..., width), a copy.
 
         Raises
         ------
@@ -69,11 +73,13 @@ class Features:
         wanted = np.arange(n)[rows] if isinstance(rows, slice) else np.asarray(rows)
         if wanted.dtype.kind not in "iu":
             raise IndexError(
-                f"rows of features must be integers, got {wanted.dtype}: use np.flatnonzero for a mask"
+                f"rows of features must be integers, got {wanted.dtype}: use np.flatnonzero for a "
+                "mask"
             )
         if wanted.size and not (-n <= wanted.min() and wanted.max() < n):
             raise IndexError(
-                f"rows of features must be below {n}, got {wanted.min()} to {wanted.max()}"
+                f"rows of features must be below {n}, got {wanted.min()} to {wanted.max()}: give "
+                "rows of the same data set"
             )
         flat = wanted.ravel() % max(n, 1)
         gathered = np.empty((flat.size, width), np.float32)
@@ -84,15 +90,16 @@ class Features:
 
 
 class FeatureStore:
-    """The features of one data set by one encoder, as a folder of shards.
+    """Keep the features of one data set by one encoder, as a folder of shards.
 
     Parameters
     ----------
     directory : Path
-        Of all stores: ``home/features``.
+        The folder of all stores: ``home/features``.
     identity : mapping, JSON-able
-        Everything that the values depend on: fingerprint of the data, digest of the weights, preprocessing, engine class. Any
-        difference is another store. ``dataset`` and ``encoder`` in it make the folder's name readable.
+        Everything that the values depend on: fingerprint of the data, digest of the weights,
+        preprocessing, engine class. Any difference is another store. ``dataset`` and ``encoder``
+        in it make the folder's name readable.
     n, width : int
         Rows, and length of each.
     """
@@ -121,7 +128,7 @@ class FeatureStore:
         return -(-self.n // SHARD_ROWS)
 
     def missing(self) -> list[int]:
-        """List the shards that are not there, or not as they were written."""
+        """List the shards that are missing, or not as they were written."""
         unseen = [shard for shard in range(self.n_shards) if shard not in self._seconds]
         with ThreadPoolExecutor(2) as pool:  # hashing releases the interpreter's lock
             return [
@@ -135,15 +142,18 @@ class FeatureStore:
         encode_rows: Callable[[slice], Iterable[np.ndarray]],
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        """Compute what is missing, shard by shard; return when every shard is there, also those that another process computes.
+        """Compute the missing shards, one after the other.
+
+        It returns when every shard is there, those that another process computes included.
 
         Parameters
         ----------
         encode_rows : callable
-            ``encode_rows(slice)`` yields the features of these rows in batches (b, width), in order.
+            ``encode_rows(slice)`` yields the features of these rows in batches (b, width), in
+            order.
         progress : callable, optional
-            Called as ``progress(done, n)``; rows that were there already, or that another process has stored meanwhile, count as
-            done.
+            Called as ``progress(done, n)``. Rows that were there already, or that another process
+            has stored in the meantime, count as done.
 
         Raises
         ------
@@ -166,7 +176,8 @@ class FeatureStore:
             if progress is not None:
                 progress(done, self.n)
 
-        # First what nobody else is at, then the others': a lock that comes free without its shard was a dead process's.
+        # First the shards that no other process has locked. Then wait for the locked ones: if a
+        # lock comes free and its shard is missing, its owner died.
         for wait in (False, True):
             for shard in missing:
                 if shard not in self._seconds:
@@ -182,7 +193,7 @@ class FeatureStore:
             self._write_manifest()
 
     def open(self) -> Features:
-        """Return the features, memory-mapped, once every checksum is right.
+        """Verify every checksum and return the features, memory-mapped.
 
         Raises
         ------
@@ -192,7 +203,8 @@ class FeatureStore:
         missing = self.missing()
         if missing:
             raise FileNotFoundError(
-                f"{self.path} lacks {len(missing)} of {self.n_shards} shards, first {missing[0]}: fill the store first"
+                f"{self.path} lacks {len(missing)} of {self.n_shards} shards, first {missing[0]}: "
+                "fill the store first"
             )
         shards = [np.load(self._shard_path(shard), mmap_mode="r") for shard in range(self.n_shards)]
         return Features(shards, (self.n, self.width), self._images_per_second())
@@ -213,7 +225,7 @@ class FeatureStore:
         return min(SHARD_ROWS, self.n - shard * SHARD_ROWS)
 
     def _verify(self, shard: int) -> bool:
-        """Whether a shard is whole; if so it is not hashed again by this object."""
+        """Return whether a shard is whole; if so, this object does not hash it again."""
         seconds = verify_shard(self._shard_path(shard))
         if seconds is not None:
             self._seconds[shard] = seconds
@@ -231,7 +243,7 @@ class FeatureStore:
                 claimed = stack.enter_context(hold(self._locks / f"{shard:05d}", wait=wait))
             if not claimed:
                 return
-            if self._verify(shard):  # another process was here first
+            if self._verify(shard):  # another process has stored it in the meantime
                 report(self.rows_in(shard))
                 return
             start = time.perf_counter()
@@ -255,7 +267,8 @@ class FeatureStore:
         for batch in encode_rows(slice(first, first + rows)):
             if batch.ndim != 2 or batch.shape[1] != self.width or done + len(batch) > rows:
                 raise ValueError(
-                    f"{expected}, got a batch of shape {batch.shape} after {done} rows: check encode_rows and width"
+                    f"{expected}, got a batch of shape {batch.shape} after {done} rows: check "
+                    "encode_rows and width"
                 )
             features[done : done + len(batch)] = batch
             done += len(batch)
@@ -268,7 +281,7 @@ class FeatureStore:
         return self.n / max(sum(self._seconds.values()), 1e-9)
 
     def _write_manifest(self) -> None:
-        """Say what the store holds, for people and for listings: the shards alone decide what is missing."""
+        """Describe the store for people and listings; the shards alone decide what is missing."""
         manifest = {
             "identity": self.identity,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -301,9 +314,10 @@ class FeatureStore:
             yield
         except OSError as error:
             raise StoreError(
-                f"cannot store features in {self.path}: {error.strerror or error}; {self._needed_bytes():,} bytes are still to "
-                f"be written, {len(self._seconds)} of {self.n_shards} shards are kept: make room or make it writable, or choose "
-                f"another folder with --home or DN2_HOME"
+                f"cannot store features in {self.path}: {error.strerror or error}; "
+                f"{self._needed_bytes():,} bytes are still to be written, {len(self._seconds)} of "
+                f"{self.n_shards} shards are kept: make room or make it writable, or choose "
+                "another folder with --home or DN2_HOME"
             ) from error
 
 
@@ -312,9 +326,10 @@ SECONDS = struct.Struct("<d")
 
 
 def verify_shard(path: Path) -> float | None:
-    """Return the seconds that a shard took to compute, or None if it is not there or not what was written.
+    """Return the seconds that a shard took to compute, or None if it is missing or damaged.
 
-    The last 32 bytes are the SHA-256 of all before them (700 MB a second on one core); `numpy.load` does not read that far.
+    The last 32 bytes are the SHA-256 of all before them (700 MB a second on one core); `numpy.load`
+    does not read that far.
     """
     try:
         with (

@@ -1,9 +1,11 @@
-"""How many images a second: the usual torch path and ours, interleaved, on the same images.
+r"""Time the encoding of images: the usual torch path and ours, interleaved, on the same images.
 
-    python speed/extraction.py --weights efficientnet-lite0-57934424.pth [--images 256] [--npy cifar10.npy]
+    python speed/extraction.py --weights efficientnet-lite0-57934424.pth \
+        [--images 256] [--npy cifar10.npy]
 
-The usual path is torchvision's transforms on PIL images, one at a time in a DataLoader, and eager float32 in batches of 32. Every
-way runs in turn, round after round, so that a busy machine is busy for all; the best and the median round are printed.
+The usual path is torchvision's transforms on PIL images, one at a time in a DataLoader, and eager
+float32 in batches of 32. The ways take turns, round after round, so that a busy machine slows all
+of them down; the best and the median round are printed.
 """
 
 import argparse
@@ -23,7 +25,7 @@ from dn2.features import encode, load_extractor
 
 
 class UsualDataset(Dataset):
-    """Images as most people prepare them."""
+    """Prepare images as most people do."""
 
     def __init__(self, images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         self.images = images
@@ -52,7 +54,7 @@ def usual_path(
 
 
 def natural_images(n: int) -> np.ndarray:
-    """Smooth colour images of 32 pixels, where no real ones are at hand."""
+    """Draw smooth colour images of 32 pixels, for want of real ones."""
     small = np.random.default_rng(0).integers(0, 256, (n, 6, 6, 3), dtype=np.uint8)
     return np.stack(
         [
@@ -114,7 +116,8 @@ def main() -> None:
         statistics.median(seconds[name]) for name in ways if name.startswith("usual")
     )
     print(
-        f"\n{len(images)} images of {images.shape[1:]}, {arguments.encoder}, {available_cores()} cores, {arguments.rounds} rounds"
+        f"\n{len(images)} images of {images.shape[1:]}, {arguments.encoder}, "
+        f"{available_cores()} cores, {arguments.rounds} rounds"
     )
     print(f"{'':22}{'median/s':>10}{'best/s':>10}{'ratio':>8}{'relative difference':>22}")
     for name in ways:
@@ -125,7 +128,8 @@ def main() -> None:
         mark = "  (default)" if name == f"ours, {engine_name(None, 'cpu')}" else ""
         rate, best_rate = len(images) / median, len(images) / best
         print(
-            f"{name:22}{rate:10.1f}{best_rate:10.1f}{fastest_usual / median:8.2f}{difference.max():22.1e}{mark}"
+            f"{name:22}{rate:10.1f}{best_rate:10.1f}{fastest_usual / median:8.2f}"
+            f"{difference.max():22.1e}{mark}"
         )
 
 

@@ -1,11 +1,14 @@
 """Time exact nearest neighbours: ours, faiss's IndexFlatL2 and scikit-learn's brute force, in turn.
 
-    python speed/neighbors.py                     one bank of 5,000 x 1,280, 10,000 queries, k = 2 and 50
-    python speed/neighbors.py --classes 10        ten such banks, one after the other: the whole CIFAR-10 job
-    python speed/neighbors.py --bank train.npy --queries test.npy    features of your own
+    python speed/neighbors.py
+        one bank of 5,000 x 1,280, 10,000 queries, k = 2 and 50
+    python speed/neighbors.py --classes 10
+        ten such banks, one after the other: the whole of CIFAR-10
+    python speed/neighbors.py --bank train.npy --queries test.npy
+        features of your own
 
-Each time covers all that one call needs, making the index ready included. Threads: ours takes the cores of the process, the
-others what they take by themselves.
+Each time covers everything that one call needs, preparing the index included. Ours takes as many
+threads as the process has cores, the others as many as they take by default.
 """
 
 from __future__ import annotations
@@ -26,14 +29,14 @@ Found = tuple[np.ndarray, np.ndarray]
 
 
 def faiss_flat(queries: np.ndarray, bank: np.ndarray, k: int) -> Found:
-    """As installed: no setting is touched."""
+    """Search with faiss as it is installed, with its default settings."""
     index = faiss.IndexFlatL2(bank.shape[1])
     index.add(bank)
     return index.search(queries, k)
 
 
 def sklearn_brute(queries: np.ndarray, bank: np.ndarray, k: int) -> Found:
-    """Its distances are roots; squaring them costs nothing here."""
+    """Search with scikit-learn, and square its distances, which costs next to nothing."""
     distances, rows = (
         NearestNeighbors(n_neighbors=k, algorithm="brute").fit(bank).kneighbors(queries)
     )
@@ -48,7 +51,7 @@ METHODS: dict[str, Callable[[np.ndarray, np.ndarray, int], Found]] = {
 
 
 def like_features(n: int, width: int, seed: int) -> np.ndarray:
-    """Rows like those after a network's last ReLU: correlated, not negative, a third of them zero."""
+    """Draw rows like those after a network's last ReLU: correlated, and a third of them zero."""
     mixing = np.random.default_rng(0).standard_normal((64, width), dtype=np.float32) / 8
     rng = np.random.default_rng(seed)
     hidden = rng.standard_normal((n, 64), dtype=np.float32) @ mixing
@@ -58,7 +61,7 @@ def like_features(n: int, width: int, seed: int) -> np.ndarray:
 def measure(
     queries: np.ndarray, banks: list[np.ndarray], k: int, repeats: int
 ) -> dict[str, object]:
-    """Median seconds of each method, how many times ours is faster, and the share of rows that are ours."""
+    """Measure each method: median seconds, how much faster ours is, and how many rows agree."""
     seconds: dict[str, list[float]] = {name: [] for name in METHODS}
     rows: dict[str, np.ndarray] = {}
     for search in METHODS.values():  # threads started, memory touched
@@ -83,7 +86,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--bank", help=".npy of shape (n, d); with --classes, cut into so many parts"
+        "--bank", help=".npy of shape (n, d); with --classes, cut into that many parts"
     )
     parser.add_argument("--queries", help=".npy of shape (m, d)")
     parser.add_argument(
@@ -120,7 +123,8 @@ def main() -> None:
         )
         return
     print(
-        f"{options.classes} bank(s) of {banks[0].shape[0]:,} x {bank.shape[1]:,}, {len(queries):,} queries"
+        f"{options.classes} bank(s) of {banks[0].shape[0]:,} x {bank.shape[1]:,}, "
+        f"{len(queries):,} queries"
     )
     print(f"{'k':>3}  {'method':<14} {'seconds':>8}  {'ours is faster':>14}  {'rows as ours':>12}")
     for result in results:

@@ -1,17 +1,23 @@
-"""How time, memory, recall and ROCAUC of each index go with the number of training rows.
+"""Measure how each index's time, memory, recall and ROCAUC change with the number of training rows.
 
-    python speed/scale.py                  10,000 to 100,000 rows of 1,280 columns, to 1,000,000 of 128 columns: 15 minutes
-    python speed/scale.py --quick          10,000 rows of 128 columns: a minute
-    python speed/scale.py --work DIR       keep prepared rows and answers there; what is measured already is not measured again
+    python speed/scale.py
+        10,000 to 100,000 rows of 1,280 columns, to 1,000,000 of 128 columns: 15 minutes
+    python speed/scale.py --quick
+        10,000 rows of 128 columns: a minute
+    python speed/scale.py --work DIR
+        keep prepared rows and answers there; what is measured already is not measured again
 
-The task is CIFAR-10 with EfficientNet-Lite0's features, which must be in the feature store (`python -m benchmarks run` puts them
-there): cats are anomalies, the training images of the other nine classes are the bank, and 1,000 cats and 1,000 others of the
-test images are scored by the mean squared distance to the two nearest rows. Banks of up to 45,000 rows are real. Of a larger one
-the rest is SYNTHETIC: a real row, plus the difference between another real row and its nearest neighbour, cut off at 0. Both are
-drawn with a seed. 128 columns are the leading principal components of 45,000 real rows; synthetic rows are made before that.
+The task is CIFAR-10 with EfficientNet-Lite0's features, which must be in the feature store
+(`python -m benchmarks run` puts them there): cats are anomalies, the training images of the other
+nine classes are the bank, and 1,000 cats and 1,000 other test images are scored by the mean squared
+distance to the two nearest rows. Banks of up to 45,000 rows are real. In a larger one the rest is
+SYNTHETIC: a real row, plus the difference between another real row and its nearest neighbour, cut
+off at 0. Both are drawn with a seed. 128 columns are the leading principal components of 45,000
+real rows; synthetic rows are made before that.
 
-Each index is measured in a process of its own. Bytes a row are what that process holds more after the first search than before,
-in memory that is no file; the rows it is given are a file. The index is built on one thread and searched on all cores.
+Each index is measured in a process of its own. "Bytes a row" is the growth of that process from
+before the index is built to after its first search, in memory that is no file; the rows it is given
+are a file. The index is built on one thread and searched on all cores.
 """
 
 from __future__ import annotations
@@ -59,7 +65,10 @@ COLUMNS = (
 
 
 def prepare(work: Path, home: Path, banks: list[tuple[int, int]]) -> None:
-    """Write the queries and the largest bank of each width, unless it is there; smaller banks are its first rows."""
+    """Write the queries and the largest bank of each width, unless they are there.
+
+    Smaller banks are the first rows of the largest.
+    """
     dataset = load_dataset("cifar10", home=home)
     X = load_input(dataset, "features:efficientnet_lite0", Workspace(home))
     rng = np.random.default_rng(0)
@@ -101,14 +110,14 @@ def prepare(work: Path, home: Path, banks: list[tuple[int, int]]) -> None:
 
 
 def held_bytes() -> int:
-    """Memory of this process that is no file's; what was freed is given back first. Linux only."""
+    """Measure this process's memory without mapped files, after freeing the unused. Linux only."""
     ctypes.CDLL(None).malloc_trim(0)
     status = Path("/proc/self/status").read_text()
     return int(status.split("RssAnon:")[1].split()[0]) * 1024
 
 
 def measure(work: Path, width: int, n: int, index: str) -> dict[str, object]:
-    """Build, search, compare with the exact answers, which the measurement of ``exact`` leaves behind."""
+    """Build, search and compare with the exact answers, which measuring ``exact`` leaves behind."""
     largest = max(work.glob(f"bank-{width}-*.npy"), key=lambda path: int(path.stem.split("-")[2]))
     rows, queries = np.load(largest, mmap_mode="r")[:n], np.load(work / f"queries-{width}.npy")
     is_anomaly = np.load(work / "is_anomaly.npy")
@@ -160,9 +169,10 @@ def measured(work: Path, width: int, n: int, index: str) -> dict[str, object]:
 
 
 def table(results: list[dict[str, object]]) -> str:
-    """In Markdown."""
+    """Format results as a Markdown table."""
     lines = [
-        "| columns | rows | index | build, s | search of 1,000, s | bytes a row | recall@2 | ROCAUC | change |"
+        "| columns | rows | index | build, s | search of 1,000, s | bytes a row | recall@2 | "
+        "ROCAUC | change |"
     ]
     lines.append("|---:|---:|---|---:|---:|---:|---:|---:|---:|")
     for result in results:

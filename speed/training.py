@@ -1,11 +1,12 @@
-"""How much the training loop and the making of views cost, beside the bare steps of the same network; and scoring.
+"""Time the training loop against the bare steps of the same network; and scoring.
 
     python speed/training.py [--batches 12] [--rounds 5] [--precision float32]
 
-GEOM's Wide ResNet 10-4 on 32 px images, batches of 128 views. *Bare* is forward, backward and step on batches that are ready in
-memory; *loop* is the training loop as the detectors run it: shuffle, views, schedule, reports. They take turns, round by round,
-so that a busy machine is busy for both. Printed: medians, images a second, the ratio (to be under 1.3), and scoring through the
-plain network and the compiled one that the detectors score with.
+GEOM's Wide ResNet 10-4 on 32 px images, batches of 128 views. *Bare* is forward, backward and step
+on batches that are ready in memory; *loop* is the training loop as the detectors run it: shuffle,
+views, schedule, reports. They take turns, round by round, so that a busy machine slows both down.
+Printed: medians, images a second, the ratio (to be under 1.3), and scoring through the plain
+network and the compiled one that the detectors score with.
 """
 
 import argparse
@@ -108,12 +109,14 @@ def main() -> None:
             times[name].append(seconds(run))
 
     print(
-        f"WRN-10-4, 32 px, {device}, {precision}, {torch.get_num_threads()} threads, {arguments.rounds} rounds"
+        f"WRN-10-4, 32 px, {device}, {precision}, {torch.get_num_threads()} threads, "
+        f"{arguments.rounds} rounds"
     )
     print(f"{'':18}{'median/s':>10}{'best/s':>10}   images")
     for name, taken in times.items():
         print(
-            f"{name:18}{counts[name] / statistics.median(taken):10.0f}{counts[name] / min(taken):10.0f}"
+            f"{name:18}{counts[name] / statistics.median(taken):10.0f}"
+            f"{counts[name] / min(taken):10.0f}"
         )
     ratios = [
         loop / bare

@@ -1,11 +1,13 @@
-"""What two workers gain over one, beside what two processes of plain matrix products gain on this machine.
+r"""Compare what two workers gain over one with what two processes of plain matrix products gain.
 
-    python speed/workers.py [--dataset cifar10] [--encoder efficientnet_lite0] [--classes 4] [--rounds 5]
+    python speed/workers.py [--dataset cifar10] [--encoder efficientnet_lite0] \
+        [--classes 4] [--rounds 5]
 
-Every process has one thread. *Cells* are DN2's, a class each, on features that must be stored already, done by the executor
-``processes``; *products* are of 1,024 x 1,024 float32 matrices. Each round does both, with one process and with two, in turns, so
-that a busy machine is busy for all. Printed: each round, the median time of each, both speed-ups, and their ratio (to be at
-least 0.9).
+Every process has one thread. *Cells* are DN2's, a class each, on features that must be stored
+already, done by the executor ``processes``; *products* are of 1,024 x 1,024 float32 matrices. Each
+round does both, with one process and with two, in turns, so that a busy machine slows all of them
+down. Printed: each round, the median time of each, both speed-ups, and their ratio (to be at least
+0.9).
 """
 
 import argparse
@@ -41,7 +43,7 @@ def products(count: int) -> None:
 
 
 def jobs_of(dataset_name: str, encoder: str, classes: int, workspace: Workspace) -> list[Job]:
-    """DN2 on each of the first classes by itself."""
+    """Make a job of DN2 on each of the first classes."""
     dataset = load_dataset(dataset_name, home=workspace.home)
     identity = input_identity(f"features:{encoder}", workspace)
     jobs = []
@@ -52,13 +54,13 @@ def jobs_of(dataset_name: str, encoder: str, classes: int, workspace: Workspace)
 
 
 class NoWatch:
-    """DN2 trains nothing."""
+    """Watch nothing, as DN2 trains nothing."""
 
     def monitor(self, *_: object) -> None:
-        """Nothing is reported."""
+        """Report nothing."""
 
     def checkpoint(self, *_: object) -> Path:
-        """Nothing is written."""
+        """Write nothing."""
         return Path(os.devnull)
 
 

@@ -135,7 +135,7 @@ ONLY_IN = {
     "faiss": {"dn2.search.approximate", "dn2.kmeans"},
     "ray": {"benchmarks.executors.ray_cluster"},
     "optuna": {"benchmarks.sweep"},
-    "click": {"benchmarks.commands", "benchmarks.__main__"},
+    "click": {"benchmarks.commands", "benchmarks.__main__", "dn2.commands"},
     "subprocess": {"benchmarks.fetch", "benchmarks.provenance", "benchmarks.tracking"},
     "pooch": {"benchmarks.fetch.transfer"},
     "requests": {"benchmarks.fetch.transfer"},

@@ -94,7 +94,7 @@ def fetch_weights(
         ) from None
 
 
-def _right_weights(encoder: encoders.Encoder, kind: str, tell: Tell, place: Path) -> Path:
+def _right_weights(encoder: encoders.EncoderEntry, kind: str, tell: Tell, place: Path) -> Path:
     """Get the weights from one source and check their digest."""
     file = place / encoder.filename
     _, _, source = encoder.source.partition(":")
@@ -136,7 +136,7 @@ def _right_weights(encoder: encoders.Encoder, kind: str, tell: Tell, place: Path
     return file
 
 
-def _has_digest(file: Path, encoder: encoders.Encoder) -> bool:
+def _has_digest(file: Path, encoder: encoders.EncoderEntry) -> bool:
     return encoders.weights_digest(file).startswith(encoder.sha256)
 
 

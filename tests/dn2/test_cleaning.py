@@ -13,7 +13,7 @@ TEST = RNG.standard_normal((40, 8)).astype(np.float32)
 
 
 def brute_kept(train, k, clean):
-    """In-training mean of the k smallest squared distances, the row itself excluded; drop floor(clean * n)."""
+    """Drop the floor(clean * n) rows with the largest mean distance to their k nearest others."""
     train = train.astype(np.float64)
     distances = ((train[:, None] - train) ** 2).sum(2)
     np.fill_diagonal(distances, np.inf)
@@ -65,7 +65,7 @@ def test_anomalies_among_the_training_rows_are_dropped():
 
 
 def test_a_row_is_not_its_own_neighbour():
-    """With itself counted every distance would be 0 and the last row dropped; it is the far one that goes."""
+    """If it were, every distance would be 0 and the last row dropped, not the far one."""
     rows = np.array([[50.0], [0.0], [1.0], [2.0]])
     assert DN2(k=1, clean=0.25).fit(rows).kept_.tolist() == [1, 2, 3]
 
@@ -78,12 +78,12 @@ def test_of_equal_rows_the_last_are_dropped():
 @pytest.mark.parametrize(
     ("n", "clean", "dropped"), [(100, 0.29, 29), (10, 0.19, 1), (7, 0.5, 3), (3, 0.3, 0), (5, 0, 0)]
 )
-def test_floor_of_the_share(n, clean, dropped):
+def test_floor_of_the_fraction(n, clean, dropped):
     assert n_dropped(n, clean) == dropped
 
 
 @pytest.mark.parametrize("clean", [1, 1.5, -0.1, float("nan"), True, "0.5"])
-def test_a_share_out_of_range_is_refused(clean):
+def test_a_fraction_out_of_range_is_refused(clean):
     for check in (lambda: DN2(clean=clean).check_rows(100), lambda: DN2(clean=clean).fit(TRAIN)):
         with pytest.raises(
             ValueError, match=r"clean must be a fraction of the training rows in \[0, 1\), got"
@@ -92,7 +92,10 @@ def test_a_share_out_of_range_is_refused(clean):
 
 
 def test_rows_are_counted_after_cleaning():
-    message = r"^DN2\(k=5\) needs at least 5 training rows after clean=0\.5, got 4 of 8: lower k or train on more images\.$"
+    message = (
+        r"^DN2\(k=5\) needs at least 5 training rows after clean=0\.5, got 4 of 8: "
+        r"lower k or train on more images\.$"
+    )
     for check in (
         lambda: DN2(k=5, clean=0.5).check_rows(8),
         lambda: DN2(k=5, clean=0.5).fit(TRAIN[:8]),

@@ -1,4 +1,4 @@
-"""No library that runs networks binds threads to cores: several processes of one thread each would share the first."""
+"""No library that runs networks binds threads to cores: processes would share the first one."""
 
 import os
 
@@ -12,7 +12,7 @@ from dn2 import engines
 from dn2.preprocessing import Resize
 from tests.baselines.test_networks import generator, trained_like
 
-pytestmark = pytest.mark.skipif(not CAN_TELL, reason="Linux tells which cores a thread may use")
+pytestmark = pytest.mark.skipif(not CAN_TELL, reason="only Linux says which cores a thread may use")
 
 
 @pytest.mark.parametrize("engine", engines.ENGINES)

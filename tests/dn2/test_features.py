@@ -1,4 +1,4 @@
-"""Pixels against torchvision on PIL, engines against each other, features against the plain way of computing them."""
+"""Pixels equal torchvision's on PIL, engines agree, and features are those of the plain way."""
 
 import tracemalloc
 
@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision import transforms
 
 from dn2 import engines
-from dn2.encoders import ENCODERS, Encoder, find_weights
+from dn2.encoders import ENCODERS, EncoderEntry, find_weights
 from dn2.features import Extractor, encode, encode_batches, load_extractor
 from dn2.preprocessing import LARGEST_MATRIX, Normalize, Resize, resize_with_pil
 
@@ -84,7 +84,19 @@ class Brightness(torch.nn.Module):
 
 
 def brightness_extractor(engine="torch", **options):
-    encoder = Encoder("brightness", "", "", "", "", "", 0, 6, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3), "")
+    encoder = EncoderEntry(
+        name="brightness",
+        library="",
+        architecture="",
+        filename="",
+        sha256="",
+        source="",
+        size_bytes=0,
+        width=6,
+        mean=(0.4, 0.5, 0.6),
+        std=(0.2, 0.25, 0.3),
+        licence="",
+    )
     return Extractor(encoder, Brightness(), engine, "cpu", **options)
 
 
@@ -270,7 +282,8 @@ def test_a_lazy_sequence_of_equal_images_goes_through_matrices():
     assert list(extractor._engines) == [(16, 16, 3)]
     with pytest.raises(
         ValueError,
-        match=r"images from row 64 must be an array of shape \(b, 16, 16, 3\) .* got \(6, 32, 32, 3\)",
+        match=r"images from row 64 must be an array of shape \(b, 16, 16, 3\) .* got "
+        r"\(6, 32, 32, 3\)",
     ):
         encode(LazyArray(70), extractor, slice(64, 70))
 

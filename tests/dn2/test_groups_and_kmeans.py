@@ -63,9 +63,7 @@ def test_what_is_no_set_is_refused(fit, score, message):
 
 
 def test_bad_parameters_are_known_before_the_fit():
-    with pytest.raises(
-        ValueError, match=r"pool 'avg' is unknown: did you mean .* there are mean, max, concat"
-    ):
+    with pytest.raises(ValueError, match="pool 'avg' is unknown: there are mean, max, concat"):
         GroupDN2(pool="avg").check_rows(100)
     with pytest.raises(ValueError, match="k must be an integer of at least 1, got 0"):
         GroupDN2(k=0).check_rows(100)

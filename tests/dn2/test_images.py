@@ -1,4 +1,4 @@
-"""Image files: every kind of pixels becomes grey or RGB of 8 bits, upright; a broken file is an error that names it."""
+"""Image files of all kinds become 8-bit grey or RGB, upright; an error names a broken file."""
 
 import io
 import pickle

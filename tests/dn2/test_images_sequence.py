@@ -72,7 +72,7 @@ def test_boxes_that_cannot_be_are_refused(tmp_path):
 
 
 def test_a_slice_is_decoded_by_several_threads_in_order(files, monkeypatch):
-    """Each of two decodings waits for the other to have begun: one thread alone would wait in vain."""
+    """Each of two decodings waits until the other has begun: a single thread would wait in vain."""
     from dn2 import images
 
     both, decode = threading.Barrier(2, timeout=20), images._decode
@@ -102,6 +102,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
 def test_reading_images_imports_no_network_library():
     import subprocess
 
-    code = "import sys, dn2.images; print(*{'torch', 'torchvision', 'scipy', 'openvino'} & set(sys.modules), 'none')"
+    heavy = "{'torch', 'torchvision', 'scipy', 'openvino'}"
+    code = f"import sys, dn2.images; print(*{heavy} & set(sys.modules), 'none')"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert child.stdout.strip() == "none"

@@ -1,4 +1,4 @@
-"""From image files to features: the numbers of the decoded arrays, few images in memory, errors that name the file."""
+"""Image files give the features of their arrays, in bounded memory; errors name the file."""
 
 import threading
 import weakref

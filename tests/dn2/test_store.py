@@ -52,7 +52,7 @@ def test_rows_are_gathered_as_from_an_array(full, rows):
 @pytest.mark.parametrize(
     "rows", [np.array([N]), np.array([-N - 1]), np.ones(N, bool), np.array([0.5])], ids=str
 )
-def test_rows_that_are_none_are_refused(full, rows):
+def test_rows_out_of_range_or_not_integers_are_refused(full, rows):
     with pytest.raises(IndexError, match="rows of features must be"):
         store(full).open()[rows]
 
@@ -84,7 +84,7 @@ def test_any_difference_in_identity_is_another_store(tmp_path):
     assert store(tmp_path).path.name.startswith("toy-timm-some-net-")
 
 
-def test_the_manifest_tells_what_and_how_fast(tmp_path):
+def test_the_manifest_says_what_was_stored_and_how_fast(tmp_path):
     def slow(rows):
         time.sleep(0.05)
         return [features(rows)]

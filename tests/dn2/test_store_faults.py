@@ -55,7 +55,8 @@ def test_a_failure_while_encoding_is_passed_on_and_costs_one_shard(tmp_path):
     assert fill(tmp_path) == [2, 3]
 
 
-# A process of its own: `encode` notes each call in a file, and may be slow. Arguments: home, log, seconds a batch.
+# A process of its own: `encode` notes each call in a file, and may be slow. Arguments: home, log,
+# seconds a batch.
 CHILD = f"""
 import sys, time
 from pathlib import Path
@@ -105,7 +106,7 @@ def test_two_processes_share_the_work(tmp_path):
     assert fill(tmp_path) == []
 
 
-def test_who_waits_for_a_process_that_dies_does_its_work(tmp_path):
+def test_a_process_that_waits_for_one_that_dies_does_its_work(tmp_path):
     log = tmp_path / "log"
     child = start_child(tmp_path, log, 30)
     wait_until(lambda: log_of(log) == [0])

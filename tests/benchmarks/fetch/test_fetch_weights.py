@@ -7,7 +7,7 @@ import pytest
 from loopback import NOWHERE
 
 from benchmarks.fetch import fetch_weights, weights
-from dn2.encoders import ENCODERS, Encoder, MissingWeightsError
+from dn2.encoders import ENCODERS, EncoderEntry, MissingWeightsError
 
 CHECKPOINT = b"these are the weights" * 1000
 
@@ -19,18 +19,18 @@ def encoder(monkeypatch, tmp_path):
 
     def add(source, library="torchvision"):
         digest = hashlib.sha256(CHECKPOINT).hexdigest()[:8]
-        entry = Encoder(
-            "tiny",
-            library,
-            "tiny",
-            "tiny.pth",
-            digest,
-            source,
-            21_000,
-            4,
-            (0, 0, 0),
-            (1, 1, 1),
-            "MIT",
+        entry = EncoderEntry(
+            name="tiny",
+            library=library,
+            architecture="tiny",
+            filename="tiny.pth",
+            sha256=digest,
+            source=source,
+            size_bytes=21_000,
+            width=4,
+            mean=(0, 0, 0),
+            std=(1, 1, 1),
+            licence="MIT",
         )
         monkeypatch.setitem(ENCODERS, "tiny", entry)
         return entry

@@ -1,4 +1,4 @@
-"""What holds for every index, whatever it makes of the rows; and how much the approximate ones miss."""
+"""Every index obeys the same rules; the approximate ones miss no more than their thresholds."""
 
 import numpy as np
 import pytest
@@ -7,10 +7,10 @@ from dn2.detector import DN2
 from dn2.search import APPROXIMATE, INDEXES, Bank, approximate, nearest
 
 MISSED = {"exact": 0.0, "flat": 0.0, "hnsw": 0.01, "ivf": 0.03, "pq": 0.10}
-"""The share of the nearest rows that each index may miss on `like_features`."""
+"""The fraction of the nearest rows that each index may miss on `like_features`."""
 
 OFF = {"exact": 1e-6, "flat": 1e-4, "hnsw": 1e-6, "ivf": 1e-6, "pq": 0.05}
-"""How far a distance may be from the true one of the row that was found, relative to the largest."""
+"""How far a distance may be from the found row's true one, relative to the largest."""
 
 
 def like_features(n, seed, width=8):
@@ -22,7 +22,7 @@ def like_features(n, seed, width=8):
 
 
 def brute(queries, bank):
-    """All squared distances, in float64."""
+    """Compute all squared distances, in float64."""
     return ((queries[:, None].astype(np.float64) - bank.astype(np.float64)) ** 2).sum(2)
 
 
@@ -38,7 +38,7 @@ def bank(request):
 
 
 def found_share(rows, distances, k):
-    """Share of the k nearest rows that were found; of equally distant ones any."""
+    """Return the fraction of the k nearest rows that were found; of equally distant ones any do."""
     kth = np.sort(distances, axis=1)[:, k - 1 : k]
     return (np.take_along_axis(distances, rows, 1) <= kth).mean()
 
@@ -123,7 +123,7 @@ def test_no_query_depends_on_the_others(bank):
 
 
 def test_an_index_depends_on_its_rows_alone(bank, monkeypatch):
-    """Not on threads, nor on what is drawn elsewhere, nor on how many queries are converted at once."""
+    """It does not depend on threads, other random draws, or how many queries are converted."""
     expected = bank.nearest(QUERIES, 4)
     monkeypatch.setattr(approximate, "available_cores", lambda: 3)
     np.random.seed(5)
@@ -147,7 +147,7 @@ def test_an_index_depends_on_its_rows_alone(bank, monkeypatch):
 )
 def test_neither_offset_nor_scale_costs_neighbours(bank, change):
     if bank.name == "flat":
-        return  # it knows no frame, as its docstring says
+        return  # it neither centres nor scales rows
     rows, queries = change(ROWS), change(QUERIES)
     _, found = Bank(rows, index=bank.name).nearest(queries, 5)
     assert found_share(found, brute(queries, rows), 5) >= 1 - MISSED[bank.name] - 0.01

@@ -24,7 +24,7 @@ def unit(rows):
 
 
 def brute(queries, bank, k, exclude_self=False):
-    """The oracle: differences, float64, ties to the lowest row."""
+    """Search by differences in float64, ties to the lowest row: the oracle."""
     bank = bank.astype(np.float64)
     distances = np.array([((bank - query) ** 2).sum(1) for query in queries.astype(np.float64)])
     if exclude_self:
@@ -45,7 +45,7 @@ def assert_exact(queries, bank, k, **options):
 
 
 def make_cases():
-    """Rows (queries, bank) that have led a matrix product astray, or might."""
+    """Make rows (queries, bank) that have led a matrix product astray, or might."""
     raw = np.maximum(gauss(1, 200, 96) @ gauss(2, 96, 96) / 8, 0)
     bank = 10 * gauss(3, 120, 64)
     tight = np.repeat(gauss(4, 6, 64), 20, 0)
@@ -148,7 +148,7 @@ def test_squares_that_overflow_float32_hide_no_near_row():
 
 @pytest.mark.parametrize("name", ["raw", "normalised", "near duplicates", "wide"])
 def test_the_worst_rounding_of_the_product_changes_no_answer(name, monkeypatch):
-    """A sum of d float32 products may be off by d / 2**24 of the two lengths' product, in either direction."""
+    """A sum of d float32 products may be off by d / 2**24 of the lengths' product, up or down."""
     queries, bank = CASES[name]
 
     def worst(ours, theirs, out):
@@ -184,7 +184,7 @@ def test_equal_distances_come_lowest_row_first():
 
 
 def with_rounding_all_one_way():
-    """Every entry is rounded to bfloat16 in the same direction, by the most there is."""
+    """Make rows whose every entry is rounded to bfloat16 in one direction, as far as possible."""
     signs = np.sign(gauss(36, 60, 64)).astype(np.float32)
     return signs[:20] * np.float32(1 + 2**-8.01), signs[20:] * np.float32(1 + 2**-8.01)
 
@@ -222,7 +222,7 @@ def test_the_bound_on_coarse_factors_is_needed(needed, monkeypatch):
 
 @pytest.mark.parametrize(("coarse", "most"), [(False, 6), (True, 12)])
 def test_few_rows_are_measured_again(coarse, most):
-    """Speed rests on it: the error bound is tight, and the mean is subtracted, so that an offset leaves it tight."""
+    """The search is fast as its error bound is tight: offsets are removed with the mean."""
     queries, bank = (
         gauss(seed, n, 256).astype(np.float32) + np.float32(1e4)
         for seed, n in ((31, 200), (32, 2000))

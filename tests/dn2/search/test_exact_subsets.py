@@ -8,7 +8,7 @@ from dn2.search import Bank, exact
 
 
 def clumsy_rows(n, seed):
-    """Few columns of small integers, an offset, duplicates: ties everywhere."""
+    """Draw few columns of small integers, with an offset and duplicates: ties everywhere."""
     rng = np.random.default_rng(seed)
     return (rng.integers(0, 3, (n, 5)) + 1000.0 + 1e-3 * rng.integers(0, 2, (n, 5))).astype(
         np.float32

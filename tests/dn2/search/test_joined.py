@@ -1,4 +1,4 @@
-"""Joins of the same parts share a search, and nothing but the time shows it."""
+"""Joins of the same parts share a search, which changes nothing but the time."""
 
 from dataclasses import replace
 from itertools import combinations
@@ -27,7 +27,7 @@ def parts(n, change=lambda rows: rows, widths=(5, 40, 7)):
 KINDS = {
     "drawn": lambda rows: rows,
     "far from zero": lambda rows: rows + 1000,
-    "whole numbers, so that many are as far": lambda rows: rows.round(),
+    "whole numbers, so that many distances are equal": lambda rows: rows.round(),
     "all alike": lambda rows: rows * 0 + 3,
     "tiny": lambda rows: rows * 1e-30,
     "huge": lambda rows: rows * 1e15,
@@ -53,7 +53,7 @@ def test_each_join_has_the_neighbours_of_its_parts_side_by_side(kind, k):
         np.testing.assert_array_equal(rows, expected[1])
 
 
-@pytest.mark.parametrize("kind", ["drawn", "whole numbers, so that many are as far"])
+@pytest.mark.parametrize("kind", ["drawn", "whole numbers, so that many distances are equal"])
 def test_float64_will_do_and_nothing_given_is_changed(kind):
     banks, queries = ([part.astype(np.float64) for part in parts(n, KINDS[kind])] for n in (60, 33))
     for array in (*banks, *queries):
@@ -70,7 +70,7 @@ def test_float64_will_do_and_nothing_given_is_changed(kind):
 
 @pytest.mark.parametrize("stride", [1, 2, 4, 8, 16, 32, 64])
 def test_what_the_exact_search_rounds_away_is_rounded_away_here(stride):
-    """The first part's square lies between two float32 numbers; added to it one by one, the other part's are lost."""
+    """The first square lies between two float32 numbers: added one by one, the rest are lost."""
     queries = [np.float32([[1 + 2**-12]]), np.zeros((1, 1280), np.float32)]
     queries[1][0, stride - 1 :: stride] = np.sqrt(0.9 * 2.0**-53)
     banks = [np.zeros_like(query) for query in queries]
@@ -209,7 +209,7 @@ def test_one_search_a_split_serves_all_joins(monkeypatch):
     assert searches == [[(0,), (1,), (0, 1)]] * 4
 
 
-def test_who_shares_a_fit():
+def test_cells_that_share_a_fit():
     experiments = cells()
     assert same_fit(experiments) == [
         sorted(experiments, key=lambda cell: cell.detector_params["k"])

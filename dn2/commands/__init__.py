@@ -1,0 +1,52 @@
+"""The command line ``dn2``: joins the verbs, and turns every error with a remedy into one line.
+
+Each verb is a file. Exit codes: 0 success, 1 failure, 2 wrong usage, 3 missing weights, 130
+interrupted.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import click
+
+from dn2 import __version__
+from dn2.commands.encode import encode
+from dn2.encoders import MissingWeightsError
+
+FAILED, USAGE, MISSING, INTERRUPTED = 1, 2, 3, 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dn2", message="%(prog)s %(version)s")
+def main() -> None:
+    """Find anomalous images by their distance to normal ones.
+
+    Exit codes: 0 success, 1 failure, 2 wrong usage, 3 missing weights, 130 interrupted.
+    """
+
+
+main.add_command(encode)
+
+
+def run_main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
+    try:
+        return main.main(arguments, prog_name="dn2", standalone_mode=False) or 0
+    except (KeyboardInterrupt, click.Abort):
+        return _complain("interrupted", INTERRUPTED)
+    except click.exceptions.NoArgsIsHelpError as error:  # the message is the help
+        click.echo(error.format_message(), err=True)
+        return USAGE
+    except click.ClickException as error:
+        return _complain(error.format_message(), error.exit_code)
+    except MissingWeightsError as error:
+        return _complain(error, MISSING)
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        return _complain(error, FAILED)
+
+
+def _complain(error: object, code: int) -> int:
+    click.echo("error: " + " ".join(str(error).split()), err=True)
+    return code
