@@ -1,54 +1,54 @@
-"""A trained Wide ResNet that only scores: a CPU runs it with OpenVINO, on one thread in two thirds of PyTorch's time.
+"""A trained Wide ResNet that only scores, compiled for a CPU.
 
-With AMX convolutions are bfloat16 there, as in training; pooling and head are float32 always, for in bfloat16's 8 bits many
-images would have equal scores.
+OpenVINO runs it on one thread in two thirds of PyTorch's time. Convolutions run in the precision of
+the training. Pooling and head are always float32, because with bfloat16's 8 bits many images would
+have equal scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
 from baselines._networks import WideResNet
+from baselines._prediction import Outputs
 from baselines._preparation import autocast
-
-Maps = Callable[[torch.Tensor], torch.Tensor]
 
 
 class CompiledWideResNet:
-    """What `WideResNet` computes in evaluation mode; the network itself is left as it is.
+    """A `WideResNet` in evaluation mode, compiled; the network itself stays as it is.
 
     Parameters
     ----------
     network : WideResNet
-        On its device.
+        On the device that it will run on.
     precision : torch.dtype
-        Of convolutions: float32 or bfloat16.
+        The type of convolutions: float32 or bfloat16.
 
     Notes
     -----
-    On a CPU it is compiled for each shape of batches, which takes a tenth of a second: all of them should be of one shape.
+    On a CPU the network is compiled once for each shape of batches, which takes a tenth of a
+    second. Give all batches one shape.
     """
 
     def __init__(self, network: WideResNet, precision: torch.dtype) -> None:
         self.network, self.precision = network, precision
         self.device = next(network.parameters()).device
-        self._compiled: dict[torch.Size, Maps] = {}
+        self._compiled: dict[torch.Size, Outputs] = {}
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits of images (b, c, side, side), shape (b, outputs), float32."""
+        return self.network.head(self.features(x))
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        """Pooled features of images (b, c, side, side), shape (b, 64 * width), float32."""
+        """Return pooled features of images (b, c, side, side), (b, 64 * width), float32."""
         if x.shape not in self._compiled:
             self._compiled[x.shape] = (
                 self._on_cpu(x.shape) if self.device.type == "cpu" else self._in_torch
             )
         return self._compiled[x.shape](x).float().mean((2, 3))
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits, shape (b, outputs), float32."""
-        return self.network.head(self.features(x))
 
     def _in_torch(self, x: torch.Tensor) -> torch.Tensor:
         training = self.network.training
@@ -58,7 +58,7 @@ class CompiledWideResNet:
         finally:
             self.network.train(training)
 
-    def _on_cpu(self, shape: torch.Size) -> Maps:
+    def _on_cpu(self, shape: torch.Size) -> Outputs:
         import openvino
         from openvino import opset13 as ops
 
@@ -66,7 +66,8 @@ class CompiledWideResNet:
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if self.precision == torch.bfloat16 else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "ENABLE_CPU_PINNING": False,  # or several processes of one thread each all sit on the first core
+            # Pinned, several processes of one thread each would all run on the first core.
+            "ENABLE_CPU_PINNING": False,
         }
         model = openvino.Model([_graph(self.network, images)], [images])
         compiled = openvino.Core().compile_model(model, "CPU", settings)
@@ -74,7 +75,10 @@ class CompiledWideResNet:
 
 
 def _graph(network: WideResNet, x: Any) -> Any:
-    """`WideResNet.maps` as OpenVINO's operations, which it fuses: norms into convolutions, ReLUs and sums behind them."""
+    """Write `WideResNet.maps` in OpenVINO's operations.
+
+    OpenVINO fuses norms into convolutions, and ReLUs and sums into the convolutions before them.
+    """
     from openvino import opset13 as ops
 
     def active(x: Any, norm: Any) -> Any:

@@ -1,4 +1,10 @@
-"""The Wide ResNet (Zagoruyko and Komodakis, 1605.07146) that GEOM, GOAD and MHRot train, and how weights start."""
+"""The networks of the baselines, and how their weights start.
+
+- `WideResNet` (Zagoruyko and Komodakis, 1605.07146): GEOM, GOAD and MHRot on small images.
+- `AttentionResNet18`, a ResNet-18 with CBAM (Woo et al., 1807.06521): MHRot on large images.
+- `Encoder` and `Autoencoder`, in the manner of LeNet: Deep SVDD.
+- `build_network` draws the first weights of any of them, `use_generator` seeds their dropout.
+"""
 
 from __future__ import annotations
 
@@ -15,62 +21,26 @@ from torch.nn import functional as F
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class Dropout(nn.Module):
-    """Dropout whose masks come from a generator of ours: torch's own draws from the global one.
-
-    Masks are 16-bit pieces of 64-bit draws, four for the price of one: with a draw for each element they would take as long
-    as the convolutions.
-    """
-
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self.share = share
-        self.generator: torch.Generator | None = None
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.training or self.share == 0:
-            return x
-        draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=x.device)
-        draws.random_(-(2**63), None, generator=self.generator)
-        pieces = draws.view(torch.int16)[: x.numel()].reshape(x.shape)
-        keep = pieces >= round(self.share * 2**16) - 2**15
-        return x * keep / (1 - self.share)
-
-
-class PreActivationBlock(nn.Module):
-    """BN, ReLU, 3x3 convolution, BN, ReLU, dropout, 3x3 convolution; added to the input, projected where the shape changes."""
-
-    def __init__(self, channels_in: int, channels_out: int, stride: int, dropout: float) -> None:
-        super().__init__()
-        self.norm1 = nn.BatchNorm2d(channels_in)
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(channels_out)
-        self.dropout = Dropout(dropout)
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
-        changes = stride != 1 or channels_in != channels_out
-        self.project = (
-            nn.Conv2d(channels_in, channels_out, 1, stride, bias=False) if changes else None
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        active = F.relu(self.norm1(x))
-        skip = x if self.project is None else self.project(active)
-        return skip + self.conv2(self.dropout(F.relu(self.norm2(self.conv1(active)))))
-
-
 class WideResNet(nn.Module):
-    """WRN-``depth``-``width``: three stages of (depth - 4) / 6 blocks, of 16, 32 and 64 times ``width`` channels.
+    """The Wide ResNet WRN-``depth``-``width``.
+
+    It has three stages of (depth - 4) / 6 blocks with 16, 32 and 64 times ``width`` channels.
 
     Parameters
     ----------
     channels : int
-        Of the images.
+        The channels of an image.
     outputs : int
-        Logits; those of several heads lie side by side.
+        The number of logits; those of several heads lie side by side.
     depth, width : int
-        10 and 4 in GEOM (widths 16, 64, 128, 256).
+        10 and 4 in GEOM, which makes 16, 64, 128 and 256 channels.
     dropout : float
-        Share of activations dropped between a block's convolutions.
+        The fraction of activations dropped between a block's convolutions.
+
+    Raises
+    ------
+    ValueError
+        If the depth is not 6 n + 4.
     """
 
     def __init__(
@@ -96,64 +66,151 @@ class WideResNet(nn.Module):
         self.head = nn.Linear(widths[-1], outputs)
 
     def maps(self, x: torch.Tensor) -> torch.Tensor:
-        """Activations before pooling, shape (b, 64 * width, side / 4, side / 4)."""
+        """Return activations before pooling, (b, 64 * width, side / 4, side / 4)."""
         x = self.stem(x)
         for block in self.blocks:
             x = block(x)
         return F.relu(self.norm(x))
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        """Pooled features, shape (b, 64 * width), float32."""
+        """Return pooled features, shape (b, 64 * width), float32."""
         return self.maps(x).float().mean((2, 3))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits, shape (b, outputs), float32: in bfloat16's 8 bits many images would have equal scores."""
+        """Return logits, shape (b, outputs), float32.
+
+        The head is never bfloat16: with its 8 bits many images would have equal scores.
+        """
         features = self.features(x)
         with torch.autocast(x.device.type, enabled=False):
             return self.head(features)
 
 
-def build_network(
-    make: Callable[[], Network], device: torch.device, generator: torch.Generator
-) -> Network:
-    """Build a network on a device with float32 weights drawn from the generator, channels last; no global state is used.
+class PreActivationBlock(nn.Module):
+    """BN, ReLU, 3x3 convolution, BN, ReLU, dropout, 3x3 convolution, added to the block's input.
 
-    Convolutions start He-normal (1502.01852, by fan-out), linear layers uniform in +-1/sqrt(inputs), biases and buffers at 0
-    and BatchNorm at the identity.
+    The input is projected where the shape changes.
     """
-    with torch.device("meta"):  # no memory, hence no weights drawn from the global generator
-        network = make()
-    network = network.float().to_empty(device="cpu")
-    for buffer in network.buffers():
-        buffer.zero_()
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(
-                module.weight, mode="fan_out", nonlinearity="relu", generator=generator
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(channels_in)
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels_out)
+        self.dropout = Dropout(dropout)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
+        changes = stride != 1 or channels_in != channels_out
+        self.project = (
+            nn.Conv2d(channels_in, channels_out, 1, stride, bias=False) if changes else None
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        active = F.relu(self.norm1(x))
+        skip = x if self.project is None else self.project(active)
+        return skip + self.conv2(self.dropout(F.relu(self.norm2(self.conv1(active)))))
+
+
+class Dropout(nn.Module):
+    """Dropout that draws its masks from a given generator; torch's draws from the global one.
+
+    Masks are 16-bit pieces of 64-bit draws, four per draw. With one draw per element, they would
+    take as long as the convolutions.
+
+    Parameters
+    ----------
+    fraction : float
+        The fraction of elements that are dropped, in [0, 1).
+    """
+
+    def __init__(self, fraction: float) -> None:
+        super().__init__()
+        self.fraction = fraction
+        self.generator: torch.Generator | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.fraction == 0:
+            return x
+        draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=x.device)
+        draws.random_(-(2**63), None, generator=self.generator)
+        pieces = draws.view(torch.int16)[: x.numel()].reshape(x.shape)
+        keep = pieces >= round(self.fraction * 2**16) - 2**15
+        return x * keep / (1 - self.fraction)
+
+
+REDUCTION = 16  # channels per hidden unit of the channel attention (CBAM, section 4.1)
+SPATIAL_KERNEL = 7  # pixels a side of the spatial attention's kernel (CBAM, section 4.1)
+
+
+class AttentionResNet18(nn.Module):
+    """A ResNet-18 with attention (CBAM) in each block.
+
+    A 7x7 convolution and a max-pool, then four stages of two blocks with 64, 128, 256 and 512
+    channels.
+
+    Parameters
+    ----------
+    channels : int
+        The channels of an image.
+    outputs : int
+        The number of logits; those of several heads lie side by side.
+    """
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+        self.stem_norm = nn.BatchNorm2d(64)
+        stages = (
+            (64, 64, 1),
+            (64, 64, 1),
+            (64, 128, 2),
+            (128, 128, 1),
+            (128, 256, 2),
+            (256, 256, 1),
+            (256, 512, 2),
+            (512, 512, 1),
+        )
+        self.blocks = nn.Sequential(*(AttentionBlock(*stage) for stage in stages))
+        self.head = nn.Linear(512, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits, shape (b, outputs), float32."""
+        x = F.max_pool2d(F.relu(self.stem_norm(self.stem(x))), 3, 2, 1)
+        features = self.blocks(x).float().mean((2, 3))
+        with torch.autocast(x.device.type, enabled=False):
+            return self.head(features)
+
+
+class AttentionBlock(nn.Module):
+    """Two 3x3 convolutions with BatchNorm, then attention.
+
+    The block's input is added before the last ReLU.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels_out)
+        self.attention = Attention(channels_out)
+        self.project: nn.Module | None = None
+        if stride != 1 or channels_in != channels_out:
+            self.project = nn.Sequential(
+                nn.Conv2d(channels_in, channels_out, 1, stride, bias=False),
+                nn.BatchNorm2d(channels_out),
             )
-        elif isinstance(module, nn.Linear):
-            bound = 1 / math.sqrt(module.in_features)
-            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.reset_parameters()
-        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
-    return network.to(device).to(memory_format=torch.channels_last)
 
-
-def use_generator(network: nn.Module, generator: torch.Generator) -> None:
-    """Let every dropout of the network draw from this generator."""
-    for module in network.modules():
-        if isinstance(module, Dropout):
-            module.generator = generator
-
-
-REDUCTION = 16  # of the channel attention's hidden layer (CBAM, section 4.1)
-SPATIAL_KERNEL = 7  # of the spatial attention (CBAM, section 4.1)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.attention(self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x))))))
+        return F.relu(out + (x if self.project is None else self.project(x)))
 
 
 class Attention(nn.Module):
-    """Scales channels by what their averages and maxima say, then places by what those over the channels say."""
+    """CBAM: scale each channel by a gate, then each pixel by a gate.
+
+    A channel's gate follows from its average and its maximum over the pixels, a pixel's gate from
+    those over the channels around it.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -175,67 +232,17 @@ class Attention(nn.Module):
         return x * self.place_norm(self.place(across)).sigmoid()
 
 
-class AttentionBlock(nn.Module):
-    """Two 3x3 convolutions with BatchNorm, attention, and the skip connection added before the last ReLU."""
-
-    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels_out)
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(channels_out)
-        self.attention = Attention(channels_out)
-        self.project: nn.Module | None = None
-        if stride != 1 or channels_in != channels_out:
-            self.project = nn.Sequential(
-                nn.Conv2d(channels_in, channels_out, 1, stride, bias=False),
-                nn.BatchNorm2d(channels_out),
-            )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = self.attention(self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x))))))
-        return F.relu(out + (x if self.project is None else self.project(x)))
-
-
-class AttentionResNet18(nn.Module):
-    """Four stages of two blocks with 64, 128, 256 and 512 channels, after a 7x7 convolution and a max-pool.
-
-    Parameters
-    ----------
-    channels : int
-        Of the images.
-    outputs : int
-        Logits; those of several heads lie side by side.
-    """
-
-    def __init__(self, channels: int, outputs: int) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
-        self.stem_norm = nn.BatchNorm2d(64)
-        stages = (
-            (64, 64, 1),
-            (64, 64, 1),
-            (64, 128, 2),
-            (128, 128, 1),
-            (128, 256, 2),
-            (256, 256, 1),
-            (256, 512, 2),
-            (512, 512, 1),
-        )
-        self.blocks = nn.Sequential(*(AttentionBlock(*stage) for stage in stages))
-        self.head = nn.Linear(512, outputs)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits, shape (b, outputs), float32."""
-        x = F.max_pool2d(F.relu(self.stem_norm(self.stem(x))), 3, 2, 1)
-        features = self.blocks(x).float().mean((2, 3))
-        with torch.autocast(x.device.type, enabled=False):
-            return self.head(features)
-
-
 @dataclass(frozen=True)
 class Widths:
-    """Channels of the blocks (each halves the side), and the dimensions of the embedding."""
+    """The widths of Deep SVDD's encoder.
+
+    Attributes
+    ----------
+    channels : tuple of int
+        The channels of each block; a block halves the side.
+    embedding : int
+        The dimensions of the embedding.
+    """
 
     channels: tuple[int, ...]
     embedding: int
@@ -243,23 +250,28 @@ class Widths:
 
 DIGIT_SIDE = 28
 DIGITS = Widths((8, 4), 32)
-"""For 28 x 28 x 1, MNIST's and its kin's: 4 x 7 x 7 = 196 -> 32."""
+"""For grey images of 28 px (MNIST, FashionMNIST): 4 x 7 x 7 = 196 values become 32."""
+
 COLOUR = Widths((32, 64, 128), 128)
-"""For all others; at 32 px 128 x 4 x 4 = 2048 -> 128."""
+"""For all others; at 32 px, 128 x 4 x 4 = 2048 values become 128."""
 
 CODE_SIDE = 4
-"""The embedding is folded into a map of so many pixels a side for the decoder: 128 into 8 x 4 x 4, 32 into 2 x 4 x 4."""
+"""The decoder begins with the embedding folded into a map of this side, in pixels: 128 values make
+8 x 4 x 4, 32 values make 2 x 4 x 4."""
 
 
 class Encoder(nn.Module):
-    """Blocks of 5x5 convolution, BatchNorm without affine, leaky ReLU and 2x2 max-pool, then a linear layer.
+    """Deep SVDD's encoder: convolutional blocks, then a linear layer.
 
-    Nothing has a bias: with one, the network could map every image to the centre (Ruff et al., proposition 2).
+    A block is a 5x5 convolution, a BatchNorm without affine parameters, a leaky ReLU and a 2x2
+    max-pool. No layer has a bias: with one, the network could map every image to the centre (Ruff
+    et al. 2018, proposition 2).
 
     Parameters
     ----------
     channels, side : int
-        Of the images.
+        The channels of an image, and its side in pixels.
+    widths : Widths
     """
 
     def __init__(self, channels: int, side: int, widths: Widths) -> None:
@@ -276,7 +288,7 @@ class Encoder(nn.Module):
         self.embed = nn.Linear(widths.channels[-1] * self.side**2, widths.embedding, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Embed images (b, c, side, side); returns (b, embedding), float32."""
+        """Embed images (b, c, side, side) as (b, embedding), float32."""
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = F.max_pool2d(F.leaky_relu(norm(convolution(x))), 2)
         with torch.autocast(x.device.type, enabled=False):
@@ -284,10 +296,18 @@ class Encoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """The encoder, and its mirror: nearest upsampling where the encoder pools, a sigmoid at the end.
+    """The encoder and its mirror image, which reconstructs the encoder's input.
 
-    Deviation: the decoder starts from 4 x 4 and the last upsamplings go straight to the encoder's sides; at 28 px the authors'
-    decoder overshoots to 16 and crops.
+    The decoder upsamples (nearest) where the encoder pools, and ends in a sigmoid.
+
+    Deviation: the decoder starts from 4 x 4, and its last upsamplings go straight to the encoder's
+    sides. At 28 px the authors' decoder overshoots to 16 and crops.
+
+    Parameters
+    ----------
+    channels, side : int
+        The channels of an image, and its side in pixels.
+    widths : Widths
     """
 
     def __init__(self, channels: int, side: int, widths: Widths) -> None:
@@ -304,9 +324,58 @@ class Autoencoder(nn.Module):
         self.sides = [side >> level for level in reversed(range(len(widths.channels)))]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Reconstruct images; values in [0, 1], float32."""
+        """Reconstruct images (b, c, side, side), with values in [0, 1], float32."""
         code = F.leaky_relu(self.norm(self.encoder(x)))
         x = code.reshape(len(code), -1, CODE_SIDE, CODE_SIDE)
         for convolution, norm, side in zip(self.convolutions, self.norms, self.sides, strict=False):
             x = F.interpolate(F.leaky_relu(norm(convolution(x))), (side, side))
         return self.convolutions[-1](x).float().sigmoid()
+
+
+def build_network(
+    make: Callable[[], Network], device: torch.device, generator: torch.Generator
+) -> Network:
+    """Build a network with weights drawn from a generator; the global generator is not used.
+
+    Convolutions start He-normal (1502.01852, by fan-out), linear layers uniform in
+    +-1/sqrt(inputs), biases and buffers at 0, and BatchNorm at the identity.
+
+    Parameters
+    ----------
+    make : callable
+        Makes the network, without arguments.
+    device : torch.device
+    generator : torch.Generator
+        On the CPU.
+
+    Returns
+    -------
+    torch.nn.Module
+        On the device, in float32, channels last in memory.
+    """
+    # There is no memory on "meta", so that nothing is drawn from the global generator.
+    with torch.device("meta"):
+        network = make()
+    network = network.float().to_empty(device="cpu")
+    for buffer in network.buffers():
+        buffer.zero_()
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(
+                module.weight, mode="fan_out", nonlinearity="relu", generator=generator
+            )
+        elif isinstance(module, nn.Linear):
+            bound = 1 / math.sqrt(module.in_features)
+            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.reset_parameters()
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+    return network.to(device).to(memory_format=torch.channels_last)
+
+
+def use_generator(network: nn.Module, generator: torch.Generator) -> None:
+    """Make every `Dropout` of the network draw from this generator."""
+    for module in network.modules():
+        if isinstance(module, Dropout):
+            module.generator = generator

@@ -1,4 +1,8 @@
-"""What a trained network says of every view of every image, in little memory and whoever else is scored."""
+"""A trained network over every view of every image, in bounded memory.
+
+A view is an image under one transformation. Outputs do not depend on which images are scored
+together.
+"""
 
 from __future__ import annotations
 
@@ -11,34 +15,42 @@ from baselines._preparation import to_device
 from baselines._transforms import Views
 
 CHUNK_IMAGES = 1024
-"""Images on the device at once; a whole number of batches under any of our sets of transformations."""
+"""Images on the device at once. With each of our sets of transformations, a chunk makes a whole
+number of batches."""
+
 BATCH_CPU = 32
 BATCH_CUDA = 1024
 
+Outputs = Callable[[torch.Tensor], torch.Tensor]
+"""From images (b, c, new side, new side), float32 in [-1, 1], to a network's outputs (b, ...),
+float32."""
+
+Judge = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""From outputs (b, k), float32, and the views' transformations (b,) to two tensors (b,): how
+anomalous each view is, and how right the network's guess of the transformation is, in [0, 1]."""
+
 
 def predict_views(
-    forward: Callable[[torch.Tensor], torch.Tensor],
-    X: np.ndarray,
-    sources: torch.Tensor,
-    device: torch.device,
+    forward: Outputs, X: np.ndarray, sources: torch.Tensor, device: torch.device
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """Run a network in evaluation mode over the views of images, image by image.
 
-    Batches are always of one size, the last filled up, for another size may choose other kernels: an image's outputs depend
-    neither on the images it is scored with nor on how many they are.
+    All batches have one size; the last is filled up. Another size could choose other kernels, which
+    round differently, so that an image's outputs would depend on the number of images.
 
     Parameters
     ----------
     forward : callable
-        From images (b, c, new side, new side), float32 in [-1, 1], to outputs (b, ...), float32.
+        The network; see `Outputs`.
     X : ndarray of shape (n, side, side, c), uint8
     sources : tensor of shape (t, new side * new side)
         The transformations.
+    device : torch.device
 
     Yields
     ------
     numbers : ndarray of shape (b,), int64
-        Views: ``image * t + transformation``.
+        The views' numbers: ``image * t + transformation``.
     outputs : tensor of shape (b, ...), float32
         On the device.
     """
@@ -54,19 +66,20 @@ def predict_views(
 
 
 def judge_views(
-    forward: Callable[[torch.Tensor], torch.Tensor],
-    judge: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
-    X: np.ndarray,
-    sources: torch.Tensor,
-    device: torch.device,
+    forward: Outputs, judge: Judge, X: np.ndarray, sources: torch.Tensor, device: torch.device
 ) -> tuple[np.ndarray, np.ndarray]:
     """Judge every view of every image on its own.
 
     Parameters
     ----------
+    forward : callable
+        The network; see `Outputs`.
     judge : callable
-        From outputs (b, k) float32 and the views' transformations (b,) to how anomalous each is (b,), and how right the
-        network's guess of the transformation, in [0, 1] (b,).
+        See `Judge`.
+    X : ndarray of shape (n, side, side, c), uint8
+    sources : tensor of shape (t, new side * new side)
+        The transformations.
+    device : torch.device
 
     Returns
     -------

@@ -1,13 +1,14 @@
-"""What the trained rivals have in common before a training, and before they score."""
+"""What comes before a network: the choice of device and precision, and checks on images.
+
+In reading order: device and precision (`pick_device` to `in_precision`), then images
+(`check_images` to `to_device`).
+"""
 
 from __future__ import annotations
 
 import contextlib
-import inspect
-import math
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,12 +17,12 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def pick_device(device: str | None) -> torch.device:
-    """Resolve a device: the one named, or CUDA where there is one.
+    """Return the named device, or by default CUDA if there is a CUDA device, else the CPU.
 
     Raises
     ------
     ValueError
-        If the device is unknown or not there.
+        If the name is unknown, or this machine has no such device.
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -35,24 +36,20 @@ def pick_device(device: str | None) -> torch.device:
 
 
 def pick_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Resolve ``auto`` to bfloat16 on CUDA and on CPUs with AMX, to float32 elsewhere.
+    """Resolve ``auto`` to bfloat16 on CUDA and on CPUs with AMX, and to float32 elsewhere.
 
     Raises
     ------
     ValueError
-        If the precision is none of `PRECISIONS`.
+        If the precision is not in `PRECISIONS`.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}; there are {', '.join(PRECISIONS)}")
     if precision == "auto":
-        capabilities: dict = getattr(
-            torch.cpu, "get_capabilities", dict
-        )()  # torch 2.9 has none: float32 there
-        precision = (
-            "bfloat16"
-            if device.type == "cuda" or capabilities.get("amx_bf16", False)
-            else "float32"
-        )
+        # torch 2.9 cannot list the capabilities, so it gets float32.
+        capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)()
+        fast = device.type == "cuda" or capabilities.get("amx_bf16", False)
+        precision = "bfloat16" if fast else "float32"
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
@@ -62,7 +59,7 @@ def name_arithmetic(device: str | None, precision: str) -> str:
     Raises
     ------
     ValueError
-        If one of them is unknown, or the device is not there.
+        If the device or the precision is unknown, or this machine has no such device.
     """
     chosen = pick_device(device)
     return f"{str(pick_precision(precision, chosen)).removeprefix('torch.')} on {chosen.type}"
@@ -78,7 +75,7 @@ def autocast(device: torch.device, precision: torch.dtype) -> contextlib.Abstrac
 def in_precision(
     forward: Callable[[torch.Tensor], torch.Tensor], device: torch.device, precision: torch.dtype
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Wrap a network so that it runs in ``precision``."""
+    """Wrap a network so that its convolutions and matrix products run in ``precision``."""
 
     def run(x: torch.Tensor) -> torch.Tensor:
         with autocast(device, precision):
@@ -88,23 +85,26 @@ def in_precision(
 
 
 MIN_SIDE = 16
-"""Pixels: below this a quarter of the side, which shifts move by, and the third stage of a Wide ResNet have nothing left."""
+"""Pixels. In smaller images, shifts by a quarter of the side and the third stage of a Wide ResNet
+have too few pixels to work on."""
 
 
 def check_images(X: np.ndarray, name: str, min_side: int = MIN_SIDE) -> None:
-    """Refuse what is not a block of images.
+    """Refuse anything but an array of square uint8 images.
 
     Parameters
     ----------
-    X : ndarray of shape (n, h, w, c), uint8
+    X : ndarray of shape (n, side, side, c), uint8
         With c = 1 or 3 channels.
     name : str
-        The detector, for the message.
+        The detector's name, for the message.
+    min_side : int
+        Pixels.
 
     Raises
     ------
     ValueError
-        If the type, shape, number of channels or size is another.
+        If the type, the shape, the number of channels or the size is not as above.
     """
     if not isinstance(X, np.ndarray) or X.dtype != np.uint8:
         kind = getattr(X, "dtype", type(X).__name__)
@@ -121,14 +121,22 @@ def check_images(X: np.ndarray, name: str, min_side: int = MIN_SIDE) -> None:
             f"{name} takes square images, got {height} x {width}: resize them, as --size 32 does"
         )
     if min(height, width) < min_side:
-        remedy = f"resize them, as --size {2 * min_side} does"
         raise ValueError(
-            f"{name} takes images of at least {min_side} px a side, got {height} x {width}: {remedy}"
+            f"{name} takes images of at least {min_side} px a side, got {height} x {width}:"
+            f" resize them, as --size {2 * min_side} does"
         )
 
 
 def check_varied(X: np.ndarray, name: str) -> None:
-    """Refuse training images that are all constant: no transformation can be told from another, and no scale be measured.
+    """Refuse training images that are all constant.
+
+    On them no transformation can be told from another, and no scale can be measured.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, side, side, c), uint8
+    name : str
+        The detector's name, for the message.
 
     Raises
     ------
@@ -138,208 +146,39 @@ def check_varied(X: np.ndarray, name: str) -> None:
     flat = X.reshape(len(X), -1, X.shape[3])
     if not (flat != flat[:, :1]).any():
         raise ValueError(
-            f"{name} cannot learn from constant images, and all {len(X)} training images are: check the data"
+            f"{name} cannot learn from constant images, and all {len(X)} training images are:"
+            " check the data"
         )
 
 
 def pad_digits(X: np.ndarray) -> np.ndarray:
-    """Pad 28 px images (MNIST's and its kin) with two zero pixels on each side, others not; uint8 (n, h, w, c) both ways.
+    """Pad 28 px images (MNIST, FashionMNIST) to 32 px with zeros, and return others as they are.
 
-    GEOM's experiments pad FashionMNIST so before scaling (1805.10917, code), for its network halves the side twice.
+    GEOM's experiments pad FashionMNIST like this before scaling (1805.10917, authors' code),
+    because the network halves the side twice.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, side, side, c), uint8
+
+    Returns
+    -------
+    ndarray of shape (n, side or 32, side or 32, c), uint8
     """
     return np.pad(X, ((0, 0), (2, 2), (2, 2), (0, 0))) if X.shape[1:3] == (28, 28) else X
 
 
 def draw_subset(X: np.ndarray, max_images: int, generator: torch.Generator) -> np.ndarray:
-    """Draw ``max_images`` of the images without replacement, in order; all if that is 0 or more than there are."""
+    """Draw ``max_images`` images without replacement, and keep their order.
+
+    All images are returned, and nothing is drawn, if ``max_images`` is 0 or at least their number.
+    """
     if not 0 < max_images < len(X):
         return X
     rows = torch.randperm(len(X), generator=generator)[:max_images].sort().values
     return X[rows.numpy()]
 
 
-def check_rows(n: int, smallest: int, name: str) -> None:
-    """Refuse a training set that is too small.
-
-    Raises
-    ------
-    ValueError
-        If n is under ``smallest``.
-    """
-    if n < smallest:
-        raise ValueError(
-            f"{name} needs at least {smallest} training images, got {n}: train on more images"
-        )
-
-
 def to_device(X: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Copy images to a device, whatever their memory layout: turned over, memory-mapped or read-only."""
+    """Copy images to a device, even if the array is reversed, memory-mapped or read-only."""
     return torch.tensor(np.ascontiguousarray(X), device=device)
-
-
-class Rule(NamedTuple):
-    """Whether a value is allowed, and what is, in words."""
-
-    allows: Callable[[Any], bool]
-    words: str
-
-
-def _whole(least: int) -> Rule:
-    return Rule(
-        lambda value: type(value) is int and value >= least, f"a whole number of at least {least}"
-    )
-
-
-def _number(allows: Callable[[float], bool], words: str) -> Rule:
-    return Rule(
-        lambda value: type(value) in (int, float) and math.isfinite(value) and allows(value), words
-    )
-
-
-def _one_of(*choices: Any) -> Rule:
-    return Rule(
-        lambda value: type(value) in (int, str) and value in choices,
-        " or ".join(map(repr, choices)),
-    )
-
-
-RULES = {
-    "objective": _one_of("one_class", "soft_boundary"),
-    "transformations": _one_of(72, "rotation"),
-    "score": _one_of("dirichlet", "simple"),
-    "resolution": _one_of("low", "high"),
-    "epochs": _whole(1),
-    "pretrain_epochs": _whole(0),
-    "drop_epoch": _whole(0),
-    "pretrain_drop_epoch": _whole(0),
-    "warm_up_epochs": _whole(0),
-    "batch_size": _whole(2),  # BatchNorm cannot normalise one vector
-    "learning_rate": _number(lambda value: value > 0, "a number above 0"),
-    "weight_decay": _number(lambda value: value >= 0, "a number of at least 0"),
-    "margin": _number(lambda value: value >= 0, "a number of at least 0"),
-    "nu": _number(lambda value: 0 < value <= 1, "a share in (0, 1]"),
-    "dropout": _number(lambda value: 0 <= value < 1, "a share in [0, 1)"),
-    "depth": Rule(
-        lambda value: type(value) is int and value >= 10 and value % 6 == 4,
-        "6 n + 4, as 10, 16 or 22",
-    ),
-    "width": _whole(1),
-    "max_images": Rule(
-        lambda value: type(value) is int and (value == 0 or value >= 2),
-        "a whole number of at least 2, or 0 for all",
-    ),
-    "seed": _whole(0),
-}
-
-
-def check_parameters(detector: object, name: str) -> None:
-    """Refuse a detector with a parameter that is out of range, of another type or unknown.
-
-    Parameters
-    ----------
-    detector : object
-        A trained rival: each parameter of its constructor is stored under its own name.
-    name : str
-        For the message.
-
-    Raises
-    ------
-    ValueError
-        Naming the parameter, what it can be, what it is, and its default.
-    """
-    values = vars(detector)
-    for parameter, of_signature in inspect.signature(type(detector)).parameters.items():
-        if parameter in (
-            "device",
-            "precision",
-        ):  # checked below: what there is depends on the machine
-            continue
-        value, rule = values[parameter], RULES[parameter]
-        if not rule.allows(value):
-            raise ValueError(
-                f"{name}'s {parameter} must be {rule.words}, got {value!r}: the default is {of_signature.default!r}"
-            )
-    pick_precision(values["precision"], pick_device(values["device"]))
-
-
-class Rival(Protocol):
-    """A detector that trains a network."""
-
-    max_images: int
-    seed: int
-    device: str | None
-    precision: str
-
-    def check_rows(self, n: int) -> None:
-        """Raise ValueError if it cannot train on n images, or a parameter is out of range."""
-
-
-class Preparation(NamedTuple):
-    """What a training begins with.
-
-    Attributes
-    ----------
-    X : ndarray of shape (n, side, side, c), uint8
-        The images that are trained on.
-    device : torch.device
-    precision : torch.dtype
-        Of convolutions and products.
-    generator : torch.Generator
-        For the weights; on the CPU, so that they are alike on every device.
-    """
-
-    X: np.ndarray
-    device: torch.device
-    precision: torch.dtype
-    generator: torch.Generator
-
-
-def prepare_training(
-    rival: Rival, X: np.ndarray, name: str, min_side: int = MIN_SIDE
-) -> Preparation:
-    """Check images and parameters, and draw the subset of ``max_images``.
-
-    Parameters
-    ----------
-    rival : Rival
-    X : ndarray of shape (n, side, side, c), uint8
-        Normal images.
-    name : str
-        The rival, for the message.
-    min_side : int
-        Pixels.
-
-    Raises
-    ------
-    ValueError
-        If the images or a parameter cannot be used.
-    """
-    check_images(X, name, min_side)
-    rival.check_rows(len(X))
-    device = pick_device(rival.device)
-    generator = torch.Generator().manual_seed(rival.seed)
-    X = draw_subset(X, rival.max_images, generator)
-    check_varied(X, name)
-    return Preparation(X, device, pick_precision(rival.precision, device), generator)
-
-
-def check_ready(rival: Rival, X: np.ndarray, name: str) -> None:
-    """Refuse to score before a training, what is not a block of images, and images of another shape than the training's.
-
-    Raises
-    ------
-    NotFittedError
-        If the rival has no network yet.
-    ValueError
-        If X is of another type or shape.
-    """
-    if not hasattr(rival, "network_"):
-        from sklearn.exceptions import NotFittedError  # late: it takes a second
-
-        raise NotFittedError(f"{name} was not fitted: call fit before anomaly_score")
-    check_images(X, name)
-    shape: tuple[int, ...] = rival.shape_  # type: ignore[attr-defined]
-    if X.shape[1:] != shape:
-        raise ValueError(
-            f"{name} was fitted to images of shape {shape}, got {X.shape[1:]}: score images of the same shape"
-        )

@@ -1,4 +1,8 @@
-"""The one training loop: seeded, watched, and continued to the same weights after it was killed."""
+"""The training loop: seeded, monitored, and able to continue after it was killed.
+
+A training that continues from a checkpoint ends with the same weights, to the last bit. In reading
+order: what a training is (`Training`), the loop (`fit_network`, `_Run`), and the checkpoint's file.
+"""
 
 from __future__ import annotations
 
@@ -18,44 +22,13 @@ from torch import nn
 
 from baselines._networks import use_generator
 
-
-def training_identity(detector: object, X: np.ndarray, *arithmetic: Any) -> str:
-    """Hash what a training's result follows from: the detector, its parameters, the images, the device and the precision."""
-    params = {name: value for name, value in vars(detector).items() if not name.endswith("_")}
-    text = json.dumps(
-        [type(detector).__name__, params, X.shape, list(map(str, arithmetic))], sort_keys=True
-    )
-    digest = hashlib.sha256(text.encode())
-    digest.update(np.ascontiguousarray(X).data)
-    return digest.hexdigest()
-
-
-def write_checkpoint(path: Path, identity: str, stage: str, state: dict[str, Any]) -> None:
-    """Write by temporary name and rename, so that the file is whole at any moment."""
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save({"identity": identity, "stage": stage, **state}, temporary)
-    temporary.replace(path)
-
-
-def read_checkpoint(path: Path | None, identity: str, stage: str) -> dict[str, Any] | None:
-    """Read the state of this stage of this training; None if there is no file, or it is damaged or another training's."""
-    if path is None or not path.exists():
-        return None
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError):
-        return None  # truncated, or no checkpoint at all: start anew
-    fits = (
-        isinstance(state, dict)
-        and state.get("identity") == identity
-        and state.get("stage") == stage
-    )
-    return state if fits else None
-
+Loss = Callable[[torch.Tensor, int], torch.Tensor]
+"""From a batch's item numbers (b,), on the generator's device, and the epoch, counted from 1, to
+the batch's mean loss."""
 
 Monitor = Callable[[str, int, int, float, float], None]
-"""Called as ``monitor(name, epoch, epochs, share, loss)``: epochs count from 1, ``share`` is how much of this one is done, and
-``loss`` the mean over its batches so far."""
+"""Called as ``monitor(name, epoch, epochs, fraction, loss)``: epochs count from 1, ``fraction`` is
+how much of this epoch is done, and ``loss`` is the mean over the epoch's items so far."""
 
 REPORT_SECONDS = 1.0
 CHECKPOINT_SECONDS = 60.0
@@ -67,19 +40,22 @@ class TrainingDivergedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Training:
-    """What one training goes over, and for how long.
+    """What a training goes over, and for how long.
 
     Attributes
     ----------
     name : str
-        Of the loss: ``loss`` or ``pretrain_loss``.
+        The name of the loss: ``loss`` or ``pretrain_loss``.
     items : int
-        What an epoch goes over once, in shuffled order: images, or views of images.
+        The number of items, which an epoch goes over once, in shuffled order: images, or views of
+        images.
     batch_size, epochs : int
     learning_rate : callable
-        The rate at a time in epochs from 0; a function of it alone, so that it needs no state.
+        From a time in epochs, counted from 0, to the rate. It depends on nothing else, so that a
+        checkpoint needs no state of it.
     identity : str
-        What the result follows from; a checkpoint with another is not continued.
+        The hash of everything that the result follows from. A checkpoint with another identity is
+        not continued.
     """
 
     name: str
@@ -91,9 +67,13 @@ class Training:
 
     @property
     def batches(self) -> int:
-        """How many batches an epoch has. The last may be smaller, but a single item joins the batch before it."""
+        """The number of batches in an epoch.
+
+        The last batch may be smaller, but a single item joins the batch before it, because
+        BatchNorm cannot normalise one vector.
+        """
         whole, rest = divmod(self.items, self.batch_size)
-        return max(1, whole + (rest > 1))  # BatchNorm cannot normalise one vector
+        return max(1, whole + (rest > 1))
 
     def items_in(self, batch: int) -> int:
         """Return how many items the first ``batch`` batches hold."""
@@ -102,7 +82,7 @@ class Training:
 
 def fit_network(
     network: nn.Module,
-    loss_of: Callable[[torch.Tensor, int], torch.Tensor],
+    loss_of: Loss,
     optimizer: torch.optim.Optimizer,
     training: Training,
     generator: torch.Generator,
@@ -110,18 +90,23 @@ def fit_network(
     monitor: Monitor | None = None,
     checkpoint: Path | None = None,
 ) -> None:
-    """Train in place; the network is left in evaluation mode.
+    """Train a network in place, and leave it in evaluation mode.
 
     Parameters
     ----------
+    network : torch.nn.Module
     loss_of : callable
-        The mean loss of a batch, from item numbers (b,) on the generator's device and the epoch from 1.
+        See `Loss`.
+    optimizer : torch.optim.Optimizer
+        Of the network's weights.
+    training : Training
     generator : torch.Generator
-        Shuffles and drops out; may be drawn from by ``loss_of`` too.
+        Draws shuffles and dropout; ``loss_of`` may draw from it too.
     monitor : callable, optional
-        Called about once a second, and at each epoch's end with share 1.
+        See `Monitor`. Called about once a second, and at the end of each epoch with fraction 1.
     checkpoint : Path, optional
-        Continued from if it is this training's; written after each epoch, and each minute of a long one.
+        The training continues from this file if it holds this training's checkpoint. The file is
+        written after each epoch, and once a minute within a long one.
 
     Raises
     ------
@@ -140,42 +125,21 @@ def fit_network(
 
 @dataclass
 class _Run:
-    """A training under way: what it works on, and how far it is."""
+    """A training in progress: what it works on, and how far it has come."""
 
     network: nn.Module
-    loss_of: Callable[[torch.Tensor, int], torch.Tensor]
+    loss_of: Loss
     optimizer: torch.optim.Optimizer
     training: Training
     generator: torch.Generator
     monitor: Monitor | None
     checkpoint: Path | None
-    epoch: int = 0  # whole ones done
-    batch: int = 0  # of the present epoch, done
-    loss_sum: float = 0.0  # over the items of the present epoch
-    before_shuffle: torch.Tensor | None = None  # the generator's state, if inside an epoch
-    told: float = field(default_factory=time.monotonic)
+    epoch: int = 0  # finished epochs
+    batch: int = 0  # finished batches of the current epoch
+    loss_sum: float = 0.0  # over the items of the current epoch
+    before_shuffle: torch.Tensor | None = None  # the generator's state, within an epoch
+    reported: float = field(default_factory=time.monotonic)
     saved: float = field(default_factory=time.monotonic)
-
-    def finish_epoch(self) -> None:
-        """Run the batches of an epoch that are left."""
-        batches = self.training.batches
-        order = self._shuffle()
-        total = torch.tensor(self.loss_sum, dtype=torch.float64, device=order.device)
-        while self.batch < batches:
-            numbers = order[
-                self.training.items_in(self.batch) : self.training.items_in(self.batch + 1)
-            ]
-            loss = self._step(numbers)
-            total += loss.double() * len(numbers)
-            self.batch += 1
-            if self.batch < batches and time.monotonic() - self.told < REPORT_SECONDS:
-                continue
-            self.loss_sum = total.item()  # waits for the device, hence not at every batch
-            self._tell()
-            if self.batch < batches and time.monotonic() - self.saved >= CHECKPOINT_SECONDS:
-                self._save()
-        self.epoch, self.batch, self.loss_sum, self.before_shuffle = self.epoch + 1, 0, 0.0, None
-        self._save()
 
     def restore(self) -> None:
         """Continue from the checkpoint, if there is one of this training."""
@@ -188,8 +152,29 @@ class _Run:
         self.epoch, self.batch, self.loss_sum = state["epoch"], state["batch"], state["loss_sum"]
         self.before_shuffle = state["before_shuffle"]
 
+    def finish_epoch(self) -> None:
+        """Run the remaining batches of the current epoch."""
+        batches = self.training.batches
+        order = self._shuffle()
+        total = torch.tensor(self.loss_sum, dtype=torch.float64, device=order.device)
+        while self.batch < batches:
+            numbers = order[
+                self.training.items_in(self.batch) : self.training.items_in(self.batch + 1)
+            ]
+            loss = self._step(numbers)
+            total += loss.double() * len(numbers)
+            self.batch += 1
+            if self.batch < batches and time.monotonic() - self.reported < REPORT_SECONDS:
+                continue
+            self.loss_sum = total.item()  # waits for the device, so not after every batch
+            self._report()
+            if self.batch < batches and time.monotonic() - self.saved >= CHECKPOINT_SECONDS:
+                self._save()
+        self.epoch, self.batch, self.loss_sum, self.before_shuffle = self.epoch + 1, 0, 0.0, None
+        self._save()
+
     def _shuffle(self) -> torch.Tensor:
-        """Draw the epoch's order of items; when continuing inside an epoch, the same again."""
+        """Draw the epoch's order of items; when continuing within an epoch, draw the same again."""
         now = self.generator.get_state()
         continued = self.before_shuffle is not None
         if self.before_shuffle is not None:
@@ -213,13 +198,14 @@ class _Run:
         self.optimizer.step()
         return loss.detach()
 
-    def _tell(self) -> None:
-        self.told = time.monotonic()
+    def _report(self) -> None:
+        self.reported = time.monotonic()
         name, epoch, epochs = self.training.name, self.epoch + 1, self.training.epochs
         seen = self.training.items_in(self.batch)
         if not math.isfinite(self.loss_sum):
             raise TrainingDivergedError(
-                f"the {name} became {self.loss_sum} in epoch {epoch} of {epochs}: lower learning_rate, or look at the images"
+                f"the {name} became {self.loss_sum} in epoch {epoch} of {epochs}:"
+                " lower learning_rate, or look at the images"
             )
         if self.monitor is not None:
             self.monitor(name, epoch, epochs, seen / self.training.items, self.loss_sum / seen)
@@ -238,3 +224,47 @@ class _Run:
             "loss_sum": self.loss_sum,
         }
         write_checkpoint(self.checkpoint, self.training.identity, self.training.name, state)
+
+
+def training_identity(detector: object, X: np.ndarray, *arithmetic: Any) -> str:
+    """Hash everything that a training's result follows from.
+
+    That is the detector's class and parameters, the images, and the device and precision, which are
+    given as ``arithmetic``.
+    """
+    params = {name: value for name, value in vars(detector).items() if not name.endswith("_")}
+    text = json.dumps(
+        [type(detector).__name__, params, X.shape, list(map(str, arithmetic))], sort_keys=True
+    )
+    digest = hashlib.sha256(text.encode())
+    digest.update(np.ascontiguousarray(X).data)
+    return digest.hexdigest()
+
+
+def write_checkpoint(path: Path, identity: str, stage: str, state: dict[str, Any]) -> None:
+    """Write to a temporary name and rename, so that the file is complete at any moment."""
+    temporary = path.with_name(path.name + ".tmp")
+    torch.save({"identity": identity, "stage": stage, **state}, temporary)
+    temporary.replace(path)
+
+
+def read_checkpoint(path: Path | None, identity: str, stage: str) -> dict[str, Any] | None:
+    """Read the checkpoint of this stage of this training.
+
+    Returns
+    -------
+    dict or None
+        None if there is no file, or it is damaged or belongs to another training or stage.
+    """
+    if path is None or not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError):
+        return None  # truncated, or no checkpoint at all: the training starts from the beginning
+    fits = (
+        isinstance(state, dict)
+        and state.get("identity") == identity
+        and state.get("stage") == stage
+    )
+    return state if fits else None

@@ -1,8 +1,12 @@
 """Flips, shifts and rotations of image batches, made on the fly.
 
-Every one of them says for each pixel of the new image which pixel of the old one it is. So a transformation is a row of source
-positions, a composition is a composition of rows, and a batch of differently transformed images is one gather, whose memory
-does not grow with the number of transformations.
+Each pixel of a transformed image is a copy of one pixel of the original. So a transformation is a
+row of source positions, a composition of transformations is a composition of rows, and a batch of
+differently transformed images is a single gather. Its memory does not grow with the number of
+transformations.
+
+In reading order: the source positions of one transformation, the sets of transformations that the
+papers use, the views of images under a set (`Views`), and MHRot's random crops (`rotated_crops`).
 """
 
 from __future__ import annotations
@@ -14,9 +18,21 @@ import torch
 
 
 def reflected_positions(side: int, shift: int) -> torch.Tensor:
-    """Positions that a row of ``side`` pixels is read from when it moves by ``shift``, reflected at the ends; shape (side,).
+    """Return the positions that a row of pixels is read from when it moves by ``shift``.
 
-    The edge pixel is repeated (``b a | a b c``), as by Keras' fill mode "reflect", which GEOM uses, and NumPy's "symmetric".
+    The row is reflected at its ends. The edge pixel is repeated (``b a | a b c``), as in Keras'
+    fill mode "reflect", which GEOM uses, and in NumPy's "symmetric".
+
+    Parameters
+    ----------
+    side : int
+        The length of the row.
+    shift : int
+        Pixels, less than the side either way.
+
+    Returns
+    -------
+    tensor of shape (side,), int64
     """
     position = torch.arange(side) - shift
     position = torch.where(position < 0, -1 - position, position)
@@ -32,22 +48,26 @@ def source_positions(
     down: int = 0,
     quarter_turns: int = 0,
 ) -> torch.Tensor:
-    """Crop the centre, flip left-right, shift, then rotate counter-clockwise: the source of each pixel, int64.
+    """Return the source of each pixel of a transformed image.
+
+    The image is cropped, flipped left-right, shifted, and then rotated counter-clockwise.
 
     Parameters
     ----------
     side : int
         Pixels; images are square.
     crop : int
-        Pixels a side that are kept; 0 keeps all.
+        The side of the central crop, in pixels; 0 keeps the whole image.
+    flip : bool
+        Whether to flip.
     right, down : int
         Pixels to move by, less than the new side either way.
     quarter_turns : int
-        Rotations by 90 degrees.
+        The number of rotations by 90 degrees.
 
     Returns
     -------
-    tensor of shape (new side * new side,)
+    tensor of shape (new side * new side,), int64
     """
     source = torch.arange(side * side).reshape(side, side)
     if crop:
@@ -62,9 +82,10 @@ def source_positions(
 
 
 def geometric_transformations(side: int) -> torch.Tensor:
-    """GEOM's 72 (1805.10917, section 4.1), shape (72, side * side): flip, shift_x, shift_y, rotation, the last fastest.
+    """Return GEOM's 72 transformations (1805.10917, section 4.1), shape (72, side * side).
 
-    Shifts are by a quarter of the side: 8 px at 32 px, as in the paper.
+    They are ordered by flip, horizontal shift, vertical shift and rotation; the last changes
+    fastest. Shifts are by a quarter of the side: 8 px at 32 px, as in the paper.
     """
     shifts = (0, -(side // 4), side // 4)
     return torch.stack(
@@ -86,9 +107,11 @@ def rotations(side: int) -> torch.Tensor:
 
 
 def turns_and_shifts(side: int, crop: int = 0) -> torch.Tensor:
-    """Return the 36 of multi-head rotation and translation: rotation, vertical, horizontal shift, the last fastest.
+    """Return MHRot's 36 transformations, shape (36, new side * new side).
 
-    They are of the central ``crop`` x ``crop`` pixels (0: of all), by a quarter of that side: 8 px at 32, 56 px at 224.
+    They are ordered by rotation, vertical shift and horizontal shift; the last changes fastest.
+    They apply to the central ``crop`` x ``crop`` pixels, or to the whole image if that is 0. Shifts
+    are by a quarter of the new side: 8 px at 32 px, 56 px at 224 px.
     """
     new_side = crop or side
     shifts = (0, -(new_side // 4), new_side // 4)
@@ -101,7 +124,9 @@ def turns_and_shifts(side: int, crop: int = 0) -> torch.Tensor:
 
 
 class Views:
-    """Images under transformations, as numbers: view ``v`` is transformation ``v % t`` of image ``v // t``.
+    """Images under transformations, as numbered views.
+
+    View ``v`` is image ``v // t`` under transformation ``v % t``.
 
     Parameters
     ----------
@@ -121,11 +146,11 @@ class Views:
         return len(self.images) * len(self.sources)
 
     def labels(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Which transformation each view shows, shape (b,)."""
+        """Return the transformation of each view, shape (b,)."""
         return numbers % len(self.sources)
 
     def make(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Make views, shape (b, c, new side, new side), float32 in [-1, 1], channels last in memory."""
+        """Make views (b, c, new side, new side), float32 in [-1, 1], channels last in memory."""
         image = numbers.div(len(self.sources), rounding_mode="floor")
         rows = self.sources[self.labels(numbers)] + image[:, None] * (
             self.images.shape[1] * self.images.shape[2]
@@ -135,29 +160,35 @@ class Views:
 
 
 def scale_pixels(images: torch.Tensor) -> torch.Tensor:
-    """Scale images (b, h, w, c) of 0 to 255 to [-1, 1], as (b, c, h, w) float32, channels last in memory."""
+    """Scale images (b, h, w, c) from 0 .. 255 to [-1, 1].
+
+    Returns
+    -------
+    tensor of shape (b, c, h, w), float32
+        Channels last in memory.
+    """
     return images.permute(0, 3, 1, 2).to(torch.float32).mul_(1 / 127.5).sub_(1)
 
 
 def rotated_crops(
     images: torch.Tensor, crop: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Crop, flip and shift each image at random, and return it under the four rotations.
+    """Crop, flip and shift each image at random, and return it under all four rotations.
 
     Parameters
     ----------
     images : tensor of shape (b, side, side, c), uint8
     crop : int
-        Pixels a side. Shifts are by a quarter of it, or none, with reflection.
+        The side of the crop in pixels. A shift is by a quarter of it or by none, with reflection.
     generator : torch.Generator
         On the images' device.
 
     Returns
     -------
     views : tensor of shape (4 * b, c, crop, crop), float32
-        In [-1, 1]; rotation by rotation.
+        In [-1, 1]; all images under one rotation, then all under the next.
     down, right : tensors of shape (b,), int64
-        Which shift each image had: 0 none, 1 up or left, 2 down or right.
+        The shift of each image: 0 none, 1 up or left, 2 down or right.
     """
     b, side, device = len(images), images.shape[1], images.device
     offsets = torch.randint(side - crop + 1, (2, b), generator=generator, device=device)
@@ -167,9 +198,8 @@ def rotated_crops(
         [reflected_positions(crop, shift) for shift in (0, -(crop // 4), crop // 4)]
     ).to(device)
     rows, columns = shifted[down], shifted[right]
-    columns = torch.where(
-        flips[:, None], crop - 1 - columns, columns
-    )  # flipped before it is shifted
+    # An image is flipped before it is shifted.
+    columns = torch.where(flips[:, None], crop - 1 - columns, columns)
     rows, columns = rows + offsets[0][:, None], columns + offsets[1][:, None]
     cropped = images[
         torch.arange(b, device=device)[:, None, None], rows[:, :, None], columns[:, None, :]

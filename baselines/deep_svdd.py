@@ -1,70 +1,206 @@
-"""Deep SVDD: how far from a centre a network maps an image that was trained to map normal ones near it.
+"""Deep SVDD: train a network to map normal images near a centre, and measure the distance to it.
 
-Ruff et al., "Deep One-Class Classification", ICML 2018; settings of the authors' code.
+Ruff et al., "Deep One-Class Classification", ICML 2018, with the settings of the authors' code.
+
+In reading order: the detector, the hypersphere that it learns, and how images and the centre are
+normalised.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import nn
 
-from baselines._networks import (
-    COLOUR,
-    DIGIT_SIDE,
-    DIGITS,
-    Autoencoder,
-    Encoder,
-    Widths,
-    build_network,
+from baselines._networks import COLOUR, DIGIT_SIDE, DIGITS, Autoencoder, Encoder, Widths
+from baselines._parameters import (
+    ABOVE_ZERO,
+    AT_LEAST_ZERO,
+    BATCH_SIZE,
+    FRACTION_ABOVE_ZERO,
+    MAX_IMAGES,
+    ON_THIS_MACHINE,
+    one_of,
+    whole,
 )
 from baselines._prediction import predict_views
-from baselines._preparation import (
-    autocast,
-    check_parameters,
-    check_ready,
-    check_rows,
-    in_precision,
-    name_arithmetic,
-    pick_precision,
-    prepare_training,
-    to_device,
-)
-from baselines._training import Monitor, Training, fit_network, read_checkpoint, training_identity
+from baselines._preparation import in_precision, pick_precision
+from baselines._trained import Preparation, TrainedBaseline
+from baselines._training import Loss, Training, read_checkpoint
 from baselines._transforms import Views, identity
 
 CENTRE_MARGIN = 0.1
-"""A coordinate of the centre nearer to 0 is pushed there, else a network could reach it with weights at 0 (authors' code)."""
+"""A coordinate of the centre that is nearer to 0 is pushed to this distance. Otherwise a network
+could reach it with weights of 0 (authors' code)."""
+
+RATE_DROP = 0.1  # what the learning rate is multiplied by (authors' code)
 
 
-def contrast_normalise(images: torch.Tensor) -> torch.Tensor:
-    """Subtract each image's mean and divide by its mean absolute value (the L1 global contrast normalisation of the code).
+class DeepSVDD(TrainedBaseline):
+    """Deep support vector data description.
 
-    A constant image has no contrast and becomes 0.
+    Training minimises the mean of ``|f(x) - c|^2`` (one_class), or ``R^2 + mean(max(0, |f(x) - c|^2
+    - R^2)) / nu`` (soft_boundary). The score is ``|f(x) - c|^2``, a squared distance. The centre c
+    is the mean of the first embeddings and does not move.
 
     Parameters
     ----------
-    images : tensor of shape (b, c, h, w)
-        In any linear scale: the result is the same.
+    objective : {"one_class", "soft_boundary"}
+    epochs, pretrain_epochs : int
+        Of the training, and of the autoencoder before it; 0 means no pretraining.
+    drop_epoch, pretrain_drop_epoch : int
+        The epoch from which the learning rate is a tenth.
+    batch_size : int
+        Images.
+    learning_rate, weight_decay : float
+        Of Adam.
+    nu : float
+        The fraction of the training images that may lie outside the soft boundary, in (0, 1].
+    warm_up_epochs : int
+        The number of epochs for which the radius stays 0.
+    max_images : int
+        Train on a seeded subset of this many images; 0 takes all.
+    seed : int
+        Of weights, shuffles and subset.
+    device : str, optional
+        ``cpu``, ``cuda`` or ``cuda:1``; by default CUDA if there is a CUDA device.
+    precision : {"auto", "float32", "bfloat16"}
+        Of convolutions and matrix products; auto takes bfloat16 where the device is fast at it.
+
+    Attributes
+    ----------
+    network_ : Hypersphere
     """
-    centred = images - images.mean((1, 2, 3), keepdim=True)
-    contrast = centred.abs().mean((1, 2, 3), keepdim=True)
-    return torch.where(contrast > 1e-6, centred / contrast.clamp(min=1e-6), 0.0)
 
+    title = "Deep SVDD"
+    network_: Hypersphere
 
-def push_from_zero(centre: torch.Tensor) -> torch.Tensor:
-    """Move coordinates nearer to 0 than the margin to it, keeping their sign; 0 goes up."""
-    pushed = torch.where(centre < 0, -CENTRE_MARGIN, CENTRE_MARGIN).to(centre.dtype)
-    return torch.where(centre.abs() < CENTRE_MARGIN, pushed, centre)
+    def __init__(
+        self,
+        objective: Annotated[str, one_of("one_class", "soft_boundary")] = "one_class",
+        epochs: Annotated[int, whole(1)] = 150,
+        pretrain_epochs: Annotated[int, whole(0)] = 350,
+        drop_epoch: Annotated[int, whole(0)] = 50,
+        pretrain_drop_epoch: Annotated[int, whole(0)] = 250,
+        batch_size: Annotated[int, BATCH_SIZE] = 200,
+        learning_rate: Annotated[
+            float, ABOVE_ZERO, {"search": {"low": 1e-5, "high": 1e-3, "log": True}}
+        ] = 1e-4,
+        weight_decay: Annotated[
+            float, AT_LEAST_ZERO, {"search": {"low": 1e-7, "high": 1e-4, "log": True}}
+        ] = 0.5e-6,
+        nu: Annotated[float, FRACTION_ABOVE_ZERO] = 0.1,
+        warm_up_epochs: Annotated[int, whole(0)] = 10,
+        max_images: Annotated[int, MAX_IMAGES] = 0,
+        seed: Annotated[int, whole(0)] = 0,
+        device: Annotated[str | None, ON_THIS_MACHINE] = None,
+        precision: Annotated[str, ON_THIS_MACHINE] = "auto",
+    ) -> None:
+        self.objective = objective
+        self.epochs = epochs
+        self.pretrain_epochs = pretrain_epochs
+        self.drop_epoch = drop_epoch
+        self.pretrain_drop_epoch = pretrain_drop_epoch
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.nu = nu
+        self.warm_up_epochs = warm_up_epochs
+        self.max_images = max_images
+        self.seed = seed
+        self.device = device
+        self.precision = precision
+
+    def _train(self, preparation: Preparation) -> Hypersphere:
+        side, channels = preparation.X.shape[2:]
+        widths = DIGITS if (side, channels) == (DIGIT_SIDE, 1) else COLOUR
+        autoencoder = preparation.build(lambda: Autoencoder(channels, side, widths))
+        network = preparation.build(lambda: Hypersphere(channels, side, widths))
+        views = Views(preparation.images, identity(side))
+        network.scale.copy_(_least_and_greatest(views, self.batch_size))
+        # With a checkpoint of the second stage, the pretraining is over and its result is in there.
+        if read_checkpoint(preparation.checkpoint, preparation.identity, "loss") is None:
+            self._pretrain(autoencoder, network, views, preparation)
+        loss_of = self._distance_loss(network, views, preparation)
+        training = self._stage("loss", self.epochs, self.drop_epoch, preparation)
+        preparation.train(network, loss_of, self._adam(network), training)
+        return network
+
+    def _pretrain(
+        self, autoencoder: Autoencoder, network: Hypersphere, views: Views, preparation: Preparation
+    ) -> None:
+        """Train the autoencoder, take over its encoder, and place the centre."""
+
+        def loss_of(numbers: torch.Tensor, _epoch: int) -> torch.Tensor:
+            images = network.normalise(views.make(numbers))
+            with preparation.autocast():
+                reconstructed = autoencoder(images)
+            return (reconstructed - images).square().sum((1, 2, 3)).mean()
+
+        training = self._stage(
+            "pretrain_loss", self.pretrain_epochs, self.pretrain_drop_epoch, preparation
+        )
+        preparation.train(autoencoder, loss_of, self._adam(autoencoder), training)
+        network.encoder.load_state_dict(autoencoder.encoder.state_dict())
+        network.centre.copy_(push_from_zero(_mean_embedding(network, preparation)))
+
+    def _distance_loss(self, network: Hypersphere, views: Views, preparation: Preparation) -> Loss:
+        """Return the loss of the objective."""
+
+        def loss_of(numbers: torch.Tensor, epoch: int) -> torch.Tensor:
+            with preparation.autocast():
+                distances = network(views.make(numbers))
+            if self.objective == "one_class":
+                return distances.mean()
+            square = network.radius.square()
+            loss = square + (distances - square).clamp(min=0).mean() / self.nu
+            if epoch > self.warm_up_epochs:
+                # The radius is not learnt by gradient: it is the batch's quantile (authors' code).
+                network.radius.copy_(distances.detach().sqrt().quantile(1 - self.nu))
+            return loss
+
+        return loss_of
+
+    def _stage(self, name: str, epochs: int, drop_epoch: int, preparation: Preparation) -> Training:
+        return Training(
+            name,
+            items=len(preparation.X),
+            batch_size=self.batch_size,
+            epochs=epochs,
+            learning_rate=self._rate(drop_epoch),
+            identity=preparation.identity,
+        )
+
+    def _rate(self, drop_epoch: int) -> Callable[[float], float]:
+        return lambda time: self.learning_rate * (RATE_DROP if time >= drop_epoch else 1.0)
+
+    def _adam(self, network: nn.Module) -> torch.optim.Adam:
+        return torch.optim.Adam(
+            network.parameters(), self.learning_rate, weight_decay=self.weight_decay
+        )
+
+    def _score(self, X: np.ndarray) -> np.ndarray:
+        precision = pick_precision(self.precision, self._device)
+        forward = in_precision(self.network_, self._device, precision)
+        scores = np.empty(len(X))
+        for numbers, distances in predict_views(forward, X, identity(X.shape[1]), self._device):
+            scores[numbers] = distances.cpu().numpy()
+        return scores
 
 
 class Hypersphere(nn.Module):
-    """An encoder, and the sphere its embeddings of normal images are drawn into.
+    """An encoder, and the sphere that its embeddings of normal images are drawn into.
 
-    The scale of the images, the centre and the radius are buffers: a checkpoint holds them too.
+    The scale of the images, the centre and the radius are buffers, so that a checkpoint holds them.
+
+    Parameters
+    ----------
+    channels, side : int
+        The channels of an image, and its side in pixels.
+    widths : Widths
     """
 
     scale: torch.Tensor
@@ -83,232 +219,57 @@ class Hypersphere(nn.Module):
         return (contrast_normalise(images) - self.scale[0]) / (self.scale[1] - self.scale[0])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Squared distances of embeddings to the centre, shape (b,), float32."""
+        """Return squared distances of embeddings to the centre, shape (b,), float32."""
         return (self.encoder(self.normalise(images)) - self.centre).square().sum(1)
 
 
-RATE_DROP = 0.1
+def contrast_normalise(images: torch.Tensor) -> torch.Tensor:
+    """Subtract each image's mean and divide by its mean absolute value.
 
-
-class DeepSVDD:
-    """Deep support vector data description.
-
-    Minimises the mean of ``|f(x) - c|^2`` (one_class), or ``R^2 + mean(max(0, |f(x) - c|^2 - R^2)) / nu`` (soft_boundary); the
-    score is ``|f(x) - c|^2``. c is the mean of the first embeddings and stays.
+    This is the L1 global contrast normalisation of the authors' code. A constant image has no
+    contrast and becomes 0.
 
     Parameters
     ----------
-    objective : {"one_class", "soft_boundary"}
-    epochs, pretrain_epochs : int
-        Of the training, and of the autoencoder before it; 0 pretrains not.
-    drop_epoch, pretrain_drop_epoch : int
-        The learning rate is a tenth from there on.
-    batch_size : int
-        Images.
-    learning_rate, weight_decay : float
-        Of Adam.
-    nu : float
-        Share of training images that may lie outside of the soft boundary, in (0, 1].
-    warm_up_epochs : int
-        The radius stays 0 so long.
-    max_images : int
-        Train on a seeded subset of so many images; 0 takes all.
-    seed : int
-        Of weights, shuffles and subset.
-    device : str, optional
-        ``cpu``, ``cuda`` or ``cuda:1``; by default CUDA if there is one.
-    precision : {"auto", "float32", "bfloat16"}
-        Of convolutions and products; auto takes bfloat16 where the device is fast at it.
+    images : tensor of shape (b, c, h, w)
+        In any linear scale: the result is the same.
 
-    Attributes
-    ----------
-    network_ : Hypersphere
+    Returns
+    -------
+    tensor of shape (b, c, h, w)
     """
+    centred = images - images.mean((1, 2, 3), keepdim=True)
+    contrast = centred.abs().mean((1, 2, 3), keepdim=True)
+    return torch.where(contrast > 1e-6, centred / contrast.clamp(min=1e-6), 0.0)
 
-    def __init__(
-        self,
-        objective: str = "one_class",
-        epochs: int = 150,
-        pretrain_epochs: int = 350,
-        drop_epoch: int = 50,
-        pretrain_drop_epoch: int = 250,
-        batch_size: int = 200,
-        learning_rate: float = 1e-4,
-        weight_decay: float = 0.5e-6,
-        nu: float = 0.1,
-        warm_up_epochs: int = 10,
-        max_images: int = 0,
-        seed: int = 0,
-        device: str | None = None,
-        precision: str = "auto",
-    ) -> None:
-        self.objective = objective
-        self.epochs = epochs
-        self.pretrain_epochs = pretrain_epochs
-        self.drop_epoch = drop_epoch
-        self.pretrain_drop_epoch = pretrain_drop_epoch
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.nu = nu
-        self.warm_up_epochs = warm_up_epochs
-        self.max_images = max_images
-        self.seed = seed
-        self.device = device
-        self.precision = precision
 
-    def arithmetic(self) -> str:
-        """Say what this machine computes in, which the scores depend on; see `baselines._preparation.name_arithmetic`."""
-        return name_arithmetic(self.device, self.precision)
-
-    def check_rows(self, n: int) -> None:
-        """Refuse a training set too small for the BatchNorm of embeddings.
-
-        Raises
-        ------
-        ValueError
-            If n is under 2, or a parameter is out of range.
-        """
-        check_parameters(self, "Deep SVDD")
-        check_rows(n, 2, "Deep SVDD")
-
-    def fit(
-        self, X: np.ndarray, *, monitor: Monitor | None = None, checkpoint: Path | None = None
-    ) -> DeepSVDD:
-        """Train on normal images.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n, side, side, c), uint8
-        monitor : callable, optional
-            Called as ``monitor(name, epoch, epochs, share, loss)`` with the name ``pretrain_loss``, then ``loss``.
-        checkpoint : Path, optional
-            Continued from, and written as the training goes on.
-
-        Raises
-        ------
-        ValueError
-            If the images or a parameter cannot be used.
-        TrainingDivergedError
-            If a loss is not finite.
-        """
-        X, device, precision, generator = prepare_training(self, X, "Deep SVDD")
-        side, channels = X.shape[2:]
-        widths = DIGITS if (side, channels) == (DIGIT_SIDE, 1) else COLOUR
-        autoencoder = build_network(lambda: Autoencoder(channels, side, widths), device, generator)
-        network = build_network(lambda: Hypersphere(channels, side, widths), device, generator)
-        views = Views(to_device(X, device), identity(side))
-        network.scale.copy_(_least_and_greatest(views, self.batch_size))
-
-        def reconstruction_loss(numbers: torch.Tensor, _epoch: int) -> torch.Tensor:
-            images = network.normalise(views.make(numbers))
-            with autocast(device, precision):
-                reconstructed = autoencoder(images)
-            return (reconstructed - images).square().sum((1, 2, 3)).mean()
-
-        def distance_loss(numbers: torch.Tensor, epoch: int) -> torch.Tensor:
-            with autocast(device, precision):
-                distances = network(views.make(numbers))
-            if self.objective == "one_class":
-                return distances.mean()
-            square = network.radius.square()
-            loss = square + (distances - square).clamp(min=0).mean() / self.nu
-            if (
-                epoch > self.warm_up_epochs
-            ):  # not learnt by gradient: it is the batch's quantile (authors' code)
-                network.radius.copy_(distances.detach().sqrt().quantile(1 - self.nu))
-            return loss
-
-        traits = training_identity(self, X, device.type, precision)
-        shuffling = torch.Generator(device).manual_seed(self.seed)
-        if (
-            read_checkpoint(checkpoint, traits, "loss") is None
-        ):  # else the pretraining is over, and its result there
-            rate = self._rate(self.pretrain_drop_epoch)
-            pretraining = Training(
-                "pretrain_loss", len(X), self.batch_size, self.pretrain_epochs, rate, traits
-            )
-            adam = self._adam(autoencoder)
-            fit_network(
-                autoencoder,
-                reconstruction_loss,
-                adam,
-                pretraining,
-                shuffling,
-                monitor=monitor,
-                checkpoint=checkpoint,
-            )
-            network.encoder.load_state_dict(autoencoder.encoder.state_dict())
-            network.centre.copy_(push_from_zero(_mean_embedding(network, X, device, precision)))
-        training = Training(
-            "loss", len(X), self.batch_size, self.epochs, self._rate(self.drop_epoch), traits
-        )
-        fit_network(
-            network,
-            distance_loss,
-            self._adam(network),
-            training,
-            shuffling,
-            monitor=monitor,
-            checkpoint=checkpoint,
-        )
-        self.network_, self.shape_ = network, X.shape[1:]
-        return self
-
-    def anomaly_score(self, X: np.ndarray) -> np.ndarray:
-        """Score images: higher is more anomalous.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n, side, side, c), uint8
-
-        Returns
-        -------
-        ndarray of shape (n,), float64
-            Squared distances to the centre.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        ValueError
-            If the images are not of the training images' shape.
-        """
-        check_ready(self, X, "Deep SVDD")
-        device = self.network_.centre.device
-        precision = pick_precision(self.precision, device)
-        scores = np.empty(len(X))
-        forward = in_precision(self.network_, device, precision)
-        for numbers, distances in predict_views(forward, X, identity(X.shape[1]), device):
-            scores[numbers] = distances.cpu().numpy()
-        return scores
-
-    def _rate(self, drop_epoch: int) -> Callable[[float], float]:
-        return lambda time: self.learning_rate * (RATE_DROP if time >= drop_epoch else 1.0)
-
-    def _adam(self, network: torch.nn.Module) -> torch.optim.Adam:
-        return torch.optim.Adam(
-            network.parameters(), self.learning_rate, weight_decay=self.weight_decay
-        )
+def push_from_zero(centre: torch.Tensor) -> torch.Tensor:
+    """Push coordinates near 0 to `CENTRE_MARGIN`, keeping their sign; 0 becomes positive."""
+    pushed = torch.where(centre < 0, -CENTRE_MARGIN, CENTRE_MARGIN).to(centre.dtype)
+    return torch.where(centre.abs() < CENTRE_MARGIN, pushed, centre)
 
 
 def _least_and_greatest(views: Views, batch_size: int) -> torch.Tensor:
-    """Least and greatest value of the training images after contrast normalisation, shape (2,): two numbers, not two images."""
+    """Return the least and the greatest value of the contrast-normalised images, shape (2,).
+
+    They are two numbers for all images, not two per pixel.
+    """
     numbers = torch.arange(len(views), device=views.images.device).split(batch_size)
     ends = [torch.stack(contrast_normalise(views.make(some)).aminmax()) for some in numbers]
     return torch.stack([torch.stack(ends)[:, 0].min(), torch.stack(ends)[:, 1].max()])
 
 
-def _mean_embedding(
-    network: Hypersphere, X: np.ndarray, device: torch.device, precision: torch.dtype
-) -> torch.Tensor:
-    """Mean of the training images' embeddings, in evaluation mode, shape (embedding,), float32."""
+def _mean_embedding(network: Hypersphere, preparation: Preparation) -> torch.Tensor:
+    """Average the training images' embeddings, in evaluation mode, (embedding,) float32."""
+    X, device = preparation.X, preparation.device
     network.eval()
 
     def embed(images: torch.Tensor) -> torch.Tensor:
         return network.encoder(network.normalise(images))
 
-    parts = predict_views(in_precision(embed, device, precision), X, identity(X.shape[1]), device)
-    return (
-        torch.stack([embeddings.double().sum(0) for _, embeddings in parts]).sum(0) / len(X)
-    ).float()
+    forward = in_precision(embed, device, preparation.precision)
+    sums = [
+        embeddings.double().sum(0)
+        for _, embeddings in predict_views(forward, X, identity(X.shape[1]), device)
+    ]
+    return (torch.stack(sums).sum(0) / len(X)).float()

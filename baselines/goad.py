@@ -1,53 +1,55 @@
-"""GOAD: how far from each transformation's centre a network maps the image under that transformation.
+"""GOAD: measure how far an image's transformed versions lie from those of normal images.
 
-Bergman and Hoshen, "Classification-Based Anomaly Detection for General Data", ICLR 2020 (2005.02359), with the settings that the
-authors released for images.
+A network gathers normal images under each transformation around a centre. Bergman and Hoshen,
+"Classification-Based Anomaly Detection for General Data", ICLR 2020 (2005.02359), with the settings
+that the authors released for images.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import cast
+from typing import Annotated, cast
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from baselines._inference import CompiledWideResNet
-from baselines._networks import WideResNet, build_network
-from baselines._prediction import judge_views, predict_views
-from baselines._preparation import (
-    autocast,
-    check_parameters,
-    check_ready,
-    check_rows,
-    name_arithmetic,
-    pad_digits,
-    pick_precision,
-    prepare_training,
-    to_device,
+from baselines._networks import WideResNet
+from baselines._parameters import (
+    ABOVE_ZERO,
+    AT_LEAST_ZERO,
+    BATCH_SIZE,
+    DEPTH,
+    MAX_IMAGES,
+    ON_THIS_MACHINE,
+    whole,
 )
-from baselines._training import Monitor, Training, fit_network, training_identity
+from baselines._prediction import Judge, Outputs, predict_views
+from baselines._preparation import pick_precision
+from baselines._trained import Objective, Preparation, TransformationBaseline
 from baselines._transforms import Views, geometric_transformations
 
 TRIPLET_WEIGHT = 0.1  # authors' code
 NORM_WEIGHT = 10.0  # authors' code
 
 
-class GOAD:
+class GOAD(TransformationBaseline):
     """Classification-based anomaly detection for general data.
 
-    A network f maps an image under transformation m near a centre c_m. With ``P(m' | T_m x) = softmax over m' of
-    -|f(T_m x) - c_m'|^2``, the score is ``sum over m of -log P(m | T_m x)`` over GEOM's 72 transformations.
+    A network f maps an image under transformation m near a centre c_m. With ``P(m' | T_m x) =
+    softmax over m' of -|f(T_m x) - c_m'|^2``, the score is ``sum over m of -log P(m | T_m x)`` over
+    GEOM's 72 transformations.
 
-    Deviation: the released residual block discards its second BatchNorm and ReLU by mistake; this is a Wide ResNet as published.
+    Deviation: the released residual block discards its second BatchNorm and ReLU by mistake; this
+    is a Wide ResNet as published.
 
     Parameters
     ----------
     epochs : int
         Each goes over all images under all transformations; fixed before the run (authors' code).
     batch_size : int
-        Images; each is there under all 72 transformations (authors' code).
+        Images; a batch holds each of them under all 72 transformations (authors' code).
     learning_rate : float
         Of Adam (authors' code).
     margin : float
@@ -55,33 +57,40 @@ class GOAD:
     depth, width : int
         Of the Wide ResNet.
     max_images : int
-        Train on a seeded subset of so many images; 0 takes all.
+        Train on a seeded subset of this many images; 0 takes all.
     seed : int
         Of weights, shuffles and subset.
     device : str, optional
-        ``cpu``, ``cuda`` or ``cuda:1``; by default CUDA if there is one.
+        ``cpu``, ``cuda`` or ``cuda:1``; by default CUDA if there is a CUDA device.
     precision : {"auto", "float32", "bfloat16"}
-        Of convolutions and products; auto takes bfloat16 where the device is fast at it.
+        Of convolutions and matrix products; auto takes bfloat16 where the device is fast at it.
 
     Attributes
     ----------
     network_ : WideResNet
     centres_ : ndarray of shape (72, d), float32
-        Mean features of the training images under each transformation.
+        The mean features of the training images under each transformation.
     """
+
+    title = "GOAD"
+    network_: WideResNet
 
     def __init__(
         self,
-        epochs: int = 16,
-        batch_size: int = 4,
-        learning_rate: float = 1e-3,
-        margin: float = 0.1,
-        depth: int = 10,
-        width: int = 4,
-        max_images: int = 0,
-        seed: int = 0,
-        device: str | None = None,
-        precision: str = "auto",
+        epochs: Annotated[int, whole(1)] = 16,
+        batch_size: Annotated[int, BATCH_SIZE] = 4,
+        learning_rate: Annotated[
+            float, ABOVE_ZERO, {"search": {"low": 1e-4, "high": 1e-2, "log": True}}
+        ] = 1e-3,
+        margin: Annotated[
+            float, AT_LEAST_ZERO, {"search": {"low": 0.03, "high": 3.0, "log": True}}
+        ] = 0.1,
+        depth: Annotated[int, DEPTH] = 10,
+        width: Annotated[int, whole(1)] = 4,
+        max_images: Annotated[int, MAX_IMAGES] = 0,
+        seed: Annotated[int, whole(0)] = 0,
+        device: Annotated[str | None, ON_THIS_MACHINE] = None,
+        precision: Annotated[str, ON_THIS_MACHINE] = "auto",
     ) -> None:
         self.epochs = epochs
         self.batch_size = batch_size
@@ -94,55 +103,22 @@ class GOAD:
         self.device = device
         self.precision = precision
 
-    def arithmetic(self) -> str:
-        """Say what this machine computes in, which the scores depend on; see `baselines._preparation.name_arithmetic`."""
-        return name_arithmetic(self.device, self.precision)
+    def _sources(self, side: int) -> torch.Tensor:
+        return geometric_transformations(side)
 
-    def check_rows(self, n: int) -> None:
-        """Refuse a training set whose batches have no mean to be near.
+    def _build(self, preparation: Preparation) -> WideResNet:
+        side, channels = preparation.X.shape[2:]
+        outputs = len(self._sources(side))
+        return preparation.build(lambda: WideResNet(channels, outputs, self.depth, self.width))
 
-        Raises
-        ------
-        ValueError
-            If n is under 2, or a parameter is out of range.
-        """
-        check_parameters(self, "GOAD")
-        check_rows(n, 2, "GOAD")
-
-    def fit(
-        self, X: np.ndarray, *, monitor: Monitor | None = None, checkpoint: Path | None = None
-    ) -> GOAD:
-        """Train on normal images.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n, side, side, c), uint8
-            28 px images are padded to 32 with zeros.
-        monitor : callable, optional
-            Called as ``monitor("loss", epoch, epochs, share, loss)``.
-        checkpoint : Path, optional
-            Continued from, and written as the training goes on.
-
-        Raises
-        ------
-        ValueError
-            If the images or a parameter cannot be used.
-        TrainingDivergedError
-            If the loss is not finite.
-        """
-        shape = X.shape[1:]
-        X, device, precision, start = prepare_training(self, X, "GOAD")
-        X = pad_digits(X)
-        sources = geometric_transformations(X.shape[1])
-        network = build_network(
-            lambda: WideResNet(X.shape[3], len(sources), self.depth, self.width), device, start
-        )
-        views = Views(to_device(X, device), sources)
-        every = torch.arange(len(sources), device=device)
+    def _objective(self, network: nn.Module, preparation: Preparation) -> Objective:
+        network = cast(WideResNet, network)
+        views = Views(preparation.images, self._sources(preparation.X.shape[1]))
+        every = torch.arange(len(views.sources), device=preparation.device)
 
         def loss_of(images: torch.Tensor, _epoch: int) -> torch.Tensor:
             numbers = (images[:, None] * len(every) + every).reshape(-1)
-            with autocast(device, precision):
+            with preparation.autocast():
                 features = network.features(views.make(numbers))
             classified = F.cross_entropy(network.head(features), views.labels(numbers))
             triplet = centre_triplet_loss(
@@ -150,74 +126,48 @@ class GOAD:
             )
             return classified + TRIPLET_WEIGHT * triplet + NORM_WEIGHT * features.square().mean()
 
-        training = Training(
-            "loss",
-            items=len(X),
-            batch_size=self.batch_size,
-            epochs=self.epochs,
-            learning_rate=lambda _time: self.learning_rate,
-            identity=training_identity(self, X, device.type, precision),
-        )
-        optimizer = torch.optim.Adam(network.parameters(), self.learning_rate)
-        shuffling = torch.Generator(device).manual_seed(self.seed)
-        fit_network(
-            network, loss_of, optimizer, training, shuffling, monitor=monitor, checkpoint=checkpoint
-        )
-        self.network_, self.shape_ = network, shape
-        self.centres_ = _mean_features(CompiledWideResNet(network, precision), X, sources, device)
-        return self
+        return Objective(loss_of, len(preparation.X), self.batch_size)
 
-    def anomaly_score(self, X: np.ndarray) -> np.ndarray:
-        """Score images: higher is more anomalous.
+    def _optimizer(self, network: nn.Module) -> torch.optim.Adam:
+        return torch.optim.Adam(network.parameters(), self.learning_rate)
 
-        Parameters
-        ----------
-        X : ndarray of shape (n, side, side, c), uint8
+    def _summarise(self, preparation: Preparation) -> None:
+        compiled = CompiledWideResNet(self.network_, preparation.precision)
+        sources = self._sources(preparation.X.shape[1])
+        self.centres_ = _mean_features(compiled, preparation.X, sources, preparation.device)
 
-        Returns
-        -------
-        ndarray of shape (n,), float64
+    def _forward(self) -> Outputs:
+        precision = pick_precision(self.precision, self._device)
+        return CompiledWideResNet(self.network_, precision).features
 
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        ValueError
-            If the images are not of the training images' shape.
-        """
-        return self.scores_and_accuracy(X)[0]
-
-    def scores_and_accuracy(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the anomaly scores, and of each image the share of recognised transformations, in one pass; both (n,)."""
-        check_ready(self, X, "GOAD")
-        X = pad_digits(X)
-        device = next(self.network_.parameters()).device
-        compiled = CompiledWideResNet(self.network_, pick_precision(self.precision, device))
-        centres = torch.tensor(self.centres_, device=device)
+    def _judge(self) -> Judge:
+        centres = torch.tensor(self.centres_, device=self._device)
 
         def judge(
             features: torch.Tensor, transformations: torch.Tensor
         ) -> tuple[torch.Tensor, torch.Tensor]:
             distances = (features[:, None] - centres).square().sum(2)
-            return F.cross_entropy(-distances, transformations, reduction="none"), distances.argmin(
-                1
-            ) == transformations
+            anomalies = F.cross_entropy(-distances, transformations, reduction="none")
+            return anomalies, distances.argmin(1) == transformations
 
-        anomalies, accuracies = judge_views(
-            compiled.features, judge, X, geometric_transformations(X.shape[1]), device
-        )
-        return anomalies.sum(1), accuracies.mean(1)
+        return judge
 
 
 def centre_triplet_loss(features: torch.Tensor, margin: float) -> torch.Tensor:
-    """Mean of ``max(0, |f - c_m|^2 + s - min over m' != m of |f - c_m'|^2)``, the centres being the batch's own means.
+    """Return the mean of ``max(0, |f - c_m|^2 + s - min over m' != m of |f - c_m'|^2)``.
+
+    The centre c_m is the mean of the batch's own features under transformation m.
 
     Parameters
     ----------
     features : tensor of shape (images, t, d)
-        Of each image under each transformation.
+        f of each image under each transformation.
     margin : float
-        s.
+        s, a squared distance.
+
+    Returns
+    -------
+    tensor of shape ()
     """
     centres = features.mean(0)
     distances = (features[:, :, None] - centres).square().sum(3)  # (images, t, t)
@@ -230,9 +180,10 @@ def centre_triplet_loss(features: torch.Tensor, margin: float) -> torch.Tensor:
 def _mean_features(
     network: CompiledWideResNet, X: np.ndarray, sources: torch.Tensor, device: torch.device
 ) -> np.ndarray:
-    """Mean features of the images under each transformation, shape (t, d), float32.
+    """Average the features of the images under each transformation, (t, d) float32.
 
-    Deviation: in evaluation mode, by one more pass. The released code averages what the network gave while it was training.
+    Deviation: this is one more pass, in evaluation mode. The released code averages the features of
+    the last epoch's batches, while the network still changes.
     """
     total: torch.Tensor | float = 0.0
     for numbers, features in predict_views(network.features, X, sources, device):

@@ -1,4 +1,4 @@
-"""OC-SVM: a one-class support vector machine with an RBF kernel on the images' own pixels."""
+"""OC-SVM: a one-class support vector machine with an RBF kernel on the images' pixels."""
 
 from __future__ import annotations
 
@@ -6,61 +6,82 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
 from sklearn.svm import OneClassSVM
+
+from baselines._parameters import Rule, check_parameters
 
 NUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 GAMMAS = tuple(2.0**power for power in range(-7, 3))
 """The grid of GEOM's RAW-OC-SVM (Golan and El-Yaniv 2018, released code)."""
 
 BLOCK = 1000
-"""Rows are scored so many at a time: their kernel with 6,000 training rows is 48 MB."""
+"""The number of rows scored at a time. With 6,000 training rows, their kernel takes 48 MB."""
 
 
-class Machines(NamedTuple):
-    """The solutions for one gamma: as it was asked for, its value, and for each nu a column of alphas (n, m) and a rho (m,)."""
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
-    asked: float | str
-    gamma: float
-    nus: tuple[float, ...]
-    alphas: np.ndarray
-    rhos: np.ndarray
+
+NU = Rule(
+    lambda value: (
+        value == "grid" if isinstance(value, str) else _is_number(value) and 0 < value <= 1
+    ),
+    "a number in (0, 1] or 'grid'",
+)
+GAMMA = Rule(
+    lambda value: (
+        value in ("scale", "grid")
+        if isinstance(value, str)
+        else _is_number(value) and 0 < value < np.inf
+    ),
+    "a number above 0, 'scale' or 'grid'",
+)
+MOST_IMAGES = Rule(
+    lambda value: isinstance(value, int) and value >= 0,
+    "a whole number of at least 0, which means all",
+)
 
 
 class OCSVM:
-    """Score an image by how far it is outside of the support of the training images, in the space of an RBF kernel.
+    """Score an image by how far it lies outside the support of the training images.
 
-    ``score(x) = rho - sum over training rows y of alpha_y * exp(-gamma * |x - y|^2)``: higher is more anomalous. This is
-    scikit-learn's `OneClassSVM.decision_function` with the sign turned, and in float64 as there: with a large gamma the sums are
-    so small beside rho that many scores are equal, and a best-of-grid must not find an order where there was none.
+    ``score(x) = rho - sum over training rows y of alpha_y * exp(-gamma * |x - y|^2)``: higher is
+    more anomalous. This is scikit-learn's `OneClassSVM.decision_function` with the sign turned. It
+    is computed in float64, as there: with a large gamma the sums are so small compared with rho
+    that many scores are equal, and the best of a grid must not rest on an order that rounding made.
 
-    Pixels are scaled to [-1, 1] and keep their native channels: three copies of a grey image would triple every distance against
-    a fixed gamma.
+    Pixels are scaled to [-1, 1] and keep their native channels. Three copies of a grey image would
+    triple every squared distance, while gamma stays the same.
 
-    Source: Schölkopf et al., "Estimating the Support of a High-Dimensional Distribution", Neural Computation 13 (2001); as a
-    baseline on pixels, RAW-OC-SVM in Golan and El-Yaniv, arXiv 1805.10917, whose numbers the DN2 paper quotes: those take, for
-    each class, the pair of nu and gamma with the best ROCAUC on the test labels. `score_path` makes that possible, and whoever
-    uses it so must say that it is hindsight.
+    Source: Schölkopf et al., "Estimating the Support of a High-Dimensional Distribution", Neural
+    Computation 13 (2001). As a baseline on pixels it is RAW-OC-SVM in Golan and El-Yaniv (arXiv
+    1805.10917), whose numbers the DN2 paper quotes. They take, for each class, the pair of nu and
+    gamma with the best ROCAUC on the test labels. `score_path` makes that possible; results chosen
+    in this way must be labelled as hindsight.
 
     Parameters
     ----------
     nu : float in (0, 1] or "grid", default 0.1
-        Upper bound of the share of training rows left outside. "grid": each of 0.1, 0.2 .. 0.9, for `score_path`.
+        Upper bound of the fraction of training rows left outside. "grid": each of 0.1, 0.2 .. 0.9,
+        for `score_path`.
     gamma : float above 0, "scale" or "grid", default "scale"
-        Of the kernel. "scale" is scikit-learn's ``1 / (d * variance of all training pixels)``; "grid": each of 2^-7 .. 2^2.
+        Of the kernel. "scale" is scikit-learn's ``1 / (d * variance of all training pixels)``;
+        "grid": each of 2^-7 .. 2^2.
     max_images : int, default 6000
-        Of more training images so many are drawn, always the same ones; 0 means all. Time and memory grow with the square. One
-        class of CIFAR-10 or FashionMNIST is used whole, as in the paper.
+        The most training images to use; 0 means all. Of more images, this many are drawn, always
+        the same ones. Time and memory grow with the square. One class of CIFAR-10 or FashionMNIST
+        is used whole, as in the paper.
 
     Attributes
     ----------
     rows_ : ndarray of shape (n, d), float64
         The training images that are used, flattened and scaled.
     machines_ : list of `Machines`
-        One a gamma.
+        One per gamma.
 
     Examples
     --------
@@ -71,26 +92,24 @@ class OCSVM:
     """
 
     def __init__(
-        self, nu: float | str = 0.1, gamma: float | str = "scale", max_images: int = 6000
+        self,
+        nu: Annotated[float | str, NU, {"search": NUS}] = 0.1,
+        gamma: Annotated[float | str, GAMMA, {"search": GAMMAS}] = "scale",
+        max_images: Annotated[int, MOST_IMAGES] = 6000,
     ) -> None:
         self.nu = nu
         self.gamma = gamma
         self.max_images = max_images
 
     def check_rows(self, n: int) -> None:
-        """Raise ValueError if a parameter is out of range, or there is no training row."""
-        if self.nu != "grid" and not (_is_number(self.nu) and 0 < self.nu <= 1):  # type: ignore[operator]
-            raise ValueError(f"nu must be a number in (0, 1] or 'grid', got {self.nu!r}")
-        if self.gamma not in ("scale", "grid") and not (
-            _is_number(self.gamma) and 0 < self.gamma < np.inf  # type: ignore[operator]
-        ):
-            raise ValueError(
-                f"gamma must be a number above 0, 'scale' or 'grid', got {self.gamma!r}"
-            )
-        if not isinstance(self.max_images, int) or self.max_images < 0:
-            raise ValueError(
-                f"max_images must be a whole number of at least 0, which means all, got {self.max_images!r}"
-            )
+        """Refuse parameters that are out of range, and an empty training set.
+
+        Raises
+        ------
+        ValueError
+            Naming the parameter or the number of images, and the remedy.
+        """
+        check_parameters(self, "OCSVM")
         if n < 1:
             raise ValueError(
                 f"OCSVM needs at least 1 training image, got {n}: train on more images."
@@ -103,7 +122,9 @@ class OCSVM:
         monitor: Callable[..., None] | None = None,  # noqa: ARG002 - there is no loss to report
         checkpoint: Path | None = None,  # noqa: ARG002 - a whole grid takes a minute or two
     ) -> OCSVM:
-        """Solve for every nu and gamma. The kernel matrix depends on gamma alone and is made once for all nu.
+        """Solve for every nu and gamma.
+
+        The kernel matrix depends on gamma alone, so it is computed once for all nu.
 
         Parameters
         ----------
@@ -115,17 +136,19 @@ class OCSVM:
         Raises
         ------
         ValueError
-            If a parameter is out of range, X is of another type or shape or empty, or all its pixels are equal.
+            If a parameter is out of range, X is of another type or shape or empty, or all its
+            pixels are equal.
         """
         _check_images(X)
         self.check_rows(len(X))
         if 0 < self.max_images < len(X):
-            # Not the experiment's seed: which rows is a matter of the method's cost, and one data set keeps one score.
+            # The seed is fixed: the subset only saves time, and one data set keeps one score.
             X = X[np.sort(np.random.default_rng(0).choice(len(X), self.max_images, replace=False))]
         rows = _flatten(X)
         if np.ptp(X) == 0:
             raise ValueError(
-                f"all pixels of the {len(X)} training images are {X.flat[0]}: give images that differ."
+                f"all pixels of the {len(X)} training images are {X.flat[0]}:"
+                " give images that differ."
             )
         variance = rows.var()
         nus: Any = NUS if self.nu == "grid" else (self.nu,)
@@ -150,24 +173,30 @@ class OCSVM:
         Returns
         -------
         scores : ndarray of shape (n,), float64
-            Above 0 outside of the training images' support.
+            Above 0 outside the training images' support.
 
         Raises
         ------
         sklearn.exceptions.NotFittedError
             Before `fit`.
         ValueError
-            If X is not of the training images' type and size, or nu or gamma is a grid, which has many scores.
+            If X is not of the training images' type and size, or nu or gamma is a grid, which
+            has many scores.
         """
         if "grid" in (self.nu, self.gamma):
             raise ValueError(
-                f"OCSVM(nu={self.nu!r}, gamma={self.gamma!r}) has a score for each point: call score_path."
+                f"OCSVM(nu={self.nu!r}, gamma={self.gamma!r}) has a score for each point:"
+                " call score_path."
             )
         ((_, scores, _),) = self.score_path(X)
         return scores
 
     def score_path(self, X: np.ndarray) -> Iterator[tuple[dict[str, Any], np.ndarray, None]]:
-        """Score images for each gamma and nu, over one block of distances for all. Parameters and errors: as `anomaly_score`.
+        """Score images for each gamma and nu, over one block of distances for all.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, h, w, c), uint8
 
         Yields
         ------
@@ -175,7 +204,14 @@ class OCSVM:
             ``{"nu": nu, "gamma": gamma}``.
         scores : ndarray of shape (n,), float64
         nearest : None
-            Nothing is nearest.
+            OC-SVM has no nearest training rows.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        ValueError
+            If X is not of the training images' type and size.
         """
         if not hasattr(self, "rows_"):
             raise NotFittedError("OCSVM has no support vectors yet: call fit before scoring")
@@ -192,21 +228,44 @@ class OCSVM:
                 found[:, start : start + BLOCK] = (sums - of_gamma.rhos).T
         for found, of_gamma in zip(decisions, self.machines_, strict=True):
             for decision, nu in zip(found, of_gamma.nus, strict=True):
-                yield (
-                    {"nu": nu, "gamma": of_gamma.asked},
-                    -decision,
-                    None,
-                )  # a decision is higher for normal rows
+                # A decision is higher for normal rows; our score is higher for anomalies.
+                yield {"nu": nu, "gamma": of_gamma.asked}, -decision, None
+
+
+class Machines(NamedTuple):
+    """The solutions for one gamma.
+
+    Attributes
+    ----------
+    asked : float or str
+        Gamma as it was given to the constructor.
+    gamma : float
+        Its value.
+    nus : tuple of float
+        The m values of nu.
+    alphas : ndarray of shape (n, m)
+        The weights of the training rows, one column per nu.
+    rhos : ndarray of shape (m,)
+        The offsets.
+    """
+
+    asked: float | str
+    gamma: float
+    nus: tuple[float, ...]
+    alphas: np.ndarray
+    rhos: np.ndarray
 
 
 def _solve(kernel: np.ndarray, nus: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Alphas (n, m) and rhos (m,) of m nus. libsvm works without the interpreter's lock, each machine on one core."""
+    """Return alphas (n, m) and rhos (m,) for m nus.
+
+    libsvm runs without the interpreter's lock, so each machine is solved on a core of its own.
+    """
 
     def solve(nu: float) -> tuple[np.ndarray, float]:
         machine = OneClassSVM(kernel="precomputed", nu=nu)
-        machine.random_state = (
-            0  # otherwise libsvm, which needs none here, is given a seed from the global generator
-        )
+        # libsvm needs no seed here. Without one, scikit-learn draws it from the global generator.
+        machine.random_state = 0
         machine.fit(kernel)
         alphas = np.zeros(len(kernel))
         alphas[machine.support_] = machine.dual_coef_[0]
@@ -220,7 +279,11 @@ def _solve(kernel: np.ndarray, nus: tuple[float, ...]) -> tuple[np.ndarray, np.n
 
 
 def _squared_distances(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(n, m) float64, in which the product of 0 to 255 scaled loses nothing that a kernel of gamma 4 could show."""
+    """Return squared distances (n, m), float64.
+
+    They come from a matrix product. For scaled pixels it loses no digit that would show in a kernel
+    with gamma 4, the greatest of the grid.
+    """
     distances = queries @ rows.T
     distances *= -2
     distances += np.einsum("ij,ij->i", queries, queries)[:, None]
@@ -229,16 +292,13 @@ def _squared_distances(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def _flatten(images: np.ndarray) -> np.ndarray:
-    """Pixels scaled to [-1, 1], (n, h * w * c) float64."""
+    """Scale pixels to [-1, 1], and return (n, h * w * c) float64."""
     return images.reshape(len(images), -1) / 127.5 - 1
 
 
 def _check_images(X: np.ndarray) -> None:
     if X.dtype != np.uint8 or X.ndim != 4 or X.shape[3] not in (1, 3) or 0 in X.shape[1:]:
         raise ValueError(
-            f"images must be uint8 of shape (n, h, w, 1 or 3), finite by that, got {X.dtype} {X.shape}."
+            "images must be uint8 of shape (n, h, w, 1 or 3), finite by that,"
+            f" got {X.dtype} {X.shape}."
         )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""Deep SVDD's normalisation, centre, losses and two stages."""
+"""Deep SVDD: normalisation, centre, losses and the two stages."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def weights(network):
 
 
 def by_hand(X):
-    """Contrast-normalised images (n, h, w, c), each by all its pixels and channels."""
+    """Normalise the contrast of images (n, h, w, c), each over all its pixels and channels."""
     images = X.astype(np.float64)
     centred = images - images.mean((1, 2, 3), keepdims=True)
     return centred / np.abs(centred).mean((1, 2, 3), keepdims=True)
@@ -53,9 +53,8 @@ def test_the_scale_is_two_numbers_of_the_training_images():
     np.testing.assert_allclose(detector.network_.scale, [expected.min(), expected.max()], rtol=1e-5)
     normal = detector.network_.normalise(scale_pixels(torch.tensor(X)))
     np.testing.assert_allclose([normal.min(), normal.max()], [0, 1], atol=1e-6)
-    assert (
-        detector.network_.normalise(scale_pixels(torch.tensor(pictures(50, 1)))).max() > 1
-    )  # not measured again on others
+    # The scale is not measured again on other images.
+    assert detector.network_.normalise(scale_pixels(torch.tensor(pictures(50, 1)))).max() > 1
 
 
 def test_coordinates_near_zero_are_pushed_away_with_their_sign():
@@ -109,7 +108,10 @@ def losses(X, **params):
 
 
 def test_the_first_losses_by_hand():
-    """While no weight moves, in one batch: the mean squared distance, and 1 / nu times it while the radius is 0."""
+    """No weight moves, and there is one batch.
+
+    The loss is the mean squared distance, or 1 / nu times it while the radius is 0.
+    """
     X = pictures(10)
     still = {**TINY, "batch_size": 10, "learning_rate": STILL, "epochs": 2, "weight_decay": 0.0}
     plain = losses(X, **still)
@@ -131,7 +133,7 @@ def test_the_radius_is_the_batchs_quantile_after_the_warm_up():
     cold = DeepSVDD("soft_boundary", epochs=2, warm_up_epochs=2, **still).fit(X).network_
     warm = DeepSVDD("soft_boundary", epochs=3, warm_up_epochs=2, nu=0.3, **still).fit(X).network_
     assert cold.radius == 0
-    warm.train()  # as the training saw the batch: normalised by its own statistics
+    warm.train()  # as in the training: the batch is normalised by its own statistics
     with torch.no_grad():
         distances = warm(scale_pixels(torch.tensor(X))).sqrt().numpy()
     assert warm.radius.item() == pytest.approx(np.quantile(distances, 0.7), rel=1e-4)

@@ -1,4 +1,4 @@
-"""The Dirichlet fit against known parameters and a general optimiser."""
+"""GEOM's Dirichlet fit, compared with known parameters and a general optimiser."""
 
 import numpy as np
 import pytest
@@ -10,18 +10,18 @@ from baselines.geom import MAX_CONCENTRATION, SMALLEST_PROBABILITY, fit_dirichle
 
 
 def exact_mean_log(alpha: np.ndarray) -> np.ndarray:
-    """E[log p] under a Dirichlet."""
+    """Return E[log p] under a Dirichlet distribution."""
     return digamma(alpha) - digamma(alpha.sum(-1, keepdims=True))
 
 
 @pytest.mark.parametrize("k", [2, 4, 72])
 @pytest.mark.parametrize("scale", [0.05, 1.0, 300.0])
-def test_known_parameters_come_back_from_exact_means(k, scale):
+def test_known_parameters_are_recovered_from_exact_means(k, scale):
     alpha = np.random.default_rng(k).gamma(2.0, scale, (5, k)) + 0.01
     np.testing.assert_allclose(fit_dirichlet(exact_mean_log(alpha)), alpha, rtol=1e-5)
 
 
-def test_known_parameters_come_back_from_samples():
+def test_known_parameters_are_recovered_from_samples():
     rng = np.random.default_rng(0)
     alpha = np.array([0.7, 3.0, 12.0, 1.5])
     samples = rng.dirichlet(alpha, 200_000)
@@ -45,7 +45,7 @@ def test_no_general_optimiser_finds_a_greater_likelihood():
     )
 
 
-def test_rows_are_fitted_apart():
+def test_rows_are_fitted_independently():
     alpha = np.random.default_rng(2).gamma(1.0, 5.0, (6, 3)) + 0.1
     together = fit_dirichlet(exact_mean_log(alpha))
     np.testing.assert_allclose(

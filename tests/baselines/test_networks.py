@@ -105,7 +105,7 @@ def test_convolutions_start_he_normal_by_fan_out():
     assert weight.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.01)
 
 
-def test_dropout_drops_its_share_and_keeps_the_mean():
+def test_dropout_drops_its_fraction_and_keeps_the_mean():
     dropout = Dropout(0.3)
     dropout.generator = generator()
     x = torch.ones(250_001)
@@ -113,9 +113,8 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
     assert (y == 0).double().mean().item() == pytest.approx(0.3, abs=0.004)
     assert y.mean().item() == pytest.approx(1, abs=0.01)
     neighbours = (y[:-1] == 0) & (y[1:] == 0)
-    assert neighbours.double().mean().item() == pytest.approx(
-        0.09, abs=0.004
-    )  # independent, also inside one draw
+    # Neighbours are independent, even those that share a draw.
+    assert neighbours.double().mean().item() == pytest.approx(0.09, abs=0.004)
     assert not torch.equal(dropout(x), y)
     assert torch.equal(dropout.eval()(x), x)
 
@@ -132,7 +131,7 @@ def test_dropout_draws_from_the_generator_it_is_given():
 
 
 def trained_like(depth):
-    """A network in evaluation mode whose BatchNorms all do something."""
+    """Make a network in evaluation mode, none of whose BatchNorms is the identity."""
     network, random = wide(depth), generator(1)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -155,7 +154,9 @@ def test_compiling_changes_no_output_and_leaves_the_network_alone(depth):
         )
         half = CompiledWideResNet(network, torch.bfloat16)(x)
         assert half.dtype == torch.float32
-        assert not torch.equal(half, half.bfloat16().float()), "nor is it rounded to eight bits"
+        assert not torch.equal(half, half.bfloat16().float()), (
+            "the output is not rounded to eight bits"
+        )
         assert (half - expected).abs().max() < 0.05 * expected.std() * 3
     after = network.state_dict()
     assert all(
@@ -226,7 +227,7 @@ def test_unknown_devices_and_precisions_are_refused():
     assert pick_precision("bfloat16", CPU) == torch.bfloat16
 
 
-def test_automatic_precision_is_bfloat16_only_where_there_are_units_for_it(monkeypatch):
+def test_automatic_precision_is_bfloat16_only_where_the_processor_has_units_for_it(monkeypatch):
     for capabilities, expected in (
         ({"amx_bf16": True}, torch.bfloat16),
         ({"amx_bf16": False}, torch.float32),

@@ -1,4 +1,4 @@
-"""OC-SVM against scikit-learn's own, its grid, and the oracle that chooses from it."""
+"""OC-SVM, compared with scikit-learn's; its grid, and the oracle that chooses from it."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from benchmarks.metrics import auroc
 
 
 def images(n, seed, channels=3):
-    """Dim variations of one picture, so that kernels of every gamma differ from 0."""
+    """Make slight variations of one picture, so that kernels of every gamma differ from 0."""
     rng = np.random.default_rng(seed)
     picture = np.random.default_rng(0).integers(0, 256, (5, 4, channels))
     return np.clip(picture + rng.integers(-25, 26, (n, 5, 4, channels)), 0, 255).astype(np.uint8)
@@ -37,7 +37,7 @@ def test_scores_are_sklearns_decisions_with_the_sign_turned(nu, gamma, channels)
     )
 
 
-def test_the_grid_is_the_machines_of_each_nu_and_gamma():
+def test_the_grid_has_a_machine_for_each_nu_and_gamma():
     train, test = images(40, 1), images(30, 2)
     points = list(OCSVM("grid", "grid").fit(train).score_path(test))
     assert [(point["nu"], point["gamma"]) for point, _, _ in points] == [
@@ -53,7 +53,7 @@ def test_the_grid_is_the_machines_of_each_nu_and_gamma():
         OCSVM("grid").fit(train).anomaly_score(test)
 
 
-def test_of_too_many_images_the_same_ones_are_drawn_each_time():
+def test_the_same_images_are_drawn_each_time_if_there_are_too_many():
     train, test = images(50, 1), images(30, 2)
     some = OCSVM(max_images=20).fit(train)
     assert some.rows_.shape == (20, 60)
@@ -80,14 +80,14 @@ def test_of_too_many_images_the_same_ones_are_drawn_each_time():
         ({"max_images": 2.5}, r"got 2\.5"),
     ],
 )
-def test_a_bad_parameter_is_known_before_any_work(params, words):
+def test_a_bad_parameter_is_refused_before_any_work(params, words):
     with pytest.raises(ValueError, match=words):
         OCSVM(**params).check_rows(100)
 
 
 @pytest.fixture
 def toy():
-    """Two classes of overlapping pictures, 40 training and 60 test images each."""
+    """Make two classes of overlapping pictures, with 40 training and 60 test images each."""
     rng = np.random.default_rng(0)
     labels = np.arange(200) % 2
     pixels = rng.integers(0, 120, (200, 4, 4)) + labels[:, None, None] * rng.integers(0, 25, (4, 4))
@@ -101,7 +101,7 @@ def experiment(variant):
     )
 
 
-def test_an_oracle_is_the_best_of_the_grid_on_the_test_labels_and_says_which(toy):
+def test_an_oracle_is_the_best_of_the_grid_on_the_test_labels_and_names_its_choice(toy):
     oracle = experiment("oracle")
     assert (selection_of(oracle), selection_of(experiment("label_free"))) == ("oracle", "none")
     X = load_pixels(toy, "pixels")
@@ -120,9 +120,7 @@ def test_an_oracle_is_the_best_of_the_grid_on_the_test_labels_and_says_which(toy
         )
 
 
-def test_an_oracle_of_one_parameter_says_the_number_that_it_chose_and_not_the_word_that_was_given(
-    toy,
-):
+def test_an_oracle_of_one_parameter_names_its_number_and_not_the_given_word(toy):
     params = detector_params("ocsvm", "oracle", {"gamma": "scale"})
     oracle = replace(experiment("oracle"), detector_params=params)
     for result in evaluate([oracle], toy, load_pixels(toy, "pixels")):
@@ -130,7 +128,7 @@ def test_an_oracle_of_one_parameter_says_the_number_that_it_chose_and_not_the_wo
         assert result.metrics["chosen_nu"] in NUS
 
 
-def test_images_are_scored_piece_by_piece_as_all_at_once(toy, monkeypatch):
+def test_scoring_in_pieces_equals_scoring_all_at_once(toy, monkeypatch):
     X = load_pixels(toy, "pixels")
     whole = list(evaluate([experiment("label_free")], toy, X))
     calls = []

@@ -1,18 +1,21 @@
-"""A bad parameter of a trained rival is known before any work, and the error says what would be good."""
+"""A bad parameter is refused before any work, and the error says what would be allowed."""
 
 import inspect
 import re
+from typing import Annotated, get_type_hints
 
 import numpy as np
 import pytest
 
-from baselines._preparation import RULES
+from baselines._parameters import Rule, check_parameters, whole
 from baselines.deep_svdd import DeepSVDD
 from baselines.geom import GEOM
 from baselines.goad import GOAD
 from baselines.mhrot import MHRot
+from baselines.ocsvm import OCSVM
 
-RIVALS = [DeepSVDD, GEOM, GOAD, MHRot]
+TRAINED = [DeepSVDD, GEOM, GOAD, MHRot]
+BASELINES = [*TRAINED, OCSVM]
 NEVER = ("nonsense", -3, True, None, (1, 2), [], float("nan"), float("inf"), np.ones(2))
 WHOLE = (*NEVER, 1.5, 2.0)
 BAD = {
@@ -60,32 +63,80 @@ GOOD = {
 }
 
 
-def parameters_of(rival):
-    return list(inspect.signature(rival).parameters)
+def parameters_of(baseline):
+    return list(inspect.signature(baseline).parameters)
 
 
-@pytest.mark.parametrize("rival", RIVALS)
-def test_each_bad_value_of_each_parameter_is_refused_before_any_work(rival):
-    for parameter in parameters_of(rival):
+def annotations_of(baseline):
+    """Each parameter with the metadata of its annotation."""
+    hints = get_type_hints(baseline.__init__, include_extras=True)
+    return {name: hints[name].__metadata__ for name in parameters_of(baseline)}
+
+
+@pytest.mark.parametrize("baseline", TRAINED)
+def test_each_bad_value_of_each_parameter_is_refused_before_any_work(baseline):
+    for parameter in parameters_of(baseline):
         for value in BAD[parameter]:
             with pytest.raises(ValueError, match=parameter) as caught:
-                rival(**{parameter: value}).check_rows(100)
+                baseline(**{parameter: value}).check_rows(100)
             assert repr(value) in str(caught.value)
 
 
-@pytest.mark.parametrize("rival", RIVALS)
-def test_each_good_value_is_taken(rival):
-    rival().check_rows(2)
-    for parameter in parameters_of(rival):
+@pytest.mark.parametrize("baseline", TRAINED)
+def test_each_good_value_is_taken(baseline):
+    baseline().check_rows(2)
+    for parameter in parameters_of(baseline):
         for value in GOOD.get(parameter, (0, 1)):
-            rival(**{parameter: value}).check_rows(2)
+            baseline(**{parameter: value}).check_rows(2)
 
 
-def test_every_parameter_has_a_rule_and_every_rule_a_parameter():
-    assert {name for rival in RIVALS for name in parameters_of(rival)} == set(RULES) | {
-        "device",
-        "precision",
-    }
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_every_parameter_has_one_rule_which_allows_its_default(baseline):
+    defaults = inspect.signature(baseline).parameters
+    for parameter, metadata in annotations_of(baseline).items():
+        (rule,) = (entry for entry in metadata if isinstance(entry, Rule))
+        assert rule.words
+        assert rule.allows(defaults[parameter].default)
+
+
+def test_the_tables_of_values_name_parameters_that_exist():
+    existing = {name for baseline in TRAINED for name in parameters_of(baseline)}
+    assert set(BAD) == existing
+    assert set(GOOD) < existing
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_whatever_a_sweep_tries_is_allowed(baseline):
+    searched = {}
+    for parameter, metadata in annotations_of(baseline).items():
+        (rule,) = (entry for entry in metadata if isinstance(entry, Rule))
+        for entry in metadata:
+            if not isinstance(entry, dict):
+                continue
+            searched[parameter] = search = entry["search"]
+            if isinstance(search, dict):
+                assert set(search) == {"low", "high", "log"}
+                assert (0 if search["log"] else -np.inf) < search["low"] < search["high"]
+                search = (search["low"], search["high"])
+            assert all(rule.allows(value) for value in search)
+    assert searched
+
+
+def test_a_parameter_without_a_rule_is_an_error_that_says_what_to_write():
+    class Unruled:
+        def __init__(self, epochs: Annotated[int, whole(1)] = 3, width: int = 4):
+            self.epochs, self.width = epochs, width
+
+    class Bare:
+        def __init__(self, epochs=3):
+            self.epochs = epochs
+
+    for make, parameter in ((Unruled, "width"), (Bare, "epochs")):
+        words = (
+            f"{make.__name__}'s parameter {parameter} has no rule: annotate it in the constructor"
+        )
+        with pytest.raises(TypeError, match=re.escape(words)):
+            check_parameters(make(), "one")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +153,8 @@ def test_every_parameter_has_a_rule_and_every_rule_a_parameter():
         ),
         (
             GOAD(max_images=1),
-            "GOAD's max_images must be a whole number of at least 2, or 0 for all, got 1: the default is 0",
+            "GOAD's max_images must be a whole number of at least 2, or 0 for all, got 1:"
+            " the default is 0",
         ),
         (GEOM(precision="half"), "unknown precision 'half'; there are auto, float32, bfloat16"),
         (GOAD(device="tpu"), "unknown device 'tpu'; there are cpu, cuda and cuda:<number>"),

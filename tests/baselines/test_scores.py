@@ -1,4 +1,4 @@
-"""Scores and losses of GEOM, GOAD and MHRot against their formulas, written out in NumPy."""
+"""Scores and losses of GEOM, GOAD and MHRot, compared with their formulas in NumPy."""
 
 import copy
 
@@ -23,11 +23,11 @@ def pictures(n, seed=0):
 
 
 def outputs(forward, X, sources):
-    """What the network itself says of each view, in float64: (n, t, outputs)."""
+    """Return the network's own outputs for each view, (n, t, outputs) float64."""
     views = Views(torch.tensor(X), sources)
     with torch.inference_mode():
-        said = forward(views.make(torch.arange(len(views))))
-    return said.double().numpy().reshape(len(X), len(sources), -1)
+        raw = forward(views.make(torch.arange(len(views))))
+    return raw.double().numpy().reshape(len(X), len(sources), -1)
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +35,17 @@ def rotation_geom():
     return GEOM("rotation", **TINY).fit(pictures(12))
 
 
-def test_geoms_dirichlet_score_is_the_papers_normality_turned(rotation_geom):
+def test_geoms_dirichlet_score_is_minus_the_papers_normality(rotation_geom):
     X, detector = pictures(5, 1), copy.copy(rotation_geom)
-    detector.alpha_ = np.random.default_rng(0).uniform(
-        0.2, 3, (4, 4)
-    )  # small, so that the 1 that is taken off counts
+    # The concentrations are small, so that the 1 which is subtracted matters.
+    detector.alpha_ = np.random.default_rng(0).uniform(0.2, 3, (4, 4))
     probabilities = softmax(outputs(detector.network_, X, rotations(SIDE)), -1)
     mixed = probabilities * (1 - 4 * geom.SMALLEST_PROBABILITY) + geom.SMALLEST_PROBABILITY
     normality = ((detector.alpha_ - 1) * np.log(mixed)).sum(-1).mean(-1)
     np.testing.assert_allclose(detector.anomaly_score(X), -normality, rtol=1e-4)
 
 
-def test_geoms_dirichlets_are_fitted_to_the_training_images_one_a_transformation(rotation_geom):
+def test_geoms_dirichlets_are_fitted_to_the_training_images_one_per_transformation(rotation_geom):
     probabilities = softmax(outputs(rotation_geom.network_, pictures(12), rotations(SIDE)), -1)
     expected = geom.fit_dirichlet(np.log(probabilities).mean(0))
     np.testing.assert_allclose(rotation_geom.alpha_, expected, rtol=0.02)
@@ -60,7 +59,7 @@ def test_geoms_simple_score_is_minus_the_mean_probability_of_the_truth():
     )
 
 
-def test_accuracy_is_the_share_of_recognised_transformations(rotation_geom):
+def test_accuracy_is_the_fraction_of_recognised_transformations(rotation_geom):
     X = pictures(7, 2)
     scores, accuracy = rotation_geom.scores_and_accuracy(X)
     guesses = outputs(rotation_geom.network_, X, rotations(SIDE)).argmax(-1)
@@ -102,9 +101,8 @@ def test_goads_loss_is_the_weighted_sum_of_three():
     detector = GOAD(learning_rate=1e-30, batch_size=3, margin=3.0, **TINY).fit(
         X, monitor=lambda *report: reports.append(report[4])
     )
-    network = (
-        detector.network_.train()
-    )  # as the training saw its one batch; 1e-30 moves no float32 weight
+    # In training mode, as for the one batch; a rate of 1e-30 moves no float32 weight.
+    network = detector.network_.train()
     views = Views(torch.tensor(X), geometric_transformations(SIDE))
     with torch.no_grad():
         features = network.features(views.make(torch.arange(216)))
@@ -126,7 +124,7 @@ def test_goads_triplet_loss_reaches_the_centres_too():
 
 @pytest.mark.parametrize("n", [1, 9, 20])
 def test_a_network_sees_batches_of_one_size_only(n, monkeypatch):
-    """Whatever is scored: another size may choose other kernels, and those round otherwise."""
+    """Another size may choose other kernels, which round differently."""
     monkeypatch.setattr(_prediction, "CHUNK_IMAGES", 16)
     sizes, numbers = [], []
 
@@ -142,12 +140,12 @@ def test_a_network_sees_batches_of_one_size_only(n, monkeypatch):
     assert numbers == list(range(4 * n))
 
 
-def mhrot_reference(said):
-    scores, rights = np.zeros(len(said)), np.zeros(len(said))
+def mhrot_reference(logits):
+    scores, rights = np.zeros(len(logits)), np.zeros(len(logits))
     for t in range(36):
         truth = (t // 9, 4 + t // 3 % 3, 7 + t % 3)
         for (start, stop), true in zip(((0, 4), (4, 7), (7, 10)), truth, strict=True):
-            head = said[:, t, start:stop]
+            head = logits[:, t, start:stop]
             scores -= softmax(head, -1)[:, true - start]
             rights += head.argmax(-1) == true - start
     return scores, rights / 108

@@ -1,4 +1,8 @@
-"""What holds for each trained rival: it trains, continues, scores each image on its own, and refuses what it cannot use."""
+"""What holds for each baseline that trains a network.
+
+It trains, continues after it was killed, scores each image on its own, and refuses what it cannot
+use.
+"""
 
 import re
 
@@ -15,7 +19,7 @@ from baselines.goad import GOAD
 from baselines.mhrot import MHRot
 
 COMMON = {"device": "cpu"}
-RIVALS = {
+BASELINES = {
     "deep_svdd": lambda **params: DeepSVDD(
         **{"epochs": 2, "pretrain_epochs": 1, "batch_size": 4, **COMMON, **params}
     ),
@@ -29,12 +33,13 @@ RIVALS = {
         "high", **{"epochs": 2, "batch_size": 16, **COMMON, **params}
     ),
 }
-every_rival = pytest.mark.parametrize("name", RIVALS)
-LARGE = "mhrot_high"  # images of 64 px, on which a detector law says the same of every variant
+every_baseline = pytest.mark.parametrize("name", BASELINES)
+LARGE = "mhrot_high"  # on images of 64 px; the detector laws check each variant for the same
 large_is_slow = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == LARGE else ()) for name in RIVALS]
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name == LARGE else ()) for name in BASELINES],
 )
-small_rivals = pytest.mark.parametrize(
+small_baselines = pytest.mark.parametrize(
     "name", ["deep_svdd", "geom_rotation", "goad", "mhrot"]
 )  # the others cost seconds
 
@@ -52,10 +57,10 @@ def weights(detector):
     ).numpy()
 
 
-@every_rival
+@every_baseline
 def test_training_changes_the_weights_and_scores_take_many_values(name):
     X = pictures(name)
-    untrained, trained = fit_untrained(RIVALS[name](), X), RIVALS[name](epochs=1).fit(X)
+    untrained, trained = fit_untrained(BASELINES[name](), X), BASELINES[name](epochs=1).fit(X)
     changed = weights(untrained) != weights(trained)
     assert changed.mean() > 0.9
     scores = trained.anomaly_score(pictures(name, 12, 1))
@@ -63,8 +68,8 @@ def test_training_changes_the_weights_and_scores_take_many_values(name):
 
 
 @large_is_slow
-def test_an_images_score_is_the_same_in_any_company(name):
-    detector = RIVALS[name](epochs=1).fit(pictures(name))
+def test_an_images_score_does_not_depend_on_the_other_images(name):
+    detector = BASELINES[name](epochs=1).fit(pictures(name))
     X = pictures(name, 9, 1)
     X[3] = 255 - X[3]
     scores = detector.anomaly_score(X)
@@ -77,11 +82,11 @@ def test_an_images_score_is_the_same_in_any_company(name):
     )
 
 
-@every_rival
+@every_baseline
 def test_a_killed_training_continues_to_the_same_scores(name, tmp_path, monkeypatch):
-    """Killed inside an epoch: checkpoints and reports come after each batch here."""
+    """It is killed within an epoch: here, checkpoints and reports come after each batch."""
     X, path, calls = pictures(name, 6), tmp_path / "training.pt", []
-    expected = RIVALS[name]().fit(X)
+    expected = BASELINES[name]().fit(X)
     monkeypatch.setattr(loop, "REPORT_SECONDS", 0)
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
 
@@ -91,29 +96,27 @@ def test_a_killed_training_continues_to_the_same_scores(name, tmp_path, monkeypa
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        RIVALS[name]().fit(X, monitor=killer, checkpoint=path)
+        BASELINES[name]().fit(X, monitor=killer, checkpoint=path)
     assert path.exists()
-    torch.manual_seed(99)  # nothing may come from the global state
-    continued = RIVALS[name]().fit(X, checkpoint=path)
+    torch.manual_seed(99)  # no draw may come from the global generator
+    continued = BASELINES[name]().fit(X, checkpoint=path)
     np.testing.assert_array_equal(weights(continued), weights(expected))
     np.testing.assert_array_equal(continued.anomaly_score(X), expected.anomaly_score(X))
 
 
-@small_rivals
+@small_baselines
 def test_another_configurations_checkpoint_is_not_continued(name, tmp_path):
     X, path = pictures(name), tmp_path / "training.pt"
-    RIVALS[name](learning_rate=0.5e-3, epochs=1).fit(X, checkpoint=path)
-    continued, anew = (
-        RIVALS[name](epochs=1).fit(X, checkpoint=checkpoint) for checkpoint in (path, None)
+    BASELINES[name](learning_rate=0.5e-3, epochs=1).fit(X, checkpoint=path)
+    continued, fresh = (
+        BASELINES[name](epochs=1).fit(X, checkpoint=checkpoint) for checkpoint in (path, None)
     )
-    np.testing.assert_array_equal(weights(continued), weights(anew))
+    np.testing.assert_array_equal(weights(continued), weights(fresh))
 
 
 @large_is_slow
 @pytest.mark.parametrize("channels", [1, 3])
-def test_ten_images_of_either_kind_are_enough_and_they_and_global_settings_are_left_as_they_are(
-    name, channels
-):
+def test_ten_images_are_enough_and_neither_they_nor_global_settings_change(name, channels):
     X = pictures(name, 10, 0, channels)
     X.setflags(write=False)
     settings = (
@@ -123,24 +126,24 @@ def test_ten_images_of_either_kind_are_enough_and_they_and_global_settings_are_l
         torch.are_deterministic_algorithms_enabled,
     )
     before, state = [setting() for setting in settings], torch.get_rng_state()
-    assert np.isfinite(RIVALS[name](epochs=1).fit(X).anomaly_score(X)).all()
+    assert np.isfinite(BASELINES[name](epochs=1).fit(X).anomaly_score(X)).all()
     assert [setting() for setting in settings] == before
     assert torch.equal(torch.get_rng_state(), state)
     assert not torch.is_autocast_enabled("cpu")
 
 
-@every_rival
-def test_a_learning_rate_out_of_all_measure_is_an_error_that_names_the_epoch(name):
+@every_baseline
+def test_a_learning_rate_that_is_far_too_high_is_an_error_that_names_the_epoch(name):
     with pytest.raises(
         loop.TrainingDivergedError,
         match=r"loss became (nan|inf) in epoch \d+ of [15]: lower learning_rate",
     ):
-        RIVALS[name](learning_rate=1e30, epochs=5).fit(pictures(name))
+        BASELINES[name](learning_rate=1e30, epochs=5).fit(pictures(name))
 
 
-@every_rival
+@every_baseline
 def test_what_it_cannot_use_is_refused(name):
-    X, build = pictures(name), RIVALS[name]
+    X, build = pictures(name), BASELINES[name]
     side = X.shape[1]
     for bad, words in (
         (X.astype(np.float32), "takes images as uint8 of 0 to 255, got float32"),
@@ -168,13 +171,13 @@ def test_what_it_cannot_use_is_refused(name):
         detector.anomaly_score(X[..., :1])
 
 
-@small_rivals
-def test_max_images_are_the_ones_that_count(name):
-    """Of 8 images, changing one changes the result for the 3 that were drawn."""
+@small_baselines
+def test_only_the_images_that_were_drawn_matter(name):
+    """Changing one of 8 images changes the result for exactly the 3 that were drawn."""
     X = pictures(name, 8)
 
     def trained(images):
-        return weights(RIVALS[name](epochs=1, max_images=3).fit(images))
+        return weights(BASELINES[name](epochs=1, max_images=3).fit(images))
 
     expected, counting = trained(X), 0
     for row in range(8):

@@ -1,4 +1,4 @@
-"""The training loop on its own: order, reports, checkpoints, divergence."""
+"""The training loop alone: order, reports, checkpoints, divergence."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def train(
     loss_scale=1.0,
     record=None,
 ):
-    """Train a small network with dropout; returns its weights."""
+    """Train a small network with dropout, and return its weights."""
     network = build_network(
         lambda: nn.Sequential(nn.Linear(6, 8), Dropout(0.5), nn.Linear(8, 1)),
         torch.device("cpu"),
@@ -58,7 +58,7 @@ def train(
 
 
 def killer(call):
-    """A monitor that dies at its n-th call."""
+    """Make a monitor that raises at its n-th call."""
     calls = []
 
     def monitor(*report):
@@ -90,7 +90,7 @@ def test_a_single_last_item_joins_the_batch_before_it(items, sizes):
     ] == sizes
 
 
-def test_reports_tell_epoch_share_and_mean_loss(monkeypatch):
+def test_reports_give_the_epoch_its_finished_fraction_and_the_mean_loss(monkeypatch):
     monkeypatch.setattr(loop, "REPORT_SECONDS", 0)
     reports = []
     train(lambda *report: reports.append(report), epochs=2)
@@ -124,7 +124,10 @@ def test_the_reported_loss_is_the_mean_over_items(monkeypatch):
 
 @pytest.mark.parametrize("call", range(1, 13))
 def test_a_killed_training_continues_to_the_same_weights(monkeypatch, tmp_path, call):
-    """Killed in any batch of three epochs: a checkpoint after each batch, then the same weights to the last bit."""
+    """It is killed in any batch of three epochs, with a checkpoint after each batch.
+
+    Then it ends with the same weights, to the last bit.
+    """
     monkeypatch.setattr(loop, "REPORT_SECONDS", 0)
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
     reports, again = [], []
@@ -138,7 +141,7 @@ def test_a_killed_training_continues_to_the_same_weights(monkeypatch, tmp_path, 
         train(lambda *report: again.append(report), path, record=record), expected
     )
     assert again == reports[call - 1 :]
-    assert len(record) == 20 - (call - 1)  # what was done is not done again
+    assert len(record) == 20 - (call - 1)  # no batch is run again
 
 
 def test_a_killed_training_continues_from_its_last_epoch_without_the_clock(tmp_path):
@@ -202,7 +205,7 @@ def test_a_diverged_loss_names_the_epoch_and_leaves_the_checkpoint_before_it(tmp
     assert path.read_bytes() == before
 
 
-def test_the_learning_rate_is_that_of_the_time_in_epochs():
+def test_the_learning_rate_follows_the_time_in_epochs():
     network, rates, times = nn.Linear(1, 1), [], []
     optimizer = torch.optim.SGD(network.parameters(), 123.0)
 
@@ -229,7 +232,7 @@ def test_a_training_works_where_gradients_are_off_and_leaves_them_off():
 
 
 def test_an_identity_follows_parameters_images_and_arithmetic():
-    class Rival:
+    class Baseline:
         def __init__(self, epochs):
             self.epochs = epochs
             self.network_ = object()
@@ -238,11 +241,11 @@ def test_an_identity_follows_parameters_images_and_arithmetic():
     other = images.copy()
     other[1, 3, 3] = 1
     hashes = [
-        training_identity(Rival(1), images, "cpu", torch.float32),
-        training_identity(Rival(2), images, "cpu", torch.float32),
-        training_identity(Rival(1), other, "cpu", torch.float32),
-        training_identity(Rival(1), images.reshape(2, 2, 8, 1), "cpu", torch.float32),
-        training_identity(Rival(1), images, "cpu", torch.bfloat16),
+        training_identity(Baseline(1), images, "cpu", torch.float32),
+        training_identity(Baseline(2), images, "cpu", torch.float32),
+        training_identity(Baseline(1), other, "cpu", torch.float32),
+        training_identity(Baseline(1), images.reshape(2, 2, 8, 1), "cpu", torch.float32),
+        training_identity(Baseline(1), images, "cpu", torch.bfloat16),
     ]
     assert len(set(hashes)) == 5
-    assert hashes[0] == training_identity(Rival(1), images.copy(), "cpu", torch.float32)
+    assert hashes[0] == training_identity(Baseline(1), images.copy(), "cpu", torch.float32)

@@ -1,4 +1,4 @@
-"""Transformations against plain NumPy, pixel by pixel."""
+"""Transformations, compared with plain NumPy pixel by pixel."""
 
 from itertools import product
 
@@ -18,7 +18,7 @@ from baselines._transforms import (
 
 
 def moved(image: np.ndarray, down: int, right: int) -> np.ndarray:
-    """The image (h, w, c) shifted, its mirror image coming in, the edge pixel repeated."""
+    """Shift an image (h, w, c); its mirror image moves in, with the edge pixel repeated."""
     height, width = image.shape[:2]
     padded = np.pad(image, ((height, height), (width, width), (0, 0)), mode="symmetric")
     return padded[height - down : 2 * height - down, width - right : 2 * width - right]
@@ -45,7 +45,7 @@ def mhrot_reference(image: np.ndarray, crop: int) -> list[np.ndarray]:
 
 
 def as_pixels(views: torch.Tensor) -> np.ndarray:
-    """Views in [-1, 1] as the uint8 images (b, h, w, c) they came from."""
+    """Turn views in [-1, 1] back into the uint8 images (b, h, w, c) that they came from."""
     return ((views.permute(0, 2, 3, 1).numpy() + 1) * 127.5).round().astype(np.uint8)
 
 
@@ -98,7 +98,7 @@ def test_views_lie_between_minus_one_and_one_channels_last():
 
 
 def test_random_crops_are_crops_with_the_shifts_they_say():
-    # A pixel tells its own place, so that a crop's corner says where it was cut.
+    # Each pixel holds its own position, so that a crop's corner shows where it was cut.
     side, crop, n = 64, 56, 20
     place = np.stack(
         [*np.meshgrid(np.arange(side), np.arange(side), indexing="ij"), np.full((side, side), 7)],
