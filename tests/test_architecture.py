@@ -55,26 +55,18 @@ ALLOWED = {
     "benchmarks.scoring": {"benchmarks.contracts", "benchmarks.detectors", "benchmarks.inputs"},
     "benchmarks.evaluate": {
         "benchmarks.contracts",
+        "benchmarks.datasets",
         "benchmarks.detectors",
         "benchmarks.inputs",
         "benchmarks.metrics",
-        "benchmarks.protocols",
         "benchmarks.scoring",
         "benchmarks.threads",
     },
-    "benchmarks.work": {
-        "benchmarks.contracts",
-        "benchmarks.datasets",
-        "benchmarks.detectors",
-        "benchmarks.evaluate",
-        "benchmarks.inputs",
-        "benchmarks.scoring",
-    },
     "benchmarks.executors": {
         "benchmarks.contracts",
+        "benchmarks.evaluate",
         "benchmarks.result_store",
         "benchmarks.scoring",
-        "benchmarks.work",
         "dn2.engines",
     },
     "benchmarks.report": {
@@ -96,19 +88,17 @@ ALLOWED = {
     "benchmarks.session": {
         "benchmarks.contracts",
         "benchmarks.detectors",
+        "benchmarks.evaluate",
         "benchmarks.executors",
         "benchmarks.experiments",
         "benchmarks.inputs",
         "benchmarks.ledger",
         "benchmarks.metrics",
-        "benchmarks.protocols",
         "benchmarks.provenance",
         "benchmarks.report",
         "benchmarks.result_store",
-        "benchmarks.scoring",
         "benchmarks.threads",
         "benchmarks.tracking",
-        "benchmarks.work",
     },
     "benchmarks.sweep": {
         "benchmarks.contracts",
@@ -134,6 +124,7 @@ ONLY_IN = {
     "matplotlib": {"benchmarks.figures"},
     "faiss": {"dn2.search.approximate", "dn2.kmeans"},
     "ray": {"benchmarks.executors.ray_cluster"},
+    "joblib": {"benchmarks.executors.processes"},
     "optuna": {"benchmarks.sweep"},
     "click": {"benchmarks.commands", "benchmarks.__main__", "dn2.commands"},
     "subprocess": {"benchmarks.fetch", "benchmarks.provenance", "benchmarks.tracking"},
@@ -188,6 +179,20 @@ def test_imports_follow_the_table(module, path):
 def test_every_row_of_the_table_has_a_file():
     names = {name for name, _ in modules()} | set(OURS)
     assert not [key for key in ALLOWED if key not in names]
+
+
+def test_one_place_alone_asks_what_a_detector_can_do():
+    for module, path in modules():
+        if module.startswith("benchmarks") and module != "benchmarks.detectors.method":
+            assert "inspect" not in set(imports(path)), module
+            assert "hasattr(detector" not in path.read_text().replace("self.", ""), module
+
+
+def test_nothing_outside_the_search_knows_what_is_inside():
+    for module, path in modules():
+        if not within(module, {"dn2.search"}):
+            inside = [name for name in imports(path) if name.startswith("dn2.search.")]
+            assert not inside, module
 
 
 def test_no_file_name_stands_for_two_files():
