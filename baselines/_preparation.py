@@ -130,7 +130,7 @@ def check_images(X: np.ndarray, name: str, min_side: int = MIN_SIDE) -> None:
 def check_varied(X: np.ndarray, name: str) -> None:
     """Refuse training images that are all constant.
 
-    On them no transformation can be told from another, and no scale can be measured.
+    On them all transformations look alike, and no scale can be measured.
 
     Parameters
     ----------

@@ -44,7 +44,7 @@ FEWEST_IMAGES = 2
 
 @dataclass(frozen=True)
 class Preparation:
-    """The images that a baseline trains on, and what its training needs besides.
+    """The images that a baseline trains on, and what else its training needs.
 
     Attributes
     ----------
@@ -258,7 +258,7 @@ class TrainedBaseline(ABC):
         """Build the network, train it, and return it in evaluation mode."""
 
     def _summarise(self, preparation: Preparation) -> None:  # noqa: B027 - some need nothing
-        """Learn from the trained network's outputs what the score needs besides, if anything."""
+        """Learn what else the score needs from the trained network's outputs, if anything."""
 
     @abstractmethod
     def _score(self, X: np.ndarray) -> np.ndarray:
@@ -295,7 +295,7 @@ class TransformationBaseline(TrainedBaseline):
     learning_rate: float
 
     def scores_and_accuracy(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Score images, and say how many of their transformations were recognised, in one pass.
+        """Score images and measure how many of their transformations were recognised, in one pass.
 
         Parameters
         ----------

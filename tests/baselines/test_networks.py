@@ -155,7 +155,7 @@ def test_compiling_changes_no_output_and_leaves_the_network_alone(depth):
         half = CompiledWideResNet(network, torch.bfloat16)(x)
         assert half.dtype == torch.float32
         assert not torch.equal(half, half.bfloat16().float()), (
-            "the output is not rounded to eight bits"
+            "the output was rounded to eight bits"
         )
         assert (half - expected).abs().max() < 0.05 * expected.std() * 3
     after = network.state_dict()

@@ -68,7 +68,7 @@ def parameters_of(baseline):
 
 
 def annotations_of(baseline):
-    """Each parameter with the metadata of its annotation."""
+    """Return the metadata of each parameter's annotation."""
     hints = get_type_hints(baseline.__init__, include_extras=True)
     return {name: hints[name].__metadata__ for name in parameters_of(baseline)}
 
