@@ -94,7 +94,7 @@ def load_dataset(
     dataset = _load_own(name) if is_own(name) else _load_named(name, home, root)
     if not skip_corrupt:
         return dataset
-    from benchmarks.datasets.files import without_corrupt
+    from benchmarks.datasets.file_datasets import without_corrupt
 
     try:
         return without_corrupt(dataset, home, progress)
@@ -187,7 +187,7 @@ def _unreadable(name: str, home: Path, root: Path | None, error: Exception) -> s
 
 def _load_own(name: str) -> Dataset:
     """Open one's own data: it is called by its last folder or file, and known by its content and its classes' names."""
-    from benchmarks.datasets.files import slug
+    from benchmarks.datasets.file_datasets import slug
 
     kind, _, text = name.partition(":")
     path = Path(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.contracts import Dataset
-from benchmarks.datasets.files import Files, find_folder, slug
+from benchmarks.datasets.file_datasets import Files, find_folder, slug
 from benchmarks.datasets.sources import LocalCopy, Source
 
 

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from benchmarks.contracts import Dataset
-from benchmarks.datasets.files import Files, find_folder, slug
+from benchmarks.datasets.file_datasets import Files, find_folder, slug
 from benchmarks.datasets.sources import LocalCopy, Source
 from dn2.images import ImageFiles
 

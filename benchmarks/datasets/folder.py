@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.contracts import Dataset
-from benchmarks.datasets.files import Files, slug
+from benchmarks.datasets.file_datasets import Files, slug
 
 SUFFIXES = (
     ".jpg",

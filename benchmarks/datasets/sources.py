@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.datasets.arrays import Arrays
-from benchmarks.datasets.files import Files
+from benchmarks.datasets.file_datasets import Files
 
 Read = Callable[[Path], Arrays | Files]
 """Decodes the files in a folder, or, where they stay image files, lists them; raises one of `arrays.UNREADABLE` if they are not

@@ -10,7 +10,7 @@ import csv
 from pathlib import Path
 
 from benchmarks.contracts import Dataset
-from benchmarks.datasets.files import Files
+from benchmarks.datasets.file_datasets import Files
 from benchmarks.datasets.sources import LocalCopy, Source
 
 CLASS_NAMES = ("neutrophil", "lymphocyte", "monocyte", "eosinophil")

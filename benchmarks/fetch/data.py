@@ -21,7 +21,7 @@ from benchmarks.datasets import (
     load_dataset,
 )
 from benchmarks.datasets.arrays import UNREADABLE, Arrays, write_arrays
-from benchmarks.datasets.files import Files
+from benchmarks.datasets.file_datasets import Files
 from benchmarks.datasets.sources import DebianPackage, Download, LocalCopy, NpmPackage, Source
 from benchmarks.fetch.transfer import (
     SILENCE_SECONDS,

@@ -26,10 +26,10 @@ def asirra(tmp_path, monkeypatch):
 
 
 def test_looking_for_corrupt_images_is_done_once(asirra, monkeypatch):
-    from benchmarks.datasets import files
+    from benchmarks.datasets import file_datasets
 
     first = load_dataset("cats_vs_dogs", home=asirra, root=asirra, skip_corrupt=True)
-    monkeypatch.setattr(files, "read_image", lambda path: pytest.fail("decoded again"))
+    monkeypatch.setattr(file_datasets, "read_image", lambda path: pytest.fail("decoded again"))
     again = load_dataset("cats_vs_dogs", home=asirra, root=asirra, skip_corrupt=True)
     assert (again.skipped, again.fingerprint) == (first.skipped, first.fingerprint)
     moved = asirra / "moved"
@@ -93,10 +93,10 @@ def test_without_corrupt_images_nothing_changes(tmp_path):
 
 
 def test_a_file_that_vanishes_is_missing_and_not_corrupt(tmp_path, monkeypatch):
-    from benchmarks.datasets import files
+    from benchmarks.datasets import file_datasets
 
     path = save(tmp_path / "mine" / "a.png", picture(0))
-    find = files._find_corrupt
-    monkeypatch.setattr(files, "_find_corrupt", lambda *a: (path.unlink(), find(*a))[1])
+    find = file_datasets._find_corrupt
+    monkeypatch.setattr(file_datasets, "_find_corrupt", lambda *a: (path.unlink(), find(*a))[1])
     with pytest.raises(MissingDataError, match=r"No such file.*a\.png"):
         load_dataset(f"folder:{tmp_path / 'mine'}", home=tmp_path, skip_corrupt=True)

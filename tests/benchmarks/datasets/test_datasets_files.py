@@ -45,7 +45,7 @@ def test_flowers_have_the_official_split_and_labels(tmp_path, monkeypatch):
 def test_flowers_names_and_files_are_torchvisions():
     from torchvision.datasets import Flowers102
 
-    from benchmarks.datasets.files import slug
+    from benchmarks.datasets.file_datasets import slug
 
     assert (
         tuple(slug(name.replace("'", "")) for name in Flowers102.classes) == flowers102.CLASS_NAMES

@@ -59,7 +59,7 @@ def test_a_fingerprint_is_of_file_contents_labels_and_partition(name, tmp_path, 
     altered = load_dataset(name, home=tmp_path)
     assert altered.fingerprint != ours.fingerprint
     from benchmarks.datasets.arrays import fingerprint
-    from benchmarks.datasets.files import files_digest
+    from benchmarks.datasets.file_datasets import files_digest
 
     digest = files_digest(altered.images)
     assert altered.fingerprint == fingerprint(digest, altered.labels, altered.is_train)
