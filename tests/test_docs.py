@@ -310,7 +310,7 @@ def run_in_process(command, added=""):
     return run_main([*shlex.split(arguments), *shlex.split(added)])
 
 
-@pytest.mark.parametrize(("command", "added"), FAST.items())
+@pytest.mark.parametrize(("command", "added"), FAST.items(), ids=list(FAST))
 def test_a_command_works(reader, command, added):
     assert run_in_process(command, added) == 0
 
@@ -351,7 +351,7 @@ def real_data(weights_home):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("command", "added"), SLOW.items())
+@pytest.mark.parametrize(("command", "added"), SLOW.items(), ids=list(SLOW))
 def test_a_slow_command_works(reader, real_data, monkeypatch, command, added):
     monkeypatch.setenv("DN2_HOME", str(real_data))
     assert run_in_process(command, added) == 0
