@@ -42,6 +42,7 @@ DN2 = f"{BENCH}run --detector dn2 --normalize none,l2"
 THREE = "--classes airplane,automobile,horse"
 
 FAST = {
+    f"{BENCH}fetch efficientnet_lite0": "",
     f"{BENCH}ls": "",
     f"{BENCH}paper": "",
     f"{BENCH}plan --suite k_sweep": "",
