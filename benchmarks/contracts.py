@@ -1,8 +1,8 @@
-"""The nouns of the experiment. Read this first.
+"""Define the nouns of the experiment. Read this first.
 
     Dataset --protocol--> Split --plan--> Batch --detector--> scores --metrics--> Result --> MLflow
 
-Nothing here computes anything but a hash: each class says what travels between two stages.
+Each class is what one stage hands to the next. Nothing is computed here but a hash.
 """
 
 from __future__ import annotations
@@ -20,44 +20,49 @@ import numpy as np
 
 Parameters = Mapping[str, Any]
 PathPoint = tuple[Mapping[str, Any], np.ndarray, np.ndarray | None]
-"""One point of a detector's path: parameters, scores, rows of the nearest training rows."""
+"""One point of a detector's path: parameters, scores, positions of the nearest training rows."""
 
 Progress = Callable[[str, int, int], None]
-"""Called as ``progress(what, done, total)`` while something long goes on."""
+"""Called as ``progress(what, done, total)`` while a long step runs."""
 
 
 class UsageError(ValueError):
-    """What was asked for cannot be done: a name, a value or a combination is wrong. Exit code 2."""
+    """Refuse a request whose names, values or combination are wrong. Exit code 2."""
 
 
 class MissingDataError(FileNotFoundError):
-    """A data set is not there, not readable or not what its digest says. Exit code 3."""
+    """Report a data set that is missing, unreadable or not what its digest says. Exit code 3."""
 
 
 class OutsideError(RuntimeError):
-    """The disk or the tracking server refuses. Finished results are kept. Exit code 1."""
+    """Report a disk or server that refuses. Finished results are kept. Exit code 1."""
 
 
 class SplitError(RuntimeError):
-    """A detector failed on one split, which the message names: a diverged loss, images it cannot train on. Exit code 1."""
+    """Report a detector that failed on one split. Exit code 1.
+
+    The message names the split and the cause: a diverged loss, images that it cannot train on.
+    """
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where things are and how they are computed on this machine: never part of a key, except through what it resolves to.
+    """Say where files are and how this machine computes.
+
+    It is no part of a cell's key; only what it resolves to is.
 
     Attributes
     ----------
     home : Path
         ``data/``, ``weights/``, ``features/`` and ``cells/`` live here; ``DN2_HOME``.
     root : Path or None
-        A folder that already holds the data set, in the layout its authors (or torchvision) publish.
+        A folder that holds the data set already, in the layout of its authors or of torchvision.
     weights : Path or None
-        A checkpoint to use in place of the one under ``home/weights``.
+        A checkpoint to use instead of the one under ``home/weights``.
     engine, device : str or None
-        How networks run; None chooses by the machine.
+        How and where networks run; None chooses what suits the machine.
     skip_corrupt : bool
-        Leave out image files that cannot be decoded, in place of stopping at the first.
+        Leave out image files that cannot be decoded, instead of stopping at the first.
     """
 
     home: Path
@@ -70,21 +75,22 @@ class Workspace:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled images with their official partition.
+    """Hold labelled images and their official partition.
 
     Attributes
     ----------
     name : str
         Its name in the table, on the command line and in ``published.csv``.
     images : sequence of n uint8 arrays, each (height, width) or (height, width, 3)
-        In native channels. May be lazy: ``len(images)``, ``images[i]`` and ``images[a:b]`` are all that is asked of it.
+        In native channels. May be lazy: only ``len(images)``, ``images[i]`` and ``images[a:b]``
+        are used.
     labels : ndarray of shape (n,), int64
         Positions in ``class_names``.
     is_train : ndarray of shape (n,), bool
     class_names : tuple of str
         Slugs: ``t_shirt_top``, not ``T-shirt/top``.
     fingerprint : str
-        SHA-256 (hexadecimal) of the images (decoded, or as the files that hold them), labels and partition.
+        SHA-256 (hexadecimal) of the labels, the partition and the images, decoded or as files.
     skipped : tuple of str
         Image files that were left out because they are corrupt, each as ``path: reason``.
     """
@@ -105,18 +111,21 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Split:
-    """Which rows train, which are scored, and which of those are anomalies. No pixels inside.
+    """Choose the rows that train, the rows that are scored, and which of these are anomalies.
+
+    It holds row numbers, no pixels.
 
     Attributes
     ----------
     name : str
-        Unique in its protocol, a path component: ``airplane``, ``airplane-n10-draw0``.
+        Unique in its protocol and fit for a file name: ``airplane``, ``airplane-n10-draw0``.
     class_name : str
-        The class that the split is about, as metrics name it.
+        The class that the split belongs to, as metrics name it.
     x : float or None
-        The value on a curve's axis (contamination as a fraction, number of images, group size), or None.
+        The value on a curve's axis: contamination as a fraction, number of images or group size.
+        None if the protocol draws no curve.
     draw : int
-        Which of several random draws this is, from 0.
+        The number of the random draw, from 0.
     train, test : ndarray of int64, (n,), or (n_groups, size)
         Row numbers of the data set.
     is_anomaly : ndarray of bool, aligned with ``test``
@@ -132,11 +141,12 @@ class Split:
 
 
 class Detector(Protocol):
-    """Define what every method offers; `benchmarks.detectors.method` has what it may offer besides.
+    """Define what every method offers; `benchmarks.detectors.method` lists the optional abilities.
 
-    ``monitor(name, epoch, epochs, share, loss)``: ``name`` is ``loss`` or ``pretrain_loss``, epochs
-    count from 1, and ``share`` is the fraction of the epoch that is done, 1.0 at its end.
-    ``checkpoint`` is one file that `fit` writes, and continues from to the same weights.
+    `fit` calls ``monitor(name, epoch, epochs, share, loss)``: ``name`` is ``loss`` or
+    ``pretrain_loss``, epochs count from 1, and ``share`` is the fraction of the epoch that is done,
+    1.0 at its end. ``checkpoint`` is one file, which `fit` writes. If it exists, `fit` continues
+    from it and reaches the same weights.
     """
 
     def fit(
@@ -146,22 +156,26 @@ class Detector(Protocol):
         monitor: Callable[..., None] | None = None,
         checkpoint: Path | None = None,
     ) -> Detector:
-        """Learn from normal rows alone, shape (n, ...); ``monitor`` is called with losses, ``checkpoint`` is continued from."""
+        """Learn from normal rows alone, shape (n, ...)."""
 
     def anomaly_score(self, X: np.ndarray) -> np.ndarray:
-        """Score rows, shape (n,): higher is more anomalous, and no row's score depends on the others."""
+        """Score rows, shape (n,): higher is more anomalous.
+
+        A row's score does not depend on the other rows scored with it.
+        """
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One cell of the benchmark: what is run, on what, with which parameters.
+    """Describe one cell of the benchmark: what is run, on what, with which parameters.
 
-    ``preset`` names the budget of a trained detector, ``paper`` or ``cpu``; ``none`` where nothing is trained. ``resolved`` holds
-    what the names stand for today (digests of data and weights, preprocessing, engine, versions of protocol and detector), so
-    that a changed meaning is another cell. It is empty until `benchmarks.experiments.resolve` has filled it.
+    ``preset`` names the budget of a trained detector, ``paper`` or ``cpu``; it is ``none`` where
+    nothing is trained. ``resolved`` holds what the names stand for today (digests of data and
+    weights, preprocessing, engine, versions of protocol and detector), so that a changed meaning
+    makes another cell. It is empty until `benchmarks.experiments.resolve` fills it.
 
-    ``device`` is where a detector trains, None for CUDA where there is one. It is no part of the cell: what a device computes in
-    is in ``resolved``.
+    ``device`` is where a detector trains; None means CUDA if there is one. It is no part of the
+    key, because ``resolved`` holds the arithmetic of the device.
     """
 
     dataset: str
@@ -181,19 +195,20 @@ class Experiment:
 
     @cached_property
     def key(self) -> str:
-        """Hash of everything above but the device: equal keys mean equal results."""
+        """The hash of everything above except the device: equal keys mean equal results."""
         fields = asdict(self)
         del fields["device"]
         if self.preset == "none":
-            del fields[
-                "preset"
-            ]  # a detector without presets has the key it had before there were any
+            del fields["preset"]  # keys made before there were presets stay valid
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     @property
     def params(self) -> dict[str, Any]:
-        """The experiment, flat, as MLflow and the tables show it: the same names in every run, numbers as plain numbers."""
+        """The experiment as one flat dict, as MLflow and the tables show it.
+
+        Every run has the same names, and numbers are plain numbers.
+        """
         flat = {
             "dataset": self.dataset,
             "protocol": self.protocol,
@@ -211,7 +226,7 @@ class Experiment:
 
     @property
     def encoders(self) -> tuple[str, ...]:
-        """Those whose features are its input, side by side; none if it is pixels."""
+        """The encoders whose features are joined into its input; empty for pixels."""
         kind, _, names = self.input.partition(":")
         return tuple(names.split("+")) if kind == "features" else ()
 
@@ -222,11 +237,11 @@ class Experiment:
 
     @property
     def called(self) -> str:
-        """What progress and errors call it: ``geom rotation on cifar10``."""
+        """Its name in progress and errors: ``geom rotation on cifar10``."""
         return f"{self.method} on {self.dataset}"
 
     def with_params(self, **params: Any) -> Experiment:
-        """The same cell with other detector parameters."""
+        """Return the same cell with other detector parameters."""
         return replace(self, detector_params={**self.detector_params, **params})
 
 
@@ -234,8 +249,8 @@ class Experiment:
 class Batch:
     """Hold the cells that one fit serves, and their splits.
 
-    `benchmarks.experiments.plan` makes it. Session, executor, worker and scoring pass it on, and
-    none of them groups, splits or resolves again.
+    `benchmarks.experiments.plan` makes it. Session, executor, worker and scoring pass it on; none
+    of them groups, splits or resolves again.
 
     Attributes
     ----------
@@ -244,16 +259,16 @@ class Batch:
         largest values of the detector's path.
     splits : tuple of Split
     input : str
-        What has to be read: the input of every cell, or all their encoders joined.
+        The input to read: that of every cell, or all their encoders joined.
     wanted : frozenset of str
-        Keys of the cells that were asked for. The others cost nothing extra: their results wait on
-        disk until somebody asks for them.
+        Keys of the cells that were asked for. The others cost nothing extra: their results stay on
+        disk until a later request.
     family : str
         A name shared by all cells that one fit could serve.
     provenance : mapping
         Copied into each result.
     done : frozenset of (key, split name)
-        What needs no computing any more.
+        Results that exist already.
     """
 
     cells: tuple[Experiment, ...]
@@ -276,7 +291,11 @@ class Batch:
 
     @property
     def locks(self) -> tuple[str, ...]:
-        """What to lock, so that no two processes compute one cell, or make one search for many twice."""
+        """The names to lock, so that no two processes compute one cell or make one search twice.
+
+        A batch with more cells than were asked for also locks its family: another process may
+        begin the same search for other cells of the family.
+        """
         shared = () if len(self.wanted) == len(self.cells) else (self.family,)
         return (*(cell.key for cell in self.asked), *shared)
 
@@ -292,20 +311,20 @@ class Batch:
         return tuple(cell for cell in self.cells if cell.key in needing)
 
     def needing(self, split: Split) -> list[Experiment]:
-        """List the cells that have no result of a split."""
+        """List the cells that have no result for a split yet."""
         return [cell for cell in self.cells if (cell.key, split.name) not in self.done]
 
     def without(self, done: Iterable[tuple[str, str]]) -> Batch:
-        """Leave out results that exist; encoders that nothing needs any more are not read."""
+        """Return the batch without results that exist, reading only the encoders still needed."""
         batch = replace(self, done=self.done | frozenset(done))
         return replace(batch, input=join_inputs(batch.cells_left or self.cells))
 
     def only(self, splits: Iterable[Split]) -> Batch:
-        """Keep some of the splits: the unit that one worker does."""
+        """Return the batch with these splits alone: the unit of work of one worker."""
         return replace(self, splits=tuple(splits))
 
     def apart(self) -> list[Batch]:
-        """Make a batch of each input of the cells that are wanted."""
+        """Split the batch into one for each input of the wanted cells."""
         by_input: dict[str, list[Experiment]] = {}
         for cell in self.asked:
             by_input.setdefault(cell.input, []).append(cell)
@@ -316,7 +335,7 @@ class Batch:
 
 
 def join_inputs(cells: Sequence[Experiment]) -> str:
-    """Name the input that holds those of all cells, which differ in their encoders at most."""
+    """Name the input that holds those of all cells; these differ in their encoders at most."""
     widest = max(cells, key=lambda cell: len(set(cell.encoders)))
     encoders = dict.fromkeys(
         (*widest.encoders, *(name for cell in cells for name in cell.encoders))
@@ -327,30 +346,31 @@ def join_inputs(cells: Sequence[Experiment]) -> str:
 
 @dataclass(frozen=True)
 class Result:
-    """What one detector did on one split.
+    """Hold what one detector did on one split.
 
     Attributes
     ----------
     experiment : Experiment
     split : str
-        The split's name; ``class_name``, ``x`` and ``draw`` are copied from it.
+        The split's name; ``class_name``, ``x`` and ``draw`` are copied from the split.
     metrics : dict
-        ``rocauc``, ``rocauc_low``, ``rocauc_high``, ``average_precision``, ``prevalence``; fractions in [0, 1]. Of some detectors
-        also ``accuracy_normal`` and ``accuracy_anomaly``, the share of transformations recognised on the test images; of an
-        approximate search ``recall`` of the exact nearest rows, and ``rocauc_change``, its ROCAUC less the exact one's; of an
-        oracle ``chosen_<parameter>``, which is no fraction.
+        ``rocauc``, ``rocauc_low``, ``rocauc_high``, ``average_precision`` and ``prevalence``, as
+        fractions in [0, 1]. Some detectors add ``accuracy_normal`` and ``accuracy_anomaly``, the
+        share of transformations recognised on the test images. An approximate search adds
+        ``recall`` of the exact nearest rows, and ``rocauc_change``, its ROCAUC minus the exact
+        one. An oracle adds ``chosen_<parameter>``, which is no fraction.
     scores : ndarray of shape (n_test,), float32 or float64
-        As the detector gives them: higher is more anomalous.
+        As the detector returns them: higher is more anomalous.
     rows : ndarray of int64, (n_test,) or (n_test, size)
-        The data set's rows that were scored.
+        The rows of the data set that were scored.
     is_anomaly : ndarray of shape (n_test,), bool
     nearest : ndarray of int64 of shape (n_test, at most 10), or None
-        The data set's rows of the nearest training images, where the detector knows them.
+        The rows of the nearest training images in the data set, if the detector knows them.
     provenance : dict
         Commit, dirty, versions, device, engine, host.
     cost : dict
-        What the process that computed it needed, under MLflow's names: ``memory/peak_mb``, the most it has held so far, and
-        ``throughput/images_per_second``, how fast its features were extracted.
+        What it cost, under MLflow's names: ``memory/peak_mb``, the most memory that its process had
+        held so far, and ``throughput/images_per_second``, how fast its features were extracted.
     """
 
     experiment: Experiment
@@ -372,7 +392,7 @@ class Result:
 
 
 class Interval(NamedTuple):
-    """A value with its 95 % interval: ``low <= value <= high``."""
+    """Hold a value and its 95 % interval: ``low <= value <= high``."""
 
     value: float
     low: float
@@ -381,18 +401,18 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Cell:
-    """A finished cell: its results, one a split, and where MLflow has them.
+    """Hold a finished cell: one result for each split, and the MLflow run that has them.
 
     Attributes
     ----------
     experiment : Experiment
     run_id : str
-        Of the MLflow run; empty if it could not be logged yet.
+        The MLflow run; empty if it could not be logged yet.
     selection : str
         ``oracle`` if something was tuned on test labels, ``validation``, or ``none``.
     results : tuple of Result
     mean : Interval or None
-        ROCAUC over the splits; None where they lie on a curve.
+        ROCAUC over the splits; None if they form a curve.
     """
 
     experiment: Experiment
@@ -419,6 +439,6 @@ def check_name(name: str, table: Iterable[str], what: str) -> str:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """A question that names the nearest, with a space before it; empty if none is near."""
+    """Return a question that names similar names, with a leading space; empty if there are none."""
     near = get_close_matches(name, list(names), n=3, cutoff=0.5)
     return f" Did you mean {' or '.join(near)}?" if near else ""

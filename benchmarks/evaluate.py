@@ -1,6 +1,6 @@
-"""Evaluate a batch: read its input, fit and score its splits, and yield one Result a cell and split.
+"""Evaluate a batch: read its input, score its splits, and yield a Result for each cell and split.
 
-No tracking, no printing. A `Worker` does one batch, or some of its splits, after the other.
+Nothing is tracked or printed here. A `Worker` evaluates batches, or parts of them, one by one.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from benchmarks.scoring import (
 from benchmarks.threads import one_ahead
 
 KEPT_NEAREST = 10
-"""Nearest training rows kept of each scored row: 50 would be most of a result's bytes."""
+"""Nearest training rows kept for each scored row: 50 would be most of a result's bytes."""
 
 
 class Worker:
-    """Evaluate batches, and keep what the next one probably needs: data sets, and the last input.
+    """Evaluate batches, keeping what the next one probably needs: data sets and the last input.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Worker:
         self._input: tuple[tuple[str, str], Input] | None = None
 
     def dataset(self, name: str, progress: Progress | None = None) -> Dataset:
-        """Open a data set where and how the workspace says.
+        """Open a data set as the workspace says, once.
 
         Raises
         ------
@@ -72,11 +72,11 @@ class Worker:
         return self._datasets[name]
 
     def input(self, batch: Batch, progress: Progress | None = None) -> Input:
-        """Read what a batch needs, computing first the features that the store does not hold yet."""
+        """Open a batch's input, computing first the features that the store does not hold yet."""
         cell = batch.cells[-1]
         wanted = cell.dataset, batch.input
         if self._input is None or self._input[0] != wanted:
-            self._input = None  # two at once may not fit into memory
+            self._input = None  # freed first: two inputs may not fit into memory
             dataset = self.dataset(cell.dataset, progress)
             self._input = wanted, load_input(dataset, batch.input, self.workspace, progress)
         X = self._input[1]
@@ -85,27 +85,27 @@ class Worker:
     def work(
         self, batch: Batch, watch: Watch | None = None, progress: Progress | None = None
     ) -> Iterator[Result]:
-        """Evaluate a batch; yield each result the moment it exists.
+        """Evaluate a batch, yielding each result as soon as it exists.
 
-        Cells that differ only in the detector's path (every k of DN2) share a fit and a search,
-        and so do inputs joined of the same encoders, and splits that train on much the same rows
-        (every ratio and draw of a contaminated class).
+        Cells that differ only in the detector's path (every k of DN2) share a fit and a search. So
+        do inputs joined from the same encoders, and splits that train on much the same rows (every
+        ratio and draw of a contaminated class).
 
         Parameters
         ----------
         batch : Batch
-            What is done already is left out.
+            Results that it has already are left out.
         watch : Watch, optional
-            Without one, a killed training starts from the beginning.
+            Without one, a training that was killed starts from the beginning.
         progress : callable, optional
 
         Yields
         ------
         Result
-            An oracle's is the point of the path with the best ROCAUC on the test labels.
-            ``score_seconds`` is the time of the search that all cells of a path share. Splits that
-            were searched together have equal parts of their time in it, and a ``fit_seconds`` of 0.
-            A training that was continued counts from there.
+            An oracle takes the point of the path with the best ROCAUC on the test labels.
+            ``score_seconds`` is the time of the search that all cells of a path share. Splits
+            searched together each get an equal part of it, and a ``fit_seconds`` of 0. A training
+            that was continued counts only the time since then.
 
         Raises
         ------
@@ -115,7 +115,8 @@ class Worker:
         X = self.input(batch, progress)
         scores = self._scores(batch, X, watch, progress)
         if len({cell.input for cell in batch.cells}) > 1:
-            scores = one_ahead(scores)  # searches of seconds: a training would delay Ctrl-C
+            # Searches take seconds. A training, which takes longer, would delay Ctrl-C.
+            scores = one_ahead(scores)
         for of_input in scores:
             for cell in batch.cells:
                 scored = of_input.get(cell.input)
@@ -128,36 +129,33 @@ class Worker:
     def _scores(
         self, batch: Batch, X: Input, watch: Watch | None, progress: Progress | None
     ) -> Iterator[dict[str, Scored]]:
-        """Score what is left of a batch; yield the scores of a split, for one input or for all."""
+        """Score what is left of a batch; yield a split's scores, for one input or for all."""
         left, cells = batch.left, batch.cells_left
         encoders = {cell.input: cell.encoders for cell in cells}
         inputs = {
-            name: X.only(of_input) if isinstance(X, Rows) else X
-            for name, of_input in encoders.items()
+            name: X.only(names) if isinstance(X, Rows) else X for name, names in encoders.items()
         }
-        tests = {name: GatheredRows(of_input.__getitem__) for name, of_input in inputs.items()}
+        tests = {name: GatheredRows(rows.__getitem__) for name, rows in inputs.items()}
         joined = X if isinstance(X, Rows) and len(inputs) > 1 else None
         tests_apart = GatheredRows(joined.apart) if joined else None
         for group in share_rows(left):
             if joined is not None and tests_apart is not None and len(group) == 1:
                 yield score_joined(cells[-1], group[0], joined, tests_apart, encoders)
                 continue
-            for name, of_input in inputs.items():
+            for name, rows in inputs.items():
                 if len(group) > 1 and Method.of(cells[-1]).shares_rows:
-                    for scored in score_together(cells[-1], group, of_input, tests[name]):
+                    for scored in score_together(cells[-1], group, rows, tests[name]):
                         yield {name: scored}
                     continue
                 for split in group:
-                    yield {
-                        name: score_split(cells[-1], split, of_input, tests[name], watch, progress)
-                    }
+                    yield {name: score_split(cells[-1], split, rows, tests[name], watch, progress)}
 
 
 def _result(
     cell: Experiment, scored: Scored, made_with: Mapping[str, Any], cost: Mapping[str, float]
 ) -> Result:
     split = scored.split
-    point, chosen = _point_of(cell, scored)
+    point, chosen = _choose_point(cell, scored)
     _, scores, nearest = point
     metrics = {
         **split_metrics(split.is_anomaly, scores),
@@ -166,7 +164,7 @@ def _result(
         **chosen,
     }
     if cell.partition == "validation":
-        nearest = None  # they serve nobody, and those of a sweep would fill the disk
+        nearest = None  # nothing reads them, and those of a sweep would fill the disk
     return Result(
         experiment=cell,
         split=split.name,
@@ -187,8 +185,11 @@ def _result(
     )
 
 
-def _point_of(cell: Experiment, scored: Scored) -> tuple[PathPoint, dict[str, float]]:
-    """Choose a cell's point of the path; an oracle's is the first of the best, and says its values."""
+def _choose_point(cell: Experiment, scored: Scored) -> tuple[PathPoint, dict[str, float]]:
+    """Choose a cell's point of the path; an oracle takes the first of the best.
+
+    The second value returned holds an oracle's chosen parameters as metrics.
+    """
     if selection_of(cell) == "oracle":
         best = max(scored.points, key=lambda point: auroc(scored.split.is_anomaly, point[1]))
         numbers = {name: value for name, value in best[0].items() if not isinstance(value, str)}
@@ -198,10 +199,10 @@ def _point_of(cell: Experiment, scored: Scored) -> tuple[PathPoint, dict[str, fl
 
 
 def _compare_with_exact(scored: Scored, point: PathPoint) -> dict[str, float]:
-    """Measure what an approximate search missed; nothing of an exact search.
+    """Measure what an approximate search missed; empty for an exact search.
 
     ``recall`` is the fraction of the exact nearest rows that it found, averaged over the test rows;
-    ``rocauc_change`` is its ROCAUC less that of the exact search.
+    ``rocauc_change`` is its ROCAUC minus that of the exact search.
     """
     if not scored.exact:
         return {}

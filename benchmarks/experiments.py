@@ -1,8 +1,8 @@
-"""Plan: from what was asked for to cells, and from cells to batches. Nothing else plans.
+"""Plan: turn a request into cells, and cells into batches. Nothing else plans.
 
-`make_experiments` makes the product of all lists, every name checked. `resolve` writes into a cell
-what its names stand for today. `plan` groups cells that one fit serves into batches, with their
-splits, and checks that every detector can train on them.
+`make_experiments` makes a cell for each combination of the names and values asked for, and checks
+them. `resolve` writes into a cell what its names stand for today. `plan` groups the cells that one
+fit serves into batches, makes their splits, and checks that every detector can train on them.
 """
 
 from __future__ import annotations
@@ -64,32 +64,34 @@ def make_experiments(
     Parameters
     ----------
     datasets, detectors, variants : sequences of names
-        A variant "" is the detector as it is.
+        The variant "" is the detector's default.
     protocol : str
     encoders, normalize : sequences of names
-        For detectors on features; empty means each detector's own.
+        For detectors on features; empty means each detector's default.
     size : int
-        Side in pixels of the images that detectors on pixels get; 0 means the images' own.
+        Side in pixels to which images are resized for detectors on pixels; 0 means not at all.
     presets : sequence of names
         For detectors that have presets.
     params : mapping of parameter name to the values to try, optional
         Detector parameters, such as ``{"k": [1, 2, 5]}``.
     protocol_params : mapping, optional
-        The protocol's own parameters, such as ``{"draws": 5}``: one value each, the curves are within a cell.
+        The protocol's own parameters, such as ``{"draws": 5}``: one value each, because a curve is
+        one cell.
     classes : sequence of str
-        The classes that take their turn; empty means all.
+        The classes that each get their splits; empty means all.
     seed : int
         At least 0.
     seeds : int
-        How many cells a detector that draws gets, with seeds from ``seed`` on. One that does not draw has one cell.
+        How many cells a detector that draws at random gets, with seeds from ``seed`` on. A
+        deterministic one gets one cell.
     device : str, optional
-        Where detectors train; by default CUDA where there is one. No part of the cells' keys.
+        Where detectors train; by default CUDA if there is one. No part of the cells' keys.
 
     Raises
     ------
     UsageError
-        If a name is unknown, a list is empty, a number is out of range, only one of protocol and detector is about groups, or
-        something is asked for that is for other detectors than these.
+        If a name is unknown, a list is empty, a number is out of range, only one of protocol and
+        detector works on groups, or an option has no meaning for these detectors.
     """
     params = params or {}
     for name, value, least in (("seed", seed, 0), ("seeds", seeds, 1), ("size", size, 0)):
@@ -152,7 +154,7 @@ def _inputs(
     normalize: Sequence[str],
     size: int,
 ) -> list[tuple[str, str]]:
-    """What a detector eats, with each normalisation: features as asked for, or pixels."""
+    """List a detector's inputs, each with a normalisation: features as asked for, or pixels."""
     source = detector_input(detector, variant, dataset)
     if source == "features":
         own = DETECTORS[detector]
@@ -171,7 +173,7 @@ def _check_asked(
     size: int,
     presets: Sequence[str],
 ) -> None:
-    """Refuse what none of the detectors can have; what some can, they get."""
+    """Refuse options that none of the detectors can use; those that can, get them."""
     sources = {
         detector: {detector_input(detector, variant) for variant in variants}
         for detector in detectors
@@ -180,37 +182,41 @@ def _check_asked(
     for name, given in (("encoder", encoders), ("normalize", set(normalize) - {"none"})):
         if len(on_pixels) == len(detectors) and given:
             raise UsageError(
-                f"{name} is for features, and {', '.join(on_pixels)} looks at pixels, got {','.join(given)}: leave it out."
+                f"{name} is for features, and {', '.join(on_pixels)} looks at pixels, "
+                f"got {','.join(given)}: leave it out."
             )
     if size and not on_pixels:
         raise UsageError(
-            f"size is for detectors on pixels, and {', '.join(detectors)} has features, got {size}: leave it out."
+            f"size is for detectors on pixels, and {', '.join(detectors)} has features, "
+            f"got {size}: leave it out."
         )
     if set(presets) != {"paper"} and not any(DETECTORS[detector].presets for detector in detectors):
         raise UsageError(
-            f"{', '.join(detectors)} trains nothing and has no presets, got {','.join(presets)}: leave it out."
+            f"{', '.join(detectors)} trains nothing and has no presets, "
+            f"got {','.join(presets)}: leave it out."
         )
 
 
 def check_groups(detector: str, protocol: str) -> None:
-    """Check that a detector on groups meets a protocol that gives groups, or neither.
+    """Check that protocol and detector both work on groups of images, or neither does.
 
     Raises
     ------
     UsageError
-        If the detector is unknown, too.
+        Also if the detector is unknown.
     """
     groups = PROTOCOLS[protocol].groups
     if DETECTORS[check_name(detector, DETECTORS, "detector")].groups != groups:
         given = "groups of images" if groups else "single images"
         fitting = ", ".join(name for name, entry in DETECTORS.items() if entry.groups == groups)
         raise UsageError(
-            f"protocol '{protocol}' gives {given}, which '{detector}' cannot score: take one of {fitting}."
+            f"protocol '{protocol}' gives {given}, which '{detector}' cannot score: "
+            f"take one of {fitting}."
         )
 
 
 def check_encoders(name: str) -> None:
-    """Check each encoder of a name such as ``efficientnet_lite0+resnet18``.
+    """Check each encoder in a name such as ``efficientnet_lite0+resnet18``.
 
     Raises
     ------
@@ -225,7 +231,9 @@ def check_encoders(name: str) -> None:
 
 
 def check_early(experiments: Sequence[Experiment], workspace: Workspace) -> None:
-    """Check all that can be checked before data and weights are there: detectors' parameters, engine, a given weights file.
+    """Check what needs neither data nor weights, before either is fetched.
+
+    That is: the detectors' parameters, the engine, and a weights file that was given.
 
     Raises
     ------
@@ -234,7 +242,7 @@ def check_early(experiments: Sequence[Experiment], workspace: Workspace) -> None
     try:
         for experiment in experiments:
             method = Method.of(experiment)
-            method.check_rows(sys.maxsize)  # the data may have as many rows as it needs
+            method.check_rows(sys.maxsize)  # no data is too small yet
             method.arithmetic()
         if workspace.engine is not None or workspace.device is not None:
             engine_class(workspace.engine, workspace.device)
@@ -248,9 +256,10 @@ def check_early(experiments: Sequence[Experiment], workspace: Workspace) -> None
 
 
 def resolve(experiment: Experiment, dataset: Dataset, identity: Mapping[str, Any]) -> Experiment:
-    """Write into a cell what its names stand for, so that its key changes when one of them changes its meaning.
+    """Write into a cell what its names stand for today.
 
-    The classes are put into the data set's order, each once: the same cell has one key.
+    Its key then changes when one of them changes its meaning. The classes are put into the data
+    set's order, each once, so that the same cell has one key.
 
     Parameters
     ----------
@@ -288,7 +297,7 @@ def plan(
     provenance: Mapping[str, Any],
     along: Sequence[Experiment] = (),
 ) -> list[Batch]:
-    """Make the batches of some cells: which of them one fit serves, and their splits.
+    """Group cells that one fit serves into batches, and make their splits.
 
     Parameters
     ----------
@@ -298,17 +307,17 @@ def plan(
     provenance : mapping
         Copied into each result.
     along : sequence of Experiment
-        Resolved cells that may be asked for later: they join a batch whose fit serves them too.
+        Resolved cells that may be asked for later. They join a batch if its fit serves them too.
 
     Returns
     -------
     list of Batch
-        Batches that read the same input follow each other, since a worker keeps the last one.
+        Batches that read the same input follow each other, because a worker keeps its last input.
 
     Raises
     ------
     UsageError
-        If a detector cannot train on the rows of a split, or a parameter of it is bad.
+        If a detector cannot train on the rows of a split, or one of its parameters is bad.
     """
     wanted = frozenset(cell.key for cell in cells)
     ordered = sorted(cells, key=lambda cell: (cell.dataset, cell.input, cell.normalize))
@@ -337,7 +346,7 @@ def plan(
 
 
 def _key_of_splits(cell: Experiment) -> str:
-    """Hash what the splits of a cell depend on: nothing of its detector and its input."""
+    """Hash what a cell's splits depend on: everything but its detector and its input."""
     return replace(
         cell,
         detector="",
@@ -351,7 +360,7 @@ def _key_of_splits(cell: Experiment) -> str:
 
 
 def _check_rows(cells: Sequence[Experiment], splits: Sequence[Split]) -> None:
-    """Find out before any work whether each cell's detector can train on each split's rows."""
+    """Check that each cell's detector can train on the rows of each split."""
     first = {len(split.train): split for split in reversed(splits)}
     for cell in cells:
         method = Method.of(cell)
@@ -365,7 +374,7 @@ def _check_rows(cells: Sequence[Experiment], splits: Sequence[Split]) -> None:
 def same_fit(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
     """Group experiments that one fit serves.
 
-    They differ only in parameters of the detector's path, and in the input, if that of one of them
+    They differ only in parameters of the detector's path, and in their inputs, if one of these
     holds the encoders of all. The last of each group has the largest values of the path.
     """
     families: dict[str, list[Experiment]] = {}
@@ -382,7 +391,10 @@ def same_fit(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
 
 
 def family_of(experiment: Experiment) -> str:
-    """Name what experiments share that one fit could serve: all but path and joined encoders."""
+    """Return a name shared by the experiments that one fit could serve.
+
+    It covers everything but the path's parameters and, if the detector joins inputs, the encoders.
+    """
     method = Method.of(experiment)
     experiment = experiment.with_params(**dict.fromkeys(method.path_parameters))
     if experiment.encoders and method.joins:

@@ -1,5 +1,8 @@
-"""What a detector eats: ``features:<encoder>[+<encoder>...]``, computed once per data set and read from the store ever after; or
-``pixels``.
+"""Read what a detector sees: pixels of the images, or features from the store.
+
+An input has a name: ``pixels``, ``pixels:SIZE`` or ``features:ENCODER[+ENCODER...]``. Its identity
+says what the name stands for today, and is part of a cell's key. `load_input` opens it as an array
+that splits index with their rows: `Pixels` or `Rows`.
 """
 
 from __future__ import annotations
@@ -14,21 +17,98 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.contracts import Dataset, Progress, UsageError, Workspace, check_name
+from dn2.encoders import check_weights, find_weights, get_encoder
+from dn2.engines import available_cores, engine_class
 from dn2.images import ImageFiles
+from dn2.store import FeatureStore
 
 RESAMPLING = "squares, Pillow's bilinear with antialiasing; 1"
-"""Part of the identity of resized pixels: change it whenever the pixels change."""
+"""The identity of resized pixels: change the number whenever the pixels change."""
+
+
+def encoder_names(name: str) -> list[str]:
+    """List the encoders of an input: a and b for ``features:a+b``, none for ``pixels``.
+
+    Raises
+    ------
+    UsageError
+        If the name is neither ``features:`` with a list of names, nor ``pixels`` or
+        ``pixels:SIZE``.
+    """
+    kind, _, encoders = name.partition(":")
+    if kind == "pixels":
+        pixel_size(name)
+        return []
+    if kind != "features" or not all(encoders.split("+")):
+        raise UsageError(
+            f"input '{name}' is not features:ENCODER[+ENCODER...] or pixels[:SIZE]: "
+            f"`python -m benchmarks ls` lists the encoders."
+        )
+    return encoders.split("+")
+
+
+def pixel_size(name: str) -> int | None:
+    """Return the side that an input asks for: 32 for ``pixels:32``, None for ``pixels``.
+
+    Without one, images keep their own size.
+
+    Raises
+    ------
+    UsageError
+        If the name is not ``pixels``, or ``pixels:`` and a positive whole number.
+    """
+    kind, colon, size = name.partition(":")
+    if kind != "pixels" or (colon and not (size.isdecimal() and int(size) > 0)):
+        raise UsageError(
+            f"input '{name}' is not pixels or pixels:SIZE, such as pixels:32: "
+            f"give a side of at least 1."
+        )
+    return int(size) if colon else None
+
+
+def input_identity(name: str, workspace: Workspace) -> dict[str, Any]:
+    """Return what an input's name stands for today.
+
+    For features: the digest of each encoder's weights, the preprocessing and the engine that runs
+    the networks. For pixels: only how they are resized.
+
+    Raises
+    ------
+    UsageError
+        If the name has another form, an encoder or engine is unknown, or a weights file does not
+        fit its encoder.
+    MissingWeightsError
+        If an encoder's weights are not on this machine.
+    """
+    if not encoder_names(name):
+        size = pixel_size(name)
+        resized = "native size; 1" if size is None else f"{size} x {size}, {RESAMPLING}"
+        return {"preprocessing": resized}
+
+    from dn2.features import PREPROCESSING  # imports torch
+
+    digests = {}
+    try:
+        for encoder_name in encoder_names(name):
+            encoder = get_encoder(encoder_name)
+            weights = find_weights(encoder, workspace.home / "weights", workspace.weights)
+            digests[encoder_name] = check_weights(encoder, weights)
+        engine = engine_class(workspace.engine, workspace.device)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return {"weights": digests, "preprocessing": PREPROCESSING, "engine": engine}
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """A data set's images as an array that is read by rows: ``X[rows]`` decodes and resizes those, and no other.
+    """Read a data set's images by rows: ``X[rows]`` decodes and resizes only those rows.
 
     Attributes
     ----------
     images : sequence of n uint8 arrays, (height, width) or (height, width, 3)
     shape : tuple of int
-        (n, height, width, channels): 1 channel if all images are grey, else 3, grey ones being replicated.
+        (n, height, width, channels). There is 1 channel if all images are grey; otherwise there
+        are 3, and the one of a grey image is repeated.
     """
 
     images: Any
@@ -47,9 +127,8 @@ class Pixels:
         def put(place: int) -> None:
             gathered[place] = self._pixels(self.images[int(rows[place])])
 
-        with (
-            ThreadPoolExecutor() as pool
-        ):  # Pillow releases the interpreter's lock; one image a thread is held besides
+        # Pillow releases the interpreter's lock. Each thread holds one image more in memory.
+        with ThreadPoolExecutor() as pool:
             for _ in pool.map(put, range(len(rows))):
                 pass
         return gathered
@@ -57,38 +136,13 @@ class Pixels:
     def _pixels(self, image: np.ndarray) -> np.ndarray:
         height, width = self.shape[1:3]
         if image.shape[:2] != (height, width):
-            image = np.asarray(
-                Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-            )
-        return (
-            image if image.ndim == 3 else image[..., None]
-        )  # a single channel is broadcast to three
-
-
-def pixel_size(name: str) -> int | None:
-    """The side that an input's name asks for: ``pixels:32`` gives 32, ``pixels`` None, the images' own size.
-
-    Raises
-    ------
-    UsageError
-        If it is not ``pixels``, or ``pixels:`` and a positive whole number.
-    """
-    kind, colon, size = name.partition(":")
-    if kind != "pixels" or (colon and not (size.isdecimal() and int(size) > 0)):
-        raise UsageError(
-            f"input '{name}' is not pixels or pixels:SIZE, such as pixels:32: give a side of at least 1."
-        )
-    return int(size) if colon else None
-
-
-def pixels_identity(name: str) -> dict[str, Any]:
-    """What the input's name stands for today; no weights are part of it."""
-    size = pixel_size(name)
-    return {"preprocessing": "native size; 1" if size is None else f"{size} x {size}, {RESAMPLING}"}
+            resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+            image = np.asarray(resized)
+        return image if image.ndim == 3 else image[..., None]  # one channel broadcasts to three
 
 
 def load_pixels(dataset: Dataset, name: str) -> Pixels:
-    """Open a data set's images as `Pixels`. Files are not decoded: their headers tell sizes and channels.
+    """Open a data set's images as `Pixels`, reading only the headers of image files.
 
     Raises
     ------
@@ -99,16 +153,16 @@ def load_pixels(dataset: Dataset, name: str) -> Pixels:
     equal = _equal_shape(images)
     if equal is not None:
         shapes = {equal}
+    elif isinstance(images, ImageFiles):
+        shapes = set(images.shapes())
     else:
-        shapes = set(
-            images.shapes() if isinstance(images, ImageFiles) else [image.shape for image in images]
-        )
+        shapes = {image.shape for image in images}
     sizes = sorted({shape[:2] for shape in shapes})
     if size is None and len(sizes) > 1:
         smallest, largest = (f"{height} x {width}" for height, width in (sizes[0], sizes[-1]))
         raise UsageError(
-            f"{dataset.name} has images of {len(sizes)} sizes, {smallest} to {largest}, and input 'pixels' needs one: "
-            "resize them, such as --size 64."
+            f"{dataset.name} has images of {len(sizes)} sizes, {smallest} to {largest}, "
+            f"and input 'pixels' needs one: resize them, such as --size 64."
         )
     height, width = (size, size) if size is not None else sizes[0]
     channels = max(shape[2] if len(shape) == 3 else 1 for shape in shapes)
@@ -116,24 +170,29 @@ def load_pixels(dataset: Dataset, name: str) -> Pixels:
 
 
 def _equal_shape(images: Any) -> tuple[int, ...] | None:
-    """The shape of all images of an array, or of what slices to one; None of files, of which none is decoded to know."""
+    """Return the shape that all images share, if their sequence slices to an array; else None.
+
+    Image files give None, because they would have to be decoded.
+    """
     first = None if isinstance(images, ImageFiles) else images[:1]
     return first.shape[1:] if isinstance(first, np.ndarray) else None
 
 
 @dataclass(frozen=True)
 class Rows:
-    """An input as an array that is read by rows: ``X[rows]`` gathers them, normalises each encoder's apart, and joins them.
+    """Read features by rows: ``X[rows]`` gathers, normalises and joins those of each encoder.
 
     Attributes
     ----------
     parts : sequence of n x d_i float32 arrays
-        Features of one encoder each, memory-mapped; only the rows asked for are ever held.
+        The features of one encoder each, memory-mapped: only the rows asked for are held.
     normalize : callable
+        Normalises the features of one encoder.
     names : sequence of str
         The encoders of the parts.
     rates : sequence of float
-        How many images a second each of them took, from the stores' manifests; empty if that is not known.
+        Images a second at which each part was encoded, from the stores' manifests; empty if
+        unknown.
     """
 
     parts: Sequence[Any]
@@ -143,7 +202,7 @@ class Rows:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Number of rows, and width over all parts."""
+        """The number of rows, and the width of all parts together."""
         return len(self.parts[0]), sum(part.shape[1] for part in self.parts)
 
     @property
@@ -155,7 +214,7 @@ class Rows:
         return len(self.parts[0])
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """Gather rows of any shape (...): returns float32 of shape (..., d)."""
+        """Gather rows of any shape (...): float32 of shape (..., d)."""
         parts = self.apart(rows)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
@@ -163,9 +222,6 @@ class Rows:
         """Gather rows of each encoder: float32 arrays of shape (..., d_i)."""
         if len(self.parts) == 1:
             return [self._gather(self.parts[0], rows)]
-
-        from dn2.engines import available_cores
-
         with ThreadPoolExecutor(available_cores()) as pool:
             return list(pool.map(self._gather, self.parts, repeat(rows)))
 
@@ -173,7 +229,7 @@ class Rows:
         return self.normalize(np.asarray(part[rows]))
 
     def only(self, names: Sequence[str]) -> Rows:
-        """The input of some of its encoders, in the order given."""
+        """Return the input made of some of the encoders, in the order given."""
         if tuple(names) == tuple(self.names):
             return self
         chosen = [self.names.index(name) for name in names]
@@ -185,99 +241,58 @@ class Rows:
         )
 
     def normalized(self, name: str) -> Rows:
-        """The same features under one of `dn2.features.NORMALIZATIONS`; UsageError if there is none of that name."""
-        from dn2.features import NORMALIZATIONS
+        """Return the same features under one of `dn2.features.NORMALIZATIONS`.
 
-        return replace(
-            self, normalize=NORMALIZATIONS[check_name(name, NORMALIZATIONS, "normalisation")]
-        )
+        Raises
+        ------
+        UsageError
+            If there is no normalisation of that name.
+        """
+        from dn2.features import NORMALIZATIONS  # imports torch
+
+        check_name(name, NORMALIZATIONS, "normalisation")
+        return replace(self, normalize=NORMALIZATIONS[name])
 
 
 Input = Rows | Pixels
-"""What is indexed by a split's rows."""
-
-
-def encoder_names(name: str) -> list[str]:
-    """The encoders of an input's name: ``features:a+b`` gives a and b, ``pixels`` none.
-
-    Raises
-    ------
-    UsageError
-        If it is neither ``features:`` and a list of names, nor ``pixels`` or ``pixels:SIZE``.
-    """
-    kind, _, encoders = name.partition(":")
-    if kind == "pixels":
-        pixel_size(name)
-        return []
-    if kind != "features" or not all(encoders.split("+")):
-        raise UsageError(
-            f"input '{name}' is not features:ENCODER[+ENCODER...] or pixels[:SIZE]: `python -m benchmarks ls` has encoders."
-        )
-    return encoders.split("+")
-
-
-def input_identity(name: str, workspace: Workspace) -> dict[str, Any]:
-    """What an input's name stands for today: each encoder's weights by digest, the preprocessing, how the network runs.
-
-    Of pixels, only how they are resized.
-
-    Raises
-    ------
-    UsageError
-        If the input is not of the known form, an encoder or engine is unknown, or a weights file is not what its encoder needs.
-    MissingWeightsError
-        If an encoder's weights are not on this machine.
-    """
-    if not encoder_names(name):
-        return pixels_identity(name)
-
-    from dn2 import encoders, engines, features
-
-    digests = {}
-    try:
-        for encoder_name in encoder_names(name):
-            encoder = encoders.get_encoder(encoder_name)
-            weights = encoders.find_weights(encoder, workspace.home / "weights", workspace.weights)
-            digests[encoder_name] = encoders.check_weights(encoder, weights)
-        engine = engines.engine_class(workspace.engine, workspace.device)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    return {"weights": digests, "preprocessing": features.PREPROCESSING, "engine": engine}
+"""An array that a split's rows index."""
 
 
 def load_input(
     dataset: Dataset, name: str, workspace: Workspace, progress: Progress | None = None
 ) -> Input:
-    """Read an input's rows, features as they are stored, computing first whatever the store does not hold yet.
+    """Open an input, computing first the features that the store does not hold yet.
 
     Parameters
     ----------
     dataset : Dataset
     name : str
-        ``features:<encoder>[+<encoder>...]``, ``pixels`` or ``pixels:SIZE``.
+        ``features:ENCODER[+ENCODER...]``, ``pixels`` or ``pixels:SIZE``.
     workspace : Workspace
     progress : callable, optional
-        Told of each encoder's images done and to do.
+        Called with the number of images encoded, for each encoder.
+
+    Returns
+    -------
+    Pixels or Rows
+        Features are not normalised: see `Rows.normalized`.
 
     Raises
     ------
     UsageError, MissingWeightsError
     """
-    if not encoder_names(name):
+    names = encoder_names(name)
+    if not names:
         return load_pixels(dataset, name)
 
-    from dn2.features import none
+    from dn2.features import none  # imports torch
 
-    parts = [_features(dataset, encoder, workspace, progress) for encoder in encoder_names(name)]
-    rates = [part.images_per_second for part in parts]
-    return Rows(parts, none, encoder_names(name), rates)
+    parts = [_features(dataset, encoder, workspace, progress) for encoder in names]
+    return Rows(parts, none, names, [part.images_per_second for part in parts])
 
 
-def feature_store(dataset: Dataset, encoder_name: str, workspace: Workspace) -> Any:
-    """The store that holds, or will hold, the features of a data set by one encoder: a `dn2.store.FeatureStore`."""
-    from dn2.encoders import get_encoder
-    from dn2.store import FeatureStore
-
+def feature_store(dataset: Dataset, encoder_name: str, workspace: Workspace) -> FeatureStore:
+    """Return the store that holds, or will hold, one encoder's features of a data set."""
     identity = input_identity(f"features:{encoder_name}", workspace)
     named = {
         "dataset": dataset.name,
@@ -285,28 +300,27 @@ def feature_store(dataset: Dataset, encoder_name: str, workspace: Workspace) -> 
         "data": dataset.fingerprint,
         **identity,
     }
-    return FeatureStore(
-        workspace.home / "features", named, len(dataset.labels), get_encoder(encoder_name).width
-    )
+    width = get_encoder(encoder_name).width
+    return FeatureStore(workspace.home / "features", named, len(dataset.labels), width)
 
 
 def _features(
     dataset: Dataset, encoder_name: str, workspace: Workspace, progress: Progress | None
 ) -> Any:
+    """Open one encoder's features as an array, computing first those that are missing."""
     store = feature_store(dataset, encoder_name, workspace)
     if not store.missing():
-        store.fill(lambda _: ())  # nothing but the manifest, which a kill may have left out
-    else:
-        from dn2.encoders import find_weights, get_encoder
-        from dn2.features import encode_batches, load_extractor
+        store.fill(lambda _: ())  # writes only the manifest, in case a killed process did not
+        return store.open()
 
-        weights = find_weights(
-            get_encoder(encoder_name), workspace.home / "weights", workspace.weights
-        )
-        extractor = load_extractor(encoder_name, weights, workspace.engine, workspace.device)
-        what = f"{encoder_name} on {dataset.name}, images"
-        store.fill(
-            lambda rows: encode_batches(dataset.images, extractor, rows),
-            None if progress is None else lambda done, total: progress(what, done, total),
-        )
+    from dn2.features import encode_batches, load_extractor  # imports torch
+
+    encoder = get_encoder(encoder_name)
+    weights = find_weights(encoder, workspace.home / "weights", workspace.weights)
+    extractor = load_extractor(encoder_name, weights, workspace.engine, workspace.device)
+    what = f"{encoder_name} on {dataset.name}, images"
+    store.fill(
+        lambda rows: encode_batches(dataset.images, extractor, rows),
+        None if progress is None else lambda done, total: progress(what, done, total),
+    )
     return store.open()

@@ -1,4 +1,4 @@
-"""What of an invocation is told to the tracking store: at once, or, when that does not answer, later."""
+"""Log the runs of one invocation in the tracking store: at once, or later if it does not answer."""
 
 from __future__ import annotations
 
@@ -21,24 +21,32 @@ DEFINITIONS = {name: entry.definition for name, entry in PROTOCOLS.items()}
 
 SECONDS_BETWEEN_LOSSES, SECONDS_AFTER_SILENCE = 1, 30
 
+Call = TypeVar("Call", bound=Callable[..., Any])
 
-Method = TypeVar("Method", bound=Callable[..., Any])
 
-
-def _alone(method: Method) -> Method:
-    """One call at a time: of several cells that are computed at once, each in its thread, one is logged after the other."""
+def _one_at_a_time(method: Call) -> Call:
+    """Let one thread at a time log: cells that are computed at once each have a thread."""
 
     @wraps(method)
     def call(self: Ledger, *args: Any, **named: Any) -> Any:
         with self._lock:
             return method(self, *args, **named)
 
-    return cast(Method, call)
+    return cast(Call, call)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What the summary run gets besides the tables: files of text and figures by name, points of curves, tags."""
+    """Hold what the summary run gets besides its tables.
+
+    Attributes
+    ----------
+    texts, figures : mapping
+        File name -> text, or figure.
+    points : sequence of (name, value, step)
+        Points of curves.
+    tags : mapping
+    """
 
     texts: Mapping[str, str] = field(default_factory=dict)
     figures: Mapping[str, Any] = field(default_factory=dict)
@@ -51,7 +59,7 @@ NOTHING = Summary()
 
 @dataclass(frozen=True)
 class Mark:
-    """What a study puts on a cell's run besides what it is: tags, and numbers as metrics, named after the study."""
+    """Hold the tags and numbers that a study adds to a cell's run, named after the study."""
 
     tags: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[str, float] = field(default_factory=dict)
@@ -66,27 +74,29 @@ NO_MARK = Mark()
 
 
 class Ledger:
-    """The runs of one invocation. A store that goes away delays logging and loses nothing: results are on disk before.
+    """Log the runs of one invocation.
+
+    A store that goes away delays logging but loses nothing, because results are on disk first.
 
     Parameters
     ----------
     tracker : Tracker
         Connected.
     disk : ResultStore
-        Where the results are until they are logged.
+        Holds the results until they are logged.
     suite : str
     fresh : bool
-        Look nothing up, and open new runs.
+        Look up nothing, and open new runs.
     provenance : mapping
     say : callable
-        Told in a line when the store does not answer, or when a finished run cannot be read.
+        Called with a line if the store does not answer, or a finished run cannot be read.
 
     Attributes
     ----------
     error : TrackingError or None
         Why something is not logged yet.
     run_ids : dict
-        Key -> run of the cells that this invocation has logged.
+        Key -> run id of the cells that this invocation has looked up or logged.
     """
 
     def __init__(
@@ -114,16 +124,16 @@ class Ledger:
         self._losses: dict[str, list[tuple[str, float, int]]] = {}  # key -> what is not logged yet
         self._next_losses = 0.0
 
-    @_alone
+    @_one_at_a_time
     def mark(self, cell: Experiment, mark: Mark) -> None:
-        """Put a mark on a cell's run, now if the run is known, else when it is opened or found."""
+        """Mark a cell's run: now if the run is known, else when it is opened or found."""
         self._marks[cell.key] = mark
         if cell.key in self.run_ids:
             self._try(partial(self._put_mark, self.run_ids[cell.key], mark))
 
-    @_alone
+    @_one_at_a_time
     def find(self, cell: Experiment) -> Cell | None:
-        """Look up a finished cell. One that cannot be read is computed again, in a new run."""
+        """Look up a finished cell; None if there is none, or none that can be read."""
         if self.fresh or self.error:
             return None
         try:
@@ -138,36 +148,39 @@ class Ledger:
             self.say(f"computed again: {error}")
             return None
 
-    @_alone
+    @_one_at_a_time
     def start(self, cell: Experiment, dataset: Dataset) -> None:
         """Open a cell's run."""
         self._try(partial(self._start, cell, dataset))
 
-    @_alone
+    @_one_at_a_time
     def log_loss(self, cell: Experiment, name: str, loss: float, epoch: int) -> None:
-        """Log the loss of an epoch while the training goes on: once a second, and once in 30 s to a store that did not answer."""
+        """Log an epoch's loss while the training runs.
+
+        Losses are sent once a second, and every 30 s to a store that did not answer.
+        """
         if math.isfinite(loss):
             self._losses.setdefault(cell.key, []).append((name, loss, epoch))
         if time.monotonic() >= self._next_losses:
             self._log_losses(cell.key)
 
-    @_alone
+    @_one_at_a_time
     def finish(self, finished: Cell, dataset: Dataset, metrics: Mapping[str, float]) -> None:
-        """Log a cell of which every split is there; its files on disk are then removed.
+        """Log a cell whose splits are all finished, then remove its files from the disk.
 
         Parameters
         ----------
         finished : Cell
         dataset : Dataset
         metrics : mapping
-            Besides those that its results make.
+            Metrics to log besides those of its results.
         """
         self._pending[finished.experiment.key] = (finished, dataset, metrics)
         self.log_pending()
 
-    @_alone
+    @_one_at_a_time
     def log_pending(self) -> None:
-        """Log what is finished and not yet logged; the store may have come back."""
+        """Log the finished cells that are not logged yet; the store may be back."""
         for key, (finished, dataset, metrics) in list(self._pending.items()):
             if not self._try(partial(self._log, finished, dataset, metrics)):
                 return
@@ -175,7 +188,7 @@ class Ledger:
             self.disk.discard(finished.experiment)
         self.error = None
 
-    @_alone
+    @_one_at_a_time
     def fail(self, cell: Experiment, reason: str) -> None:
         """End a cell's run as FAILED."""
         self._pending.pop(cell.key, None)
@@ -183,15 +196,15 @@ class Ledger:
         if cell.key in self._open:
             self._try(partial(self.tracker.end, self._open.pop(cell.key), "FAILED", reason))
 
-    @_alone
+    @_one_at_a_time
     def break_off(self, status: str, reason: str) -> None:
-        """End every run that is open, and the summary."""
+        """End every open run, and the summary."""
         for key in self._open:
             self._log_losses(key)
         for run_id in (*self._open.values(), self._summary):
             self._try(partial(self.tracker.end, run_id, status, reason))
 
-    @_alone
+    @_one_at_a_time
     def close(
         self,
         tables: Mapping[str, Table],
@@ -199,7 +212,13 @@ class Ledger:
         failed: bool,
         more: Summary = NOTHING,
     ) -> str:
-        """Log tables, figures and curves of this invocation and the images left out; return the summary's run id."""
+        """Log the invocation's tables, figures, curves and skipped images in the summary run.
+
+        Returns
+        -------
+        str
+            The summary's run id.
+        """
         self.log_pending()
         texts = {f"{name}.csv": table.to_csv() for name, table in tables.items()} | dict(more.texts)
         if skipped:
@@ -208,7 +227,7 @@ class Ledger:
             more.figures
         )
         points, status = [*summary_points(tables), *more.points], "FAILED" if failed else "FINISHED"
-        # A suite or a study has given it its name at the start.
+        # The summary of a suite or a study has its name from the start.
         named = (
             {}
             if self.suite or not tables
@@ -260,7 +279,7 @@ class Ledger:
         self._losses.pop(cell.key, None)
 
     def _log_losses(self, key: str) -> None:
-        """Log the losses of a cell whose run is open; what fails is kept for the next time."""
+        """Log the losses of a cell whose run is open; keep them for later if that fails."""
         points = self._losses.get(key)
         if points and key in self._open:
             logged = self._try(partial(self.tracker.log_points, self._open[key], points))
@@ -271,7 +290,7 @@ class Ledger:
                 del self._losses[key]
 
     def _try(self, logging: Callable[[], None]) -> bool:
-        """Tell the store; if it does not answer, remember why and go on."""
+        """Call the store; if it does not answer, remember why, go on, and return False."""
         try:
             logging()
         except TrackingError as error:
@@ -283,7 +302,7 @@ class Ledger:
 
 
 def _figures(finished: Cell) -> dict[str, Any]:
-    """A cell's figure; of a sweep's trials, hundreds of which nobody looks at one by one, there is the study's summary."""
+    """Draw a cell's figure; a sweep's trials get none, because the study's summary shows them."""
     if finished.experiment.partition == "validation":
         return {}
     return {"rocauc.png": result_table([finished], DEFINITIONS).figure()}

@@ -27,14 +27,14 @@ from benchmarks.detectors import Method
 from benchmarks.inputs import Input, Pixels, Rows
 
 PIECE = 1000
-"""Images scored at a time: progress can be seen, and large ones need not all be in memory."""
+"""Images scored at a time: it keeps progress moving, and large images out of memory."""
 
 GATHERED_BYTES = 1 << 29
-"""Test images of up to 512 MB are kept from one class to the next; larger pieces are read again."""
+"""Test images of up to 512 MB are kept from one class to the next; more are read again."""
 
 TOGETHER = 32
-"""The most splits that are scored at once: for k = 50 their neighbours take 200 MB, and a killed
-run loses no more of them."""
+"""The most splits scored at once: at k = 50 their neighbours take 200 MB, and a killed run loses
+no more than these."""
 
 
 class Scored(NamedTuple):
@@ -46,9 +46,9 @@ class Scored(NamedTuple):
     points : list of PathPoint
     fit_seconds, score_seconds : float
     metrics : mapping
-        Metrics besides those of the scores.
+        Metrics that are not computed from the scores.
     exact : sequence of PathPoint
-        The points of the method's exact twin, whose time counts nowhere; empty without a twin.
+        The points of the method's exact twin, whose time is not counted; empty without a twin.
     """
 
     split: Split
@@ -60,20 +60,20 @@ class Scored(NamedTuple):
 
 
 class Watch(Protocol):
-    """Follow a training while it goes on, and say where it keeps its state.
+    """Follow a training as it runs, and say where it keeps its state.
 
     See `benchmarks.contracts.Detector` for the arguments of a monitor.
     """
 
     def monitor(self, experiment: Experiment, split: Split) -> Callable[..., None]:
-        """Return what is called with the losses of a training on this split."""
+        """Return the callable that receives the losses of a training on this split."""
 
     def checkpoint(self, experiment: Experiment, split: Split) -> Path:
-        """Return the file of a training on this split."""
+        """Return the checkpoint file of a training on this split."""
 
 
 class GatheredRows:
-    """Keep the test rows gathered last: every class of one_vs_rest has the same test images.
+    """Keep the test rows gathered last, because every class of one_vs_rest has the same ones.
 
     Parameters
     ----------
@@ -133,7 +133,9 @@ def score_split(
 def score_together(
     experiment: Experiment, splits: Sequence[Split], X: Input, tests: GatheredRows
 ) -> Iterator[Scored]:
-    """Score splits that share rows, over one block of distances; each has an equal part of the time.
+    """Score splits that share rows over one block of distances.
+
+    Each is given an equal part of the time.
 
     Raises
     ------
@@ -162,22 +164,23 @@ def score_joined(
     tests: GatheredRows,
     inputs: Mapping[str, Sequence[str]],
 ) -> dict[str, Scored]:
-    """Score a split for several inputs, joins of the same encoders, with one product an encoder.
+    """Score a split for several joins of the same encoders, with one product for each encoder.
 
     Parameters
     ----------
     experiment : Experiment
     split : Split
     X : Rows
-        All encoders' features.
+        The features of all encoders.
     tests : GatheredRows
         Of ``X.apart``.
-    inputs : mapping of an input's name to its encoders
+    inputs : mapping
+        Name of each input -> its encoders.
 
     Returns
     -------
     dict
-        Name of the input -> `Scored`; each has an equal part of the time.
+        Name of each input -> `Scored`; each is given an equal part of the time.
 
     Raises
     ------
@@ -197,10 +200,10 @@ def score_joined(
 
 
 def share_rows(splits: Sequence[Split]) -> list[list[Split]]:
-    """Group neighbouring splits that score the same rows and train on much the same rows.
+    """Collect consecutive splits that score the same rows and train on much the same rows.
 
-    They are of one class, or at least half of the training rows are in the group already: together
-    they are then searched in less time than apart. Groups of images share nothing.
+    Their class is the same, or the group holds at least half of the training rows already. They
+    are then searched faster together than apart. Splits with groups of images are left apart.
     """
     groups: list[list[Split]] = []
     rows = np.empty(0, np.int64)
@@ -228,7 +231,7 @@ def _pieces(
     split: Split,
     progress: Progress | None,
 ) -> Iterator[np.ndarray]:
-    """Gather the rows to score: features all at once, images piece by piece."""
+    """Yield the rows to score: features all at once, images piece by piece."""
     if not isinstance(X, Pixels):
         yield tests[rows]
         return
@@ -251,9 +254,9 @@ def _concatenate(pieces: Sequence[Sequence[PathPoint]]) -> list[PathPoint]:
 
 
 def _accuracy(split: Split, accuracies: Sequence[np.ndarray | None]) -> dict[str, float]:
-    """Average the accuracy over normal and over anomalous test images.
+    """Average the accuracy over the normal and over the anomalous test images.
 
-    The paper explains GEOM's failures by the latter.
+    The paper explains GEOM's failures with the second number.
     """
     found = [accuracy for accuracy in accuracies if accuracy is not None]
     if not found:
@@ -267,7 +270,7 @@ def _accuracy(split: Split, accuracies: Sequence[np.ndarray | None]) -> dict[str
 
 @contextmanager
 def name_split(experiment: Experiment, split: Split) -> Iterator[None]:
-    """Say on which split a detector failed."""
+    """Turn a detector's error into a `SplitError` that names the split."""
     try:
         yield
     except (UsageError, MissingDataError, OutsideError):

@@ -1,12 +1,12 @@
-"""Run batches: look up what is finished, continue what was broken off, log what is new.
+"""Run batches: look up what is finished, continue what was interrupted, log what is new.
 
-A batch that fails stands alone: the others go on.
+If a batch fails, the others go on.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,13 +42,13 @@ from benchmarks.threads import result_of
 from benchmarks.tracking import Tracker, TrackingError
 
 KNOWN = (UsageError, MissingDataError, OutsideError, SplitError)
-"""Errors that say all there is to say."""
+"""Errors whose message needs no type and no traceback."""
 
 STAGES = {"loss": "training", "pretrain_loss": "pretraining"}
 
 
 class InterruptedSessionError(RuntimeError):
-    """The session is being stopped: what was asked for is neither finished nor failed."""
+    """Report that the session was stopped before a cell finished or failed."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +58,18 @@ class Outcome:
     Attributes
     ----------
     cells : list of Cell
-        Finished, in the order in which they were asked for. ``run_id`` is empty where the tracking
-        store could not be told.
+        Finished, in the order in which they were asked for. ``run_id`` is empty if the cell could
+        not be logged.
     tables : dict
-        Those cells beside the published numbers, by what they have in common.
+        Those cells next to the published numbers, by what they have in common.
     failures : dict
         Name of a cell -> why it failed.
     looked_up : int
         How many of the cells had been finished before.
     summary_run_id, experiment_id : str
-        Where the MLflow page shows it.
+        Where the MLflow page shows the outcome.
     tracking_error : TrackingError or None
-        Why not everything is logged: results are on disk, and the same command logs them.
+        Why some results are not logged: they are on disk, and the same command logs them.
     """
 
     cells: list[Cell]
@@ -82,26 +82,28 @@ class Outcome:
 
 
 class Session:
-    """Run cells and log them; a context, which ends the runs that are open when it is left.
+    """Run cells and log them.
+
+    It is a context manager: an error that leaves it ends the open runs.
 
     Parameters
     ----------
     workspace : Workspace
     tracker : Tracker
     suite : str
-        A name that ties the runs together.
+        The name that the runs share.
     force : bool
-        Compute again, in new runs, what is finished.
+        Compute finished cells again, in new runs.
     executor : Executor, optional
         Where batches are evaluated; by default in this process. It stays open.
     progress : callable, optional
     say : callable
-        Called with a line for the reader of a log: another process is waited for, a cell failed.
+        Called with a line for the log, such as that a cell failed.
 
     Attributes
     ----------
     finished : dict
-        Key -> `Cell` without arrays.
+        Key -> `Cell`, without arrays.
     failures : dict
         Name of a cell -> why it failed.
     """
@@ -122,7 +124,7 @@ class Session:
         self._driver = (
             self.executor.worker if isinstance(self.executor, Serial) else Worker(workspace)
         )
-        self.progress = one_at_a_time(progress)
+        self.progress = lock_progress(progress)
         self.disk = ResultStore(workspace.home)
         self.finished: dict[str, Cell] = {}
         self.failures: dict[str, Exception] = {}
@@ -138,7 +140,7 @@ class Session:
         return self.executor.workers
 
     def dataset(self, name: str) -> Dataset:
-        """Open a data set, once."""
+        """Open a data set, or return it if it is open."""
         return self._driver.dataset(name, self.progress)
 
     def resolve(self, experiments: Sequence[Experiment]) -> list[Experiment]:
@@ -156,7 +158,7 @@ class Session:
         ]
 
     def plan(self, cells: Sequence[Experiment]) -> list[Batch]:
-        """Make the batches of resolved cells, checking all that can be checked beforehand.
+        """Make the batches of resolved cells, checking what can be checked before they run.
 
         Raises
         ------
@@ -169,12 +171,12 @@ class Session:
         return plan(cells, datasets, self._provenance, along)
 
     def expect(self, cells: Iterable[Experiment]) -> None:
-        """Name resolved cells that will be asked for: a batch computes those that cost nothing."""
+        """Announce resolved cells: a batch also computes those that cost it nothing extra."""
         for cell in cells:
             self._along.setdefault(family_of(cell), []).append(cell)
 
     def __enter__(self) -> Session:
-        """Reach the tracking store.
+        """Connect to the tracking store.
 
         Raises
         ------
@@ -198,7 +200,7 @@ class Session:
             self.ledger.break_off(status, str(error))
 
     def run(self, batches: Sequence[Batch]) -> None:
-        """Run batches as `plan` makes them, as many at once as there are workers."""
+        """Run the batches of `plan`, as many at once as there are workers."""
         if self.workers == 1:
             for batch in batches:
                 self._run_batch(batch)
@@ -213,20 +215,20 @@ class Session:
                 raise
 
     def finish(self, cell: Experiment, mark: Mark = NO_MARK) -> Cell:
-        """Return a finished cell: looked up, or computed now.
+        """Return a cell when it is finished: looked up, or computed now.
 
         Parameters
         ----------
         cell : Experiment
             Resolved.
         mark : Mark
-            Tags and numbers for its run.
+            Tags and numbers to put on its run.
 
         Raises
         ------
         InterruptedSessionError
         Exception
-            Why the cell failed.
+            The reason, if the cell failed.
         """
         if cell.key not in self._marked:
             self._marked.add(cell.key)
@@ -239,7 +241,7 @@ class Session:
         return self.finished[cell.key]
 
     def say_skipped_images(self, cells: Sequence[Experiment]) -> None:
-        """Say how many images of the cells' data sets cannot be decoded and are left out."""
+        """Say how many images of each data set are left out because they are corrupt."""
         for name in dict.fromkeys(cell.dataset for cell in cells):
             if skipped := self.dataset(name).skipped:
                 self.say(
@@ -249,26 +251,26 @@ class Session:
 
     @property
     def stopping(self) -> bool:
-        """Tell whether the session was interrupted."""
+        """Whether the session is being stopped."""
         return self._stopping
 
     def add_failure(self, name: str, error: Exception) -> None:
-        """Count a failure that is not the session's own."""
+        """Add a failure that happened outside the session, unless it has it already."""
         if error not in self.failures.values():
             self.failures[name] = error
 
     def run_id(self, cell: Experiment) -> str:
-        """Return the MLflow run of a finished cell; empty if it could not be logged yet."""
+        """Return the MLflow run id of a finished cell; empty if it is not logged yet."""
         known = self.finished.get(cell.key)
         return self.ledger.run_ids.get(cell.key, known.run_id if known else "")
 
     def stop(self) -> None:
-        """Give up what is being computed: what is finished is kept; what is not is no failure."""
+        """Stop computing: finished results are kept, and unfinished cells are no failures."""
         self._stopping = True
         self.executor.close()
 
     def close(self, cells: Sequence[Experiment], more: Summary = NOTHING) -> Outcome:
-        """Log the tables of these cells, and what else belongs into the summary run."""
+        """Log the tables of these cells and what else belongs in the summary run."""
         finished = [self.finished[cell.key] for cell in cells if cell.key in self.finished]
         tables = result_tables(finished, DEFINITIONS)
         names = dict.fromkeys(cell.dataset for cell in cells)
@@ -285,7 +287,7 @@ class Session:
         )
 
     def _is_stored(self, cell: Experiment) -> bool:
-        """Tell whether no image has to be encoded for a cell."""
+        """Tell whether the feature store has all that a cell needs."""
         for name in cell.encoders:
             if (cell.dataset, name) not in self._stored:
                 if feature_store(self.dataset(cell.dataset), name, self.workspace).missing():
@@ -294,24 +296,12 @@ class Session:
         return True
 
     def _run_batch(self, batch: Batch) -> None:
-        """Look up what is finished, compute what is left; each result is on disk as it comes."""
+        """Look up finished cells and compute the rest, saving each result as it comes."""
         try:
             with self.disk.lock(batch.locks, self._wait):
                 batch, results = self._begin(batch)
-                watch = TrainingWatch(self.disk, self.ledger, self.progress)
-                labels = self.dataset(batch.cells[-1].dataset).class_of_rows
-                what = f"{batch.called}, {batch.cells[-1].normalize}"
-                left = sum(len(batch.needing(split)) for split in batch.splits)
                 if any(len(of_cell) < len(batch.splits) for of_cell in results.values()):
-                    for number, result in enumerate(
-                        self.executor.work(batch, watch, self.progress), start=1
-                    ):
-                        of_cell = results.get(result.experiment.key)
-                        self.disk.save(result, labels, lasting=of_cell is not None)
-                        if of_cell is not None:
-                            of_cell[result.split] = result
-                        if self.progress:
-                            self.progress(what, number, left)
+                    self._compute(batch, results)
                 for cell in batch.asked:
                     if cell.key in results:
                         of_cell = results.pop(cell.key)
@@ -320,19 +310,19 @@ class Session:
             if self._stopping:
                 return
             if isinstance(error, SplitError) and len({cell.input for cell in batch.cells}) > 1:
-                # One encoder's features may be to blame, and the others' not.
+                # Perhaps only one encoder's features make it fail.
                 for part in batch.apart():
                     self._run_batch(part)
             else:
                 self._fail(batch.asked, error)
 
     def _begin(self, batch: Batch) -> tuple[Batch, dict[str, dict[str, Result]]]:
-        """Look cells up, and open the runs of those that are not finished.
+        """Look up cells, and open the runs of those that are not finished.
 
         Returns
         -------
         batch : Batch
-            Without what is done.
+            Without the results that exist.
         results : dict
             Key of each wanted cell that is not finished -> its results so far, by split.
         """
@@ -350,25 +340,39 @@ class Session:
         if any(of_cell.keys() < names for of_cell in results.values()):
             for cell in batch.cells:
                 if cell.key not in batch.wanted:
-                    # The result of one that is logged already would stay on disk.
+                    # A result of a cell that is logged already would stay on disk forever.
                     known = names if self._look_up(cell) else self.disk.load(cell)
                     done |= {(cell.key, name) for name in known}
         return batch.without(done), results
 
+    def _compute(self, batch: Batch, results: Mapping[str, dict[str, Result]]) -> None:
+        """Compute what is left of a batch; save each result, and add it to those of its cell."""
+        watch = TrainingWatch(self.disk, self.ledger, self.progress)
+        labels = self.dataset(batch.cells[-1].dataset).class_of_rows
+        what = f"{batch.called}, {batch.cells[-1].normalize}"
+        left = sum(len(batch.needing(split)) for split in batch.splits)
+        for number, result in enumerate(self.executor.work(batch, watch, self.progress), start=1):
+            of_cell = results.get(result.experiment.key)
+            self.disk.save(result, labels, lasting=of_cell is not None)
+            if of_cell is not None:
+                of_cell[result.split] = result
+            if self.progress:
+                self.progress(what, number, left)
+
     def _wait(self, folder: Path) -> None:
-        self.say(f"waiting for the run {folder.name}, which another process or worker computes")
+        self.say(f"waiting for the run {folder.name}, which another process or worker is computing")
 
     def _look_up(self, cell: Experiment) -> bool:
-        """Take a finished cell from the tracking store, if it is there."""
+        """Take a cell from the tracking store, and tell whether it is finished."""
         if cell.key not in self.finished and (found := self.ledger.find(cell)) is not None:
             self.finished[cell.key] = found
         return cell.key in self.finished
 
     def _finish(self, cell: Experiment, results: tuple[Result, ...]) -> None:
-        """Log a cell of which every split is there, and keep what tables need of it."""
+        """Log a cell whose splits are all finished, and keep what tables need of it."""
         dataset, mean = self.dataset(cell.dataset), None
         if cell.partition == "test" and len({result.x for result in results}) == 1:
-            # What is only compared, on the validation partition, needs no interval.
+            # Validation cells are only compared with each other, which needs no interval.
             mean = mean_rocauc([(one.rows, one.is_anomaly, one.scores) for one in results])
         finished = Cell(cell, "", selection_of(cell), results, mean)
         cost: dict[str, float] = {}
@@ -390,12 +394,12 @@ class Session:
 
 
 class TrainingWatch:
-    """Give each training its monitor and its checkpoint.
+    """Give each training its monitor and its checkpoint file.
 
     Parameters
     ----------
     disk : ResultStore
-        Where checkpoints are.
+        Says where checkpoints are.
     ledger : Ledger
         Logs each epoch's loss, as the metric ``loss/<split>`` with the epoch as step.
     progress : callable, optional
@@ -408,7 +412,7 @@ class TrainingWatch:
         self.progress = progress
 
     def checkpoint(self, experiment: Experiment, split: Split) -> Path:
-        """Return the file that a training on this split writes, and continues from."""
+        """Return the file that a training on this split writes and continues from."""
         return self.disk.checkpoint(experiment, split.name)
 
     def monitor(
@@ -416,18 +420,18 @@ class TrainingWatch:
     ) -> Callable[[str, int, int, float, float], None]:
         """Return the monitor of a training: see `benchmarks.contracts.Detector`."""
 
-        def heard(name: str, epoch: int, epochs: int, share: float, loss: float) -> None:
+        def hear(name: str, epoch: int, epochs: int, share: float, loss: float) -> None:
             if self.progress:
                 what = f"{STAGES.get(name, name)} {experiment.called}, {split.name}, percent"
                 self.progress(what, round(100 * (epoch - 1 + share) / epochs), 100)
             if share >= 1:
                 self.ledger.log_loss(experiment, f"{name}/{split.name}", float(loss), int(epoch))
 
-        return heard
+        return hear
 
 
-def one_at_a_time(progress: Progress | None) -> Progress | None:
-    """Wrap progress so that several threads may report it."""
+def lock_progress(progress: Progress | None) -> Progress | None:
+    """Wrap progress so that several threads may call it."""
     if progress is None:
         return None
     lock = threading.Lock()
@@ -440,11 +444,11 @@ def one_at_a_time(progress: Progress | None) -> Progress | None:
 
 
 def cell_name(cell: Experiment) -> str:
-    """Name a cell that failed by all its parameters."""
+    """Name a cell by all its parameters, as failures do."""
     return " ".join(f"{key}={value}" for key, value in cell.params.items())
 
 
 def without_scores(result: Result) -> Result:
-    """Drop a result's arrays, which a suite of many cells need not hold."""
+    """Drop a result's arrays, so that a suite of many cells does not hold them."""
     empty = np.empty(0)
     return replace(result, scores=empty, rows=empty, is_anomaly=empty, nearest=None)

@@ -1,4 +1,4 @@
-"""Waiting for other threads without missing Ctrl-C, or while they are one result ahead."""
+"""Wait for other threads without missing Ctrl-C, and compute one result ahead."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def result_of(task: Future[T]) -> T:
-    """Wait for a task of another thread, and return what it returns or raise what it raises.
+    """Wait for a task of another thread; return its result or raise its error.
 
-    Wakes up now and then: a signal that comes in the moment before a wait begins does not end that wait, and Python acts on a
-    signal only when its main thread is awake.
+    The wait is short and repeated: Python handles a signal only when its main thread is awake, and
+    a signal that arrives just before a wait begins does not end that wait.
     """
     while not wait([task], SECONDS_BETWEEN_LOOKS).done:
         pass
@@ -22,9 +22,9 @@ def result_of(task: Future[T]) -> T:
 
 
 def one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each of which is computed, in another thread, while the one before it is made use of.
+    """Yield the same items, each computed in another thread while the one before it is used.
 
-    Who stops early, or is interrupted, waits for the one that is being computed.
+    A caller that stops early, or is interrupted, waits for the item that is being computed.
     """
     end = object()
     with ThreadPoolExecutor(1) as pool:

@@ -1,10 +1,10 @@
-"""EXECUTORS: where batches are evaluated: in this process, in several, on a Ray cluster.
+"""EXECUTORS: evaluate batches in this process, in several, or on a Ray cluster.
 
     Session --Batch--> Executor --some of its splits--> Worker --Results--> Executor --> Session
 
-An executor may be called from more threads than it has workers: their units wait their turn. It
-never writes to MLflow, nor do its workers: it hands results, losses and progress to the thread that
-called, which is the driver's.
+More threads than there are workers may call an executor; their units wait in a queue. Neither the
+executor nor its workers write to MLflow. Results, losses and progress go to the calling thread,
+which belongs to the driver.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXECUTORS = {
     "processes": "benchmarks.executors.processes:Processes",
     "ray": "benchmarks.executors.ray_cluster:RayCluster",
 }
-"""Name to ``module:Class``, imported when it is used."""
+"""Name -> ``module:Class``, imported when it is used."""
 
 
 def make_executor(
@@ -35,19 +35,19 @@ def make_executor(
     name : {"serial", "processes", "ray"}
     workspace : Workspace
     workers : int
-        0 means one for each core.
+        How many units are evaluated at once; 0 means one for each core.
     ray_address : str
-        Address of a cluster to join; empty starts one on this machine.
+        The cluster to join; empty starts one on this machine.
 
     Raises
     ------
     UsageError
-        If the name is unknown, an option is given to an executor that has no use for it, or Ray is
-        not installed.
+        If the name is unknown, the executor does not take an option that was given, or Ray is not
+        installed.
     """
     target = EXECUTORS[check_name(name, EXECUTORS, "executor")]
     if workers < 0:
-        raise UsageError(f"--workers must be at least 1, or 0 for one a core, got {workers}.")
+        raise UsageError(f"--workers must be at least 1, or 0 for one per core, got {workers}.")
     if name == "serial" and workers > 1:
         raise UsageError(
             f"--executor serial has one worker, got {workers}: take --executor processes or ray."

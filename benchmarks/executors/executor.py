@@ -1,7 +1,7 @@
-"""An executor, the one that works in this process, and what those with workers elsewhere share.
+"""Define executors: the one in this process, and the base of those with workers elsewhere.
 
-Workers elsewhere get one unit at a time: a batch with some of its splits. While a worker is at a
-unit, it appends losses and progress to a file under ``DN2_HOME``, which the driver reads.
+A `Pool` sends a worker one unit at a time: a batch with some of its splits. The worker appends
+losses and progress to a file under ``DN2_HOME``, and the driver reads it (`Notices`).
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from benchmarks.result_store import ResultStore
 from benchmarks.scoring import Watch, share_rows
 
 TRIES = 3
-"""A unit that has lost this many workers is the cause, and is given up."""
+"""A unit that has killed this many workers is given up."""
 
 SECONDS_BETWEEN_LOOKS = 0.25
 
-ENDED = "the workers have been ended; what is finished is kept"
+ENDED = "the workers have been ended; finished results are kept"
 
 
 class WorkerLostError(OutsideError):
-    """A worker died in the middle of a unit: killed, out of memory, or its machine is gone."""
+    """Report a worker that died: it was killed, ran out of memory, or its machine is gone."""
 
 
 class Executor(Protocol):
@@ -49,22 +49,22 @@ class Executor(Protocol):
     Attributes
     ----------
     workers : int
-        How many units are done at once.
+        How many units are evaluated at once.
     """
 
     workers: int
 
     def work(self, batch: Batch, watch: Watch, progress: Progress | None) -> Iterator[Result]:
-        """Evaluate what is left of a batch; yield each result the moment it exists.
+        """Evaluate what is left of a batch, yielding each result as soon as it exists.
 
-        May be called from any number of threads.
+        Any number of threads may call it.
 
         Raises
         ------
         WorkerLostError
-            If several workers died of one unit.
+            If one unit has killed several workers.
         Exception
-            What the unit itself raises, as in this process.
+            The unit's own error, as in this process.
         """
 
     def close(self) -> None:
@@ -72,7 +72,7 @@ class Executor(Protocol):
 
 
 class Serial:
-    """Work in the process and thread that asks.
+    """Evaluate batches in the process and thread that call it.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ class Serial:
 
 
 class Pool(ABC):
-    """Deal batches out to workers elsewhere; a lost worker costs the unit it was at, which is retried.
+    """Deal units out to workers elsewhere; a unit whose worker dies is retried.
 
     Parameters
     ----------
@@ -106,9 +106,10 @@ class Pool(ABC):
         self.workers = workers
         self._filling = threading.Lock()
         self._filled: set[tuple[str, str]] = set()
-        resource_tracker.ensure_running()  # started later, it would let SIGINT through again
-        # A process inherits the signal mask of the thread that starts it: Ctrl-C goes to the whole
-        # group of processes, and the driver alone decides what it means.
+        # Started later, the tracker would unblock SIGINT again.
+        resource_tracker.ensure_running()
+        # Ctrl-C reaches every process of the group, but only the driver may act on it. Workers
+        # inherit the signal mask of the thread that starts them.
         self._threads = ThreadPoolExecutor(
             workers,
             initializer=signal.pthread_sigmask,
@@ -117,7 +118,7 @@ class Pool(ABC):
 
     @abstractmethod
     def evaluate(self, unit: Batch, notices: Path) -> list[Result]:
-        """Wait for a worker to do `evaluate_unit`.
+        """Have a worker run `evaluate_unit`, and wait for its results.
 
         Raises
         ------
@@ -126,21 +127,24 @@ class Pool(ABC):
         """
 
     def close(self) -> None:
-        """End the workers, whatever they do."""
+        """End the workers, even in the middle of a unit."""
         self._threads.shutdown(cancel_futures=True)
 
     def work(self, batch: Batch, watch: Watch, progress: Progress | None) -> Iterator[Result]:
-        """Evaluate what is left of a batch: see `Executor`. Splits that share rows are one unit."""
+        """Evaluate what is left of a batch: see `Executor`.
+
+        Splits that share rows make one unit.
+        """
         self._fill_feature_store(batch, watch, progress)
         yield from self._do(
             [batch.only(group) for group in share_rows(batch.left)], watch, progress
         )
 
     def _fill_feature_store(self, batch: Batch, watch: Watch, progress: Progress | None) -> None:
-        """Let all workers compute the features of an input together.
+        """Have all workers compute an input's features together.
 
-        Each gets the batch without splits: it only opens its input, and claims those shards of the
-        feature store that no other worker has claimed.
+        Each gets the batch without splits, so that it only opens the input: it computes the shards
+        of the feature store that no other worker has claimed.
         """
         wanted = batch.cells[-1].dataset, batch.input
         if not batch.input.startswith("features:"):
@@ -153,7 +157,7 @@ class Pool(ABC):
     def _do(
         self, units: Sequence[Batch], watch: Watch, progress: Progress | None
     ) -> Iterator[Result]:
-        """Do units; yield their results as they finish. The first failure is raised at the end."""
+        """Evaluate units and yield their results; raise the first failure at the end."""
         failed: Exception | None = None
         disk = ResultStore(self.workspace.home)
         notices = [Notices(disk, unit, i, watch, progress) for i, unit in enumerate(units)]
@@ -176,7 +180,7 @@ class Pool(ABC):
                             failed = failed or error
                     except Exception as error:
                         failed = failed or error
-                if failed is not None:  # units that run end first; the others are dropped
+                if failed is not None:  # running units still end; the others are dropped
                     running = {future: i for future, i in running.items() if not future.cancel()}
         finally:
             for future in running:
@@ -194,14 +198,14 @@ class Pool(ABC):
 
 
 class Notices:
-    """The losses and the progress of one unit, which its worker appends to a file.
+    """Read the losses and the progress that a unit's worker appends to a file.
 
     Parameters
     ----------
     disk : ResultStore
     unit : Batch
     number : int
-        Of the unit in its batch.
+        The unit's position in its batch.
     watch : Watch
     progress : callable, optional
     """
@@ -221,14 +225,14 @@ class Notices:
         self._read = 0
 
     def begin(self) -> Path:
-        """Start with an empty file; return its path."""
+        """Empty the file, and return its path."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_bytes(b"")
         self._read = 0
         return self.path
 
     def pass_on(self) -> None:
-        """Hand on the whole lines that were added since the last time."""
+        """Pass on the complete lines that were added since the last call."""
         try:
             with self.path.open("rb") as file:
                 file.seek(self._read)
@@ -251,7 +255,7 @@ class Notices:
 
 
 class _Reporter:
-    """The worker's end of `Notices`; checkpoints are where the driver's would be."""
+    """Write the worker's side of `Notices`, and put checkpoints where the driver expects them."""
 
     def __init__(self, path: Path, disk: ResultStore) -> None:
         self._path, self._disk = path, disk
@@ -261,7 +265,8 @@ class _Reporter:
 
     def checkpoint(self, experiment: Experiment, split: Split) -> Path:
         path = self._disk.checkpoint(experiment, split.name)
-        path.parent.mkdir(parents=True, exist_ok=True)  # on another disk than the driver's
+        # The worker's disk may be another than the driver's.
+        path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def progress(self, what: str, done: int, total: int) -> None:
@@ -273,12 +278,12 @@ class _Reporter:
 
 
 def evaluate_unit(workspace: Workspace, unit: Batch, notices: Path) -> list[Result]:
-    """Evaluate a unit in a worker; without splits, only open its input.
+    """Evaluate a unit in a worker; a unit without splits only opens its input.
 
     Raises
     ------
     Exception
-        The unit's own; as a RuntimeError with its text, if it cannot travel to another process.
+        The unit's own error, or a RuntimeError with its text if it cannot be pickled.
     """
     worker, reporter = _worker(workspace), _Reporter(notices, ResultStore(workspace.home))
     try:
@@ -289,14 +294,17 @@ def evaluate_unit(workspace: Workspace, unit: Batch, notices: Path) -> list[Resu
 
 @lru_cache(maxsize=1)
 def _worker(workspace: Workspace) -> Worker:
-    """Keep the worker of this process for its next unit."""
+    """Return this process's worker, which is kept for the next unit."""
     return Worker(workspace)
 
 
 def fit_to_travel(error: Exception) -> Exception:
-    """Return the error, or its text if it cannot be pickled: that would look like a lost worker."""
+    """Return the error, or a RuntimeError with its text if it cannot be pickled.
+
+    An error that cannot be pickled would look like a lost worker.
+    """
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # another library's, whose constructor or content does not allow it
+    except Exception:  # an error of another library whose constructor or content prevents it
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error

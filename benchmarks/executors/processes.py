@@ -1,7 +1,7 @@
-"""Batches in several processes of this machine: joblib's loky, one executor of one process a worker.
+"""Evaluate batches in several processes of this machine, which joblib's loky starts.
 
-A single loky executor loses every unit in flight when one of its processes dies. Each worker
-therefore has an executor of its own, and only that one is replaced.
+If a process of a loky executor dies, the executor loses every unit that is running. Each worker
+therefore has an executor of its own, with one process, and only this executor is replaced.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class Processes(Pool):
-    """Worker processes, each with its part of the cores; one that dies is replaced.
+    """Start worker processes with an equal part of the cores; replace one that dies.
 
     Parameters
     ----------
@@ -42,10 +42,10 @@ class Processes(Pool):
         self._started: set[ProcessPoolExecutor] = set()
         self._idle: SimpleQueue[ProcessPoolExecutor | None] = SimpleQueue()
         for _ in range(self.workers):
-            self._idle.put(None)  # started when there is something to do
+            self._idle.put(None)  # the process is started when the first unit arrives
 
     def evaluate(self, unit: Batch, notices: Path) -> list[Result]:
-        """Wait for an idle worker, and have it do a unit: see `Pool`."""
+        """Wait for an idle worker, and have it evaluate a unit: see `Pool`."""
         from joblib.externals.loky.process_executor import BrokenProcessPool, ShutdownExecutorError
 
         executor = self._idle.get()
@@ -64,17 +64,17 @@ class Processes(Pool):
             executor = None
             if self._closed:
                 raise WorkerLostError(ENDED) from error
-            code = re.search(r"\{(.+)\}", str(error))  # loky tells it in its message alone
+            code = re.search(r"\{(.+)\}", str(error))  # only the message has it
             reason = f"exit code {code[1]}" if code else type(error).__name__
             raise WorkerLostError(
                 f"the worker process of {unit.called} died ({reason}): if it ran out of memory, "
-                f"lower --workers; what is finished is kept"
+                f"lower --workers; finished results are kept"
             ) from error
         finally:
             self._idle.put(executor)
 
     def close(self) -> None:
-        """End the workers, whatever they do."""
+        """End the workers, even in the middle of a unit."""
         with self._lock:
             self._closed, started = True, list(self._started)
         for executor in started:
@@ -88,14 +88,14 @@ class Processes(Pool):
             if self._closed:
                 raise WorkerLostError(ENDED)
             executor = ProcessPoolExecutor(
-                1, env=self._environment, initializer=_begin, initargs=(os.getpid(),)
+                1, env=self._environment, initializer=_prepare, initargs=(os.getpid(),)
             )
             self._started.add(executor)
             return executor
 
 
-def _begin(driver: int) -> None:
-    """Prepare a worker process: it ends with its driver, and may start processes of its own."""
+def _prepare(driver: int) -> None:
+    """Prepare a worker process, so that it ends with its driver and may start processes."""
     # loky sets a start method that torch's DataLoader and plain multiprocessing cannot use.
     multiprocessing.set_start_method(None, force=True)
 

@@ -1,4 +1,4 @@
-"""Batches on a Ray cluster: one started on this machine, or one that runs already."""
+"""Evaluate batches on a Ray cluster: one that runs already, or one started on this machine."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SECONDS_TO_ANSWER = 10
 
 
 class RayCluster(Pool):
-    """Make each unit a Ray task with its part of the cluster's cores.
+    """Run each unit as a Ray task with an equal part of the cluster's cores.
 
-    Every node needs this package, and ``DN2_HOME`` at the same path: a folder that they share.
+    Every node needs this package, and must see the same folder as ``DN2_HOME`` at the same path.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class RayCluster(Pool):
     workers : int
         0 means one for each core of the cluster.
     address : str
-        Of the cluster to join; empty starts one on this machine.
+        The cluster to join; empty starts one on this machine.
 
     Raises
     ------
@@ -62,15 +62,15 @@ class RayCluster(Pool):
                 ) from error
         cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
         super().__init__(workspace, workers or max(1, sum(cores)))
-        # Ray sets OMP_NUM_THREADS of a task's process to its cores. Its own retries are off: the
-        # pool counts them, and reads what the task reports.
+        # Ray sets OMP_NUM_THREADS of a task's process to its number of cores. Ray's own retries are
+        # off, because the pool counts retries and reads what each try reports.
         options: dict[str, Any] = {"num_cpus": cores_each(cores, self.workers), "max_retries": 0}
         self._task = ray.remote(**options)(evaluate_unit)
 
     def evaluate(self, unit: Batch, notices: Path) -> list[Result]:
-        """Wait for a task to do a unit: see `Pool`."""
+        """Have a Ray task evaluate a unit, and wait for it: see `Pool`."""
         errors = self._ray.exceptions
-        if self._closed:  # Ray would start a cluster of its own accord
+        if self._closed:  # Ray would start another cluster by itself
             raise WorkerLostError(ENDED)
         try:
             found: list[Result] = self._ray.get(self._task.remote(self.workspace, unit, notices))
@@ -82,11 +82,11 @@ class RayCluster(Pool):
                 raise WorkerLostError(ENDED) from error
             reason = str(error).strip().splitlines()[0]
             raise WorkerLostError(
-                f"Ray lost the worker of {unit.called} ({reason}); what is finished is kept"
+                f"Ray lost the worker of {unit.called} ({reason}); finished results are kept"
             ) from error
 
     def close(self) -> None:
-        """Leave the cluster, which ends one that was started here."""
+        """Leave the cluster, and stop it if it was started here."""
         self._closed = True
         if self._ours:
             self._ray.shutdown()
@@ -96,7 +96,7 @@ class RayCluster(Pool):
 def cores_each(cores: Sequence[int], workers: int) -> int:
     """Return how many cores each worker gets, given those of each node.
 
-    Never more than one node has: Ray would wait forever for a larger one.
+    It is never more than the largest node has: Ray would wait forever for a larger one.
     """
     return max(1, min(sum(cores) // workers, max(cores, default=1)))
 
