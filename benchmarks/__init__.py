@@ -1,1 +1,1 @@
-"""The experiment: data sets, protocols, runs, tracking and reports around the detectors of `dn2` and `baselines`."""
+"""Run experiments: data sets, protocols, tracking and reports for `dn2` and `baselines`."""

@@ -79,7 +79,7 @@ class DN2(Parameters):
 
     @property
     def path_parameters(self) -> tuple[str, ...]:
-        """Name the parameters whose smaller values a fit covers too; what is dropped depends on k."""
+        """Name the parameters whose smaller values a fit covers too; cleaning depends on k."""
         return () if self.clean else ("k",)
 
     @property

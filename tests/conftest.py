@@ -16,14 +16,14 @@ from benchmarks.tracking import Tracker
 __all__ = ["fashion", "programs", "site"]
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when mlflow is imported
-# Kept from one run of the tests to the next, so that the weights are fetched once.
+# This folder is kept between runs of the tests, so that the weights are fetched once.
 SHARED_HOME = Path(
     os.environ.get("DN2_HOME") or Path(tempfile.gettempdir()) / f"dn2-tests-{os.getuid()}"
 )
 
 
 def pytest_configure(config):
-    """Give each of several workers one thread: more threads than cores wait for each other longer than they work."""
+    """Give each of several workers one thread: more threads than cores mostly wait."""
     if hasattr(config, "workerinput"):
         os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
         torch.set_num_threads(1)
@@ -31,14 +31,17 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="session")
 def weights_home():
-    """A home folder whose ``weights/`` has EfficientNet-Lite0."""
+    """Make a home folder whose ``weights/`` has EfficientNet-Lite0."""
     fetch_weights("efficientnet_lite0", home=SHARED_HOME)
     return SHARED_HOME
 
 
 @pytest.fixture(scope="session")
 def make_store(tmp_path_factory):
-    """Put a tracking store with its schema and experiment, and no run, into a folder; copied, because making it takes seconds."""
+    """Return a function that puts a tracking store without runs into a folder.
+
+    The store is a copy, because making one takes seconds.
+    """
     template = tmp_path_factory.mktemp("template") / "mlflow.db"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(template.parent)
@@ -57,7 +60,7 @@ def make_store(tmp_path_factory):
 
 @pytest.fixture
 def store(make_store, tmp_path, monkeypatch):
-    """Stand in a folder with a tracking store, as a user who has set nothing does."""
+    """Work in a folder with a tracking store, as a user who has set no variable does."""
     for name in (
         "MLFLOW_RUN_ID",
         "MLFLOW_TRACKING_URI",

@@ -1,4 +1,4 @@
-"""Who may import whom, held against the imports that are really in the files."""
+"""The table of who may import whom, checked against the imports in the files."""
 
 import ast
 from collections import Counter
@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 OURS = ("dn2", "baselines", "benchmarks")
 
-# file or folder -> what of ours it may import, besides what is in the folder. The longest matching key counts.
+# File or folder -> what of ours it may import, besides its own folder. The longest key counts.
 ALLOWED = {
     "dn2": {"dn2"},
     "baselines": {"baselines"},

@@ -21,7 +21,7 @@ from benchmarks.commands.options import (
 from benchmarks.contracts import UsageError, Workspace
 
 if TYPE_CHECKING:
-    from benchmarks.sweep import Found, Question
+    from benchmarks.sweep import Question, SweepOutcome
 
 LITES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 ENCODERS = tuple("+".join(joined) for number in (1, 2, 3) for joined in combinations(LITES, number))
@@ -108,7 +108,13 @@ def sweep(tracking_uri: str, as_json: bool, **options: Any) -> None:
     """
     from benchmarks.commands.progress import show_progress
     from benchmarks.session import Session
-    from benchmarks.sweep import Plan, check_storage, check_study_name, choose_sampler, what_fits
+    from benchmarks.sweep import (
+        StudyPlan,
+        check_storage,
+        check_study_name,
+        choose_sampler,
+        what_fits,
+    )
     from benchmarks.sweep import sweep as run_study
     from benchmarks.tracking import Tracker, find_store
 
@@ -133,7 +139,7 @@ def sweep(tracking_uri: str, as_json: bool, **options: Any) -> None:
         question, left_out = what_fits(question, lambda cell: session.plan(session.resolve([cell])))
         for reason in left_out:
             click.echo(f"left out: {reason}", err=True)
-        plan = Plan(name, *choose_sampler(sampler, question, trials), storage)
+        plan = StudyPlan(name, *choose_sampler(sampler, question, trials), storage)
         found = run_study(question, plan, session)
     if as_json:
         click.echo(json.dumps(found.record(), indent=2))
@@ -208,7 +214,7 @@ def _made_ready(
     )
 
 
-def _print(found: Found, tracker: Any) -> None:
+def _print(found: SweepOutcome, tracker: Any) -> None:
     """The best ten trials, the winner's number, and where to look."""
     from rich import box
     from rich.console import Console
@@ -259,7 +265,7 @@ def _print(found: Found, tracker: Any) -> None:
         )
 
 
-def _print_best(found: Found) -> None:
+def _print_best(found: SweepOutcome) -> None:
     from benchmarks.report import percent
     from benchmarks.sweep import best_record
 

@@ -168,7 +168,7 @@ class Pool(ABC):
                 finished = wait(running, SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED).done
                 for i in running.values():
                     notices[i].pass_on()
-                for future in finished:
+                for future in sorted(finished, key=running.__getitem__):
                     i = running.pop(future)
                     try:
                         yield from future.result()

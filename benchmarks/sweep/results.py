@@ -1,4 +1,7 @@
-"""What came of a study: every trial as a line of a table, the best, and what no other beats in speed and size."""
+"""Report the outcome of a study: its table of trials, the best one, and figures.
+
+The table also says which trials no other beats in both ROCAUC and speed, or ROCAUC and size.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,23 @@ from benchmarks.detectors import Range, Values
 from benchmarks.inputs import encoder_names, feature_store
 from benchmarks.session import Outcome
 from benchmarks.sweep.space import Question
-from benchmarks.sweep.studies import identity_of, params_of
+from benchmarks.sweep.studies import params_of, point_of
 from dn2.encoders import get_encoder
 
-BYTES_A_NUMBER = 4
+BYTES_PER_NUMBER = 4
+MEASURES = {
+    "images_per_second": "images encoded a second",
+    "feature_bytes": "bytes of features an image",
+}
+"""What an input costs -> its label in figures. More of the first is better, less of the second."""
+
+DISTINCT_LINES = 9
+"""The most lines that a reader of one figure can tell apart."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial that has ended.
+    """Hold a trial that has ended.
 
     Attributes
     ----------
@@ -37,6 +48,7 @@ class Trial:
     run_id, key : str
         Of its cell.
     error : str
+        Why its cell failed; empty if it did not.
     """
 
     number: int
@@ -47,9 +59,52 @@ class Trial:
     error: str = ""
 
 
+def ended_trials(study: optuna.Study, space: Mapping[str, Values]) -> list[Trial]:
+    """List the trials that have a value, and those that failed and did not succeed later."""
+    trials = study.get_trials(deepcopy=False)
+    done = {point_of(trial) for trial in trials if trial.state == TrialState.COMPLETE}
+    ended = []
+    for trial in trials:
+        failed = (
+            trial.state == TrialState.FAIL
+            and "error" in trial.user_attrs
+            and point_of(trial) not in done
+        )
+        if trial.state == TrialState.COMPLETE or failed:
+            params = {name: params_of(trial)[name] for name in space}
+            error = "" if trial.value is not None else str(trial.user_attrs["error"])
+            ended.append(
+                Trial(
+                    trial.number,
+                    params,
+                    trial.value,
+                    trial.user_attrs.get("run_id", ""),
+                    error=error,
+                )
+            )
+    return ended
+
+
+def best_of(trials: Sequence[Trial]) -> Trial | None:
+    """Return the trial with the highest value; of equal ones the first."""
+    return max(
+        (trial for trial in trials if trial.value is not None),
+        key=lambda trial: (trial.value or 0.0, -trial.number),
+        default=None,
+    )
+
+
 @dataclass(frozen=True)
 class Cost:
-    """What an input costs: images encoded in a second (None if not known), and bytes of features an image."""
+    """Hold what an input costs.
+
+    Attributes
+    ----------
+    images_per_second : float or None
+        How fast its images are encoded; None if unknown.
+    feature_bytes : int
+        The size of one image's features.
+    """
 
     images_per_second: float | None
     feature_bytes: int
@@ -57,7 +112,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class SweepTable:
-    """The trials of one study, in the order of their numbers.
+    """Hold the trials of one study, in the order of their numbers.
 
     Attributes
     ----------
@@ -65,7 +120,7 @@ class SweepTable:
     study : str
     trials : tuple of Trial
     costs : dict
-        Encoder, or encoders joined by +, to `Cost`; empty for detectors on pixels.
+        Encoder, or encoders joined by + -> `Cost`; empty for detectors on pixels.
     """
 
     question: Question
@@ -79,12 +134,11 @@ class SweepTable:
         return [trial for trial in self.trials if trial.value is not None]
 
     def front(self, measure: str) -> list[Trial]:
-        """Trials that no other beats both in value and in a measure, by descending value.
+        """List the trials that no other beats in both value and a measure, by descending value.
 
         Parameters
         ----------
         measure : {"images_per_second", "feature_bytes"}
-            More of the one is better, and less of the other.
         """
         best, front = None, []
         for trial in sorted(self.done, key=lambda trial: (-(trial.value or 0.0), trial.number)):
@@ -98,14 +152,14 @@ class SweepTable:
         return front
 
     def cost(self, trial: Trial, measure: str) -> float | None:
-        """What a trial's input costs."""
+        """Return what a trial's input costs; None if unknown, or if it is pixels."""
         cost = self.costs.get(trial.params.get("encoder", ""))
         return None if cost is None else getattr(cost, measure)
 
     def by_k(self, group: Sequence[str]) -> dict[tuple[Any, ...], dict[int, float]]:
-        """The best value at each k, for each combination of the parameters in ``group``; of three values of k or more.
+        """Return the best value at each k, for each combination of the parameters in ``group``.
 
-        In the order of the space.
+        The combinations come in the order of the space. Fewer than three values of k give nothing.
         """
         lines: dict[tuple[Any, ...], dict[int, float]] = {}
         for trial in self.done:
@@ -126,11 +180,8 @@ class SweepTable:
         )
 
     def records(self) -> list[dict[str, Any]]:
-        """One flat dict a trial; fractions in [0, 1], not rounded."""
-        fronts = {
-            measure: {trial.number for trial in self.front(measure)}
-            for measure in ("images_per_second", "feature_bytes")
-        }
+        """Return one flat dict for each trial; values are fractions in [0, 1], not rounded."""
+        fronts = {measure: {trial.number for trial in self.front(measure)} for measure in MEASURES}
         return [
             {
                 "trial": trial.number,
@@ -160,7 +211,7 @@ class SweepTable:
         return text.getvalue()
 
     def best_json(self, best: Trial, winner: Cell | None) -> str:
-        """The best parameters, and their values on both partitions, as JSON text."""
+        """Write the best parameters and their values on both partitions as JSON."""
         return json.dumps(
             {
                 "study": self.study,
@@ -171,7 +222,10 @@ class SweepTable:
         )
 
     def points(self, best: Trial | None, winner: Cell | None) -> list[tuple[str, float, int]]:
-        """Points for the summary run: the best value, the winner's on the test partition, and curves with k as step."""
+        """Return the summary run's points.
+
+        These are the best value, the winner's value on the test partition, and curves over k.
+        """
         if best is None or best.value is None:
             return []
         points = [(self.question.metric, best.value, 0)]
@@ -189,9 +243,39 @@ class SweepTable:
         return points
 
 
+def make_table(
+    question: Question, study: str, trials: Sequence[Trial], workspace: Workspace, dataset: Dataset
+) -> SweepTable:
+    """Make the table of trials, with what their inputs cost.
+
+    Joined encoders take the sum of their parts' times.
+    """
+    costs = {}
+    for name in dict.fromkeys(
+        trial.params["encoder"] for trial in trials if "encoder" in trial.params
+    ):
+        parts = encoder_names(f"features:{name}")
+        rates = [_images_per_second(dataset, part, workspace) for part in parts]
+        known = [rate for rate in rates if rate]
+        joined = 1 / sum(1 / rate for rate in known) if len(known) == len(parts) else None
+        costs[name] = Cost(
+            joined, BYTES_PER_NUMBER * sum(get_encoder(part).width for part in parts)
+        )
+    return SweepTable(question, study, tuple(trials), costs)
+
+
+def _images_per_second(dataset: Dataset, encoder: str, workspace: Workspace) -> float | None:
+    """Return how fast features were extracted; None if they are not on this machine."""
+    try:
+        rate: float | None = feature_store(dataset, encoder, workspace).open().images_per_second
+    except OSError:
+        return None
+    return rate
+
+
 @dataclass(frozen=True)
-class Found:
-    """What came of a sweep.
+class SweepOutcome:
+    """Hold the outcome of a sweep.
 
     Attributes
     ----------
@@ -203,7 +287,7 @@ class Found:
         The best parameters on the test partition.
     table : SweepTable
     outcome : Outcome
-        Failures, and where the MLflow page shows it.
+        Of the session: failures, and where the MLflow page shows it.
     """
 
     study: str
@@ -214,7 +298,7 @@ class Found:
     outcome: Outcome
 
     def record(self) -> dict[str, Any]:
-        """What ``sweep --json`` prints."""
+        """Return what ``sweep --json`` prints."""
         trials = [
             {"params": dict(trial.params), "value": trial.value, "run_id": trial.run_id}
             for trial in self.table.trials
@@ -224,7 +308,7 @@ class Found:
 
 
 def best_record(question: Question, best: Trial, winner: Cell | None) -> dict[str, Any]:
-    """The best parameters with their ROCAUC on either partition; None where it was not measured."""
+    """Return the best parameters and their ROCAUC on each partition, None if not measured."""
     if question.objective == "oracle":
         return {
             "params": dict(best.params),
@@ -245,75 +329,13 @@ def best_record(question: Question, best: Trial, winner: Cell | None) -> dict[st
     }
 
 
-def best_of(trials: Sequence[Trial]) -> Trial | None:
-    """The trial with the highest value; of equal ones the first."""
-    return max(
-        (trial for trial in trials if trial.value is not None),
-        key=lambda trial: (trial.value or 0.0, -trial.number),
-        default=None,
-    )
+def draw_figures(
+    study: optuna.Study, table: SweepTable, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Draw every figure that the study has enough trials for, by file name.
 
-
-def found_trials(study: optuna.Study, space: Mapping[str, Values]) -> list[Trial]:
-    """The trials that have ended: those with a value, and those that failed for a reason and did not succeed later."""
-    trials = study.get_trials(deepcopy=False)
-    done = {identity_of(trial) for trial in trials if trial.state == TrialState.COMPLETE}
-    found = []
-    for trial in trials:
-        failed = (
-            trial.state == TrialState.FAIL
-            and "error" in trial.user_attrs
-            and identity_of(trial) not in done
-        )
-        if trial.state == TrialState.COMPLETE or failed:
-            params = {name: params_of(trial)[name] for name in space}
-            error = "" if trial.value is not None else str(trial.user_attrs["error"])
-            found.append(
-                Trial(
-                    trial.number,
-                    params,
-                    trial.value,
-                    trial.user_attrs.get("run_id", ""),
-                    error=error,
-                )
-            )
-    return found
-
-
-def make_table(
-    question: Question, study: str, trials: Sequence[Trial], workspace: Workspace, dataset: Dataset
-) -> SweepTable:
-    """The trials with what their inputs cost; joined encoders take the sum of their parts' times."""
-    costs = {}
-    for name in dict.fromkeys(
-        trial.params["encoder"] for trial in trials if "encoder" in trial.params
-    ):
-        parts = encoder_names(f"features:{name}")
-        rates = [_images_per_second(dataset, part, workspace) for part in parts]
-        known = [rate for rate in rates if rate]
-        joined = 1 / sum(1 / rate for rate in known) if len(known) == len(parts) else None
-        costs[name] = Cost(joined, BYTES_A_NUMBER * sum(get_encoder(part).width for part in parts))
-    return SweepTable(question, study, tuple(trials), costs)
-
-
-def _images_per_second(dataset: Dataset, encoder: str, workspace: Workspace) -> float | None:
-    """How fast features were extracted, if they are on this machine."""
-    try:
-        rate: float | None = feature_store(dataset, encoder, workspace).open().images_per_second
-    except OSError:
-        return None
-    return rate
-
-
-LINES_THAT_CAN_BE_TOLD_APART = 9
-MEASURES = {
-    "images_per_second": "images encoded a second",
-    "feature_bytes": "bytes of features an image",
-}
-
-
-def draw(study: optuna.Study, table: SweepTable, say: Callable[[str], None]) -> dict[str, Any]:
-    """Every figure that the study has enough trials for, by file name. One that Optuna cannot draw is left out, and said."""
+    A figure that Optuna cannot draw is left out, and ``say`` is called with the reason.
+    """
     if len(table.done) < 2:
         return {}
     return {**_of_optuna(study, table, say), **_by_k(table), **_fronts(table)}
@@ -351,32 +373,33 @@ def _of_optuna(
     if len(varied) > 1:
         wanted["importances.png"] = lambda: plots.plot_param_importances(study, params=varied)
         wanted["contour.png"] = lambda: plots.plot_contour(
-            study, params=_two(table, varied), target_name=called
+            study, params=_contour_axes(table, varied), target_name=called
         )
     drawn = {}
     for name, plot in wanted.items():
         try:
             drawn[name] = figures.drawn_by_pyplot(plot)
-        except (
-            Exception
-        ) as error:  # what it needs differs from plot to plot, and is written nowhere
-            say(f"{name} is left out, Optuna cannot draw it of these trials: {error}")
+        except Exception as error:  # each plot needs something else, which Optuna documents nowhere
+            say(f"{name} is left out, because Optuna cannot draw it from these trials: {error}")
     return drawn
 
 
-def _two(table: SweepTable, varied: list[str]) -> list[str]:
-    """The parameters of the contour: k and the encoder if they vary, else the first two, numbers before names."""
+def _contour_axes(table: SweepTable, varied: list[str]) -> list[str]:
+    """Choose the contour's parameters: k and the encoder if they vary, then numbers, then names."""
     preferred = [name for name in ("k", "encoder") if name in varied]
     by_kind = sorted(varied, key=lambda name: not isinstance(table.question.space[name], Range))
     return list(dict.fromkeys([*preferred, *by_kind]))[:2]
 
 
 def _by_k(table: SweepTable) -> dict[str, Any]:
-    """ROCAUC against k, a line for each encoder and normalisation; of many a figure for each normalisation."""
+    """Draw ROCAUC against k, a line for each encoder and normalisation.
+
+    If there are too many lines, each normalisation gets a figure of its own.
+    """
     lines = table.by_k(("encoder", "normalize"))
     if not lines:
         return {}
-    if len(lines) <= LINES_THAT_CAN_BE_TOLD_APART:
+    if len(lines) <= DISTINCT_LINES:
         parts = {"by_k.png": lines}
     else:
         names = dict.fromkeys(normalize for _, normalize in lines)
@@ -403,7 +426,7 @@ def _by_k(table: SweepTable) -> dict[str, Any]:
 
 
 def _fronts(table: SweepTable) -> dict[str, Any]:
-    """The value against what an input costs, and the front that no trial passes."""
+    """Draw the value against what an input costs, and the front that no trial passes."""
     drawn = {}
     for measure, label in MEASURES.items():
         places = {trial.number: (table.cost(trial, measure), trial.value) for trial in table.done}

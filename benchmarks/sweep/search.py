@@ -1,4 +1,7 @@
-"""The trials of a study: each is a cell of the benchmark, whose result may be there already; then the winner is tested."""
+"""Run a study's trials, each a cell of the benchmark, then test the winner.
+
+A cell that is finished already is looked up, whichever study or command computed it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from benchmarks.contracts import Cell, Experiment
 from benchmarks.ledger import Mark, Summary
 from benchmarks.session import InterruptedSessionError, Session
 from benchmarks.sweep import results, studies
-from benchmarks.sweep.results import Found, Trial, best_of, found_trials, make_table
+from benchmarks.sweep.results import SweepOutcome, Trial, best_of, ended_trials, make_table
 from benchmarks.sweep.space import Question
 from benchmarks.threads import result_of
 from benchmarks.tracking.connection import owner_tags
@@ -28,12 +31,12 @@ SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class TrialFailedError(RuntimeError):
-    """A trial's cell failed, and the session has said why."""
+    """Report that a trial's cell failed; the session has said why."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a study is run.
+class StudyPlan:
+    """Say how a study is run.
 
     Attributes
     ----------
@@ -41,9 +44,9 @@ class Plan:
         Its name.
     sampler : str
     trials : int
-        So many the study has in the end, whoever runs them.
+        How many trials the study has in the end, over all processes.
     storage : str
-        Address of a database; empty: a journal file under the home folder.
+        Address of a database; empty means a journal file under the home folder.
     """
 
     study: str
@@ -52,23 +55,23 @@ class Plan:
     storage: str = ""
 
 
-def sweep(question: Question, plan: Plan, session: Session) -> Found:
+def sweep(question: Question, plan: StudyPlan, session: Session) -> SweepOutcome:
     """Run trials until the study has as many as planned, test the winner, and log both.
 
-    May run in several processes on one study: each takes other trials, and all wait for the last.
+    Several processes may run one study: each takes other trials, and all wait for the last one.
 
     Parameters
     ----------
     question : Question
-    plan : Plan
-        As `benchmarks.sweep.choose_sampler` allows.
+    plan : StudyPlan
+        With a sampler and a number of trials from `benchmarks.sweep.choose_sampler`.
     session : Session
-        Not yet entered; made for ``suite=plan.study``.
+        Not yet entered; made with ``suite=plan.study``.
 
     Raises
     ------
     UsageError, MissingDataError, MissingWeightsError
-        Before any work; also if the stored study asks something else.
+        Before any work. A UsageError also if the stored study asks something else.
     OutsideError
         If the storage cannot be used.
     """
@@ -76,27 +79,29 @@ def sweep(question: Question, plan: Plan, session: Session) -> Found:
 
 
 class _Search:
-    def __init__(self, question: Question, plan: Plan, session: Session) -> None:
+    """Run one sweep; holds its question, plan and session, and the cells of its points."""
+
+    def __init__(self, question: Question, plan: StudyPlan, session: Session) -> None:
         self.question, self.plan, self.session = question, plan, session
         self._cells: dict[str, Experiment] = {}
         self._resolving = threading.Lock()
 
-    def run(self) -> Found:
+    def run(self) -> SweepOutcome:
         """Open the study, run its trials, and report."""
         question, plan, session = self.question, self.plan, self.session
         folder = session.workspace.home / "studies"
         points = [question.first] if question.size is None else list(question.grid())
         cells = [self._cell(params) for params in points]
-        session.plan(cells)  # which refuses what cannot run
+        session.plan(cells)  # raises UsageError if a cell cannot run
         session.expect(cells)
         resolved = cells[0].resolved
         identity = question.identity(resolved["data"], resolved["versions"])
         where = plan.storage or str(folder / f"{plan.study}.journal")
-        with studies.told_in_one_line(where):
-            with studies.alone(folder, plan.study):
+        with studies.storage_errors(where):
+            with studies.lock_study(folder, plan.study):
                 make = studies.make_sampler(plan.sampler, question.seed)
                 self.study = studies.open_study(plan.study, plan.storage, folder, identity, make)
-                self._put_back(failed=True)
+                self._requeue(failed=True)
                 if plan.sampler == studies.BRUTE:
                     studies.queue_grid(self.study, question, plan.trials)
             with session:
@@ -104,20 +109,23 @@ class _Search:
                 return self._report()
 
     def _search(self, folder: Path) -> None:
-        """Run what is left; then wait for other processes, any of which may die."""
+        """Run the trials that are left, then wait for those of other processes.
+
+        A process may die meanwhile; its trials are then run here.
+        """
         waiting = False
         while True:
-            # Looked at first: a trial that is given up meanwhile is put back, or waited for again.
-            others = studies.runs_elsewhere(
+            # Listed first: a trial given up after that is requeued below, or waited for next time.
+            others = studies.running_elsewhere(
                 self.study, socket.gethostname(), heartbeats=bool(self.plan.storage)
             )
-            with studies.alone(folder, self.plan.study):
-                self._put_back(failed=False)
+            with studies.lock_study(folder, self.plan.study):
+                self._requeue(failed=False)
             if left := studies.trials_left(self.study, self.plan.sampler, self.plan.trials):
                 self._run_trials(left)
             elif others:
                 if not waiting:
-                    self.session.say(f"waiting for {len(others)} trials that other processes run")
+                    self.session.say(f"waiting for trials of other processes: {len(others)}")
                 waiting = True
                 time.sleep(SECONDS_BETWEEN_LOOKS)
             else:
@@ -135,7 +143,7 @@ class _Search:
         if self.session.workers == 1:
             optimize()
             return
-        # Optuna itself, when interrupted, waits for the trials that are running.
+        # In this thread, Optuna would wait for the running trials when it is interrupted.
         with ThreadPoolExecutor(1) as thread:
             try:
                 result_of(thread.submit(optimize))
@@ -143,9 +151,9 @@ class _Search:
                 self.session.stop()
                 raise
 
-    def _put_back(self, *, failed: bool) -> None:
-        if count := studies.put_back(self.study, self.question.space, failed=failed):
-            self.session.say(f"{count} trials that were broken off or failed are run again")
+    def _requeue(self, *, failed: bool) -> None:
+        if count := studies.requeue(self.study, self.question.space, failed=failed):
+            self.session.say(f"trials that were interrupted or failed and are run again: {count}")
 
     def _stop_when_enough(self, study: optuna.Study, _: Any) -> None:
         if self.session.stopping or not studies.trials_left(
@@ -156,7 +164,7 @@ class _Search:
     def _trial(self, trial: optuna.Trial) -> float:
         """Run one trial; return its value."""
         trial.set_user_attr("owner", owner_tags())
-        params = studies.suggest(trial, self.question.space)
+        params = studies.suggest_point(trial, self.question.space)
         try:
             cell = self._cell(params)
             finished = self.session.finish(cell, self._mark(f"trial {trial.number}", params))
@@ -175,22 +183,22 @@ class _Search:
     def _cell(self, params: Mapping[str, Any]) -> Experiment:
         """Return the resolved cell of a point of the space."""
         with self._resolving:
-            if (name := studies.point(params)) not in self._cells:
+            if (name := studies.point_text(params)) not in self._cells:
                 (self._cells[name],) = self.session.resolve([self.question.cell(params)])
         return self._cells[name]
 
     def _mark(self, role: str, params: Mapping[str, Any]) -> Mark:
-        """Mark a cell's run for this study: a cell may belong to several."""
+        """Make the mark of this study on a cell's run; a cell may belong to several studies."""
         numbers = self.question.numbers(params).items()
         return Mark(
             {f"study/{self.plan.study}": f"{self.question.objective}, {role}"},
             {f"{name}/{self.plan.study}": value for name, value in numbers},
         )
 
-    def _report(self) -> Found:
-        """Test the winner, log the summary."""
+    def _report(self) -> SweepOutcome:
+        """Test the winner, and log the summary."""
         question, plan, session = self.question, self.plan, self.session
-        trials = [self._with_run(trial) for trial in found_trials(self.study, question.space)]
+        trials = [self._with_run(trial) for trial in ended_trials(self.study, question.space)]
         best = best_of(trials)
         winner = None if best is None else self._winner(best)
         table = make_table(
@@ -198,19 +206,17 @@ class _Search:
         )
         selection = "oracle" if question.objective == "oracle" else "validation"
         tags = {"study": plan.study, "objective": question.objective, "selection": selection}
-        files = (
-            {"best.json": table.best_json(best, winner), "trials.csv": table.to_csv()}
-            if best
-            else {}
-        )
-        summary = Summary(
-            files, results.draw(self.study, table, session.say), table.points(best, winner), tags
-        )
+        texts = {}
+        if best is not None:
+            texts = {"best.json": table.best_json(best, winner), "trials.csv": table.to_csv()}
+        figures = results.draw_figures(self.study, table, session.say)
+        summary = Summary(texts, figures, table.points(best, winner), tags)
         shown = [winner.experiment] if winner and question.objective == "validation" else []
-        return Found(plan.study, question, best, winner, table, session.close(shown, summary))
+        outcome = session.close(shown, summary)
+        return SweepOutcome(plan.study, question, best, winner, table, outcome)
 
     def _with_run(self, trial: Trial) -> Trial:
-        """Add a trial's run, which may have been logged after the trial had ended."""
+        """Add a trial's run, which may have been logged after the trial ended."""
         cell = self._cell(trial.params)
         return replace(trial, key=cell.key, run_id=self.session.run_id(cell) or trial.run_id)
 
@@ -226,10 +232,10 @@ class _Search:
             mark = Mark({**tags, "selection": "validation"})
         try:
             return self.session.finish(cell, mark)
-        except Exception:  # the session has said so, and counts it
+        except Exception:  # the session has said why, and counts the failure
             return None
 
 
 def value_of(cell: Cell) -> float:
-    """What a study maximises: the mean ROCAUC over a cell's splits."""
+    """Return what a study maximises: the mean ROCAUC over a cell's splits."""
     return float(np.mean([result.metrics["rocauc"] for result in cell.results]))

@@ -1,4 +1,4 @@
-"""What a study asks: one data set, protocol and detector, a space of parameters, and what is maximised."""
+"""Say what a study asks: data set, protocol, detector, a space of parameters, and an objective."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from benchmarks.detectors import (
 from benchmarks.experiments import make_experiments
 
 OBJECTIVES = ("validation", "oracle")
-OF_INPUT = ("encoder", "normalize", "size")
-"""Parameters of what a detector eats; the others are its own."""
+INPUT_PARAMETERS = ("encoder", "normalize", "size")
+"""Parameters of the input; all others are the detector's own."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is searched, and where.
+    """State what a study searches, and what it maximises.
 
     Attributes
     ----------
@@ -36,11 +36,12 @@ class Question:
     classes : tuple of str
     seed : int
     objective : {"validation", "oracle"}
-        The mean ROCAUC on pseudo-splits inside the training partition, or on the test partition itself.
+        Whether it maximises the mean ROCAUC on validation splits made of the training partition,
+        or that on the test partition itself.
     space : dict
-        Parameter -> values to choose from, or a `Range`; see `make_space`.
+        Parameter -> its values, or a `Range`; see `make_space`.
     device : str or None
-        Where detectors train; no part of the question.
+        Where detectors train; it is no part of the question.
     """
 
     dataset: str
@@ -55,7 +56,7 @@ class Question:
     device: str | None = field(default=None, compare=False)
 
     def check(self) -> None:
-        """Check all that needs neither data nor weights, each value of the space by itself.
+        """Check what needs neither data nor weights, each value of the space on its own.
 
         Raises
         ------
@@ -65,32 +66,32 @@ class Question:
         cell = self.probes()[0]
         if self.objective == "validation" and selection_of(cell) == "oracle":
             raise UsageError(
-                f"'{cell.method}' chooses on the test labels itself, whatever validation says: "
-                "take another --variant, or --objective oracle."
+                f"'{cell.method}' itself chooses on the test labels, whatever validation says: "
+                f"take another --variant, or --objective oracle."
             )
 
     def probes(self) -> list[Experiment]:
-        """Cells in which each value of the space comes up."""
+        """List cells that cover each value of the space."""
         points = [
             {**self.first, name: value}
             for name, values in self.space.items()
-            for value in _some(values)
+            for value in _examples(values)
         ]
         return [self.cell(params) for params in points or [self.first]]
 
     def cell(self, params: Mapping[str, Any]) -> Experiment:
-        """The cell of one point of the space, not yet resolved."""
-        of_input = {name: params[name] for name in OF_INPUT if name in params}
+        """Make the cell of one point of the space, not yet resolved."""
+        of_input = {name: params[name] for name in INPUT_PARAMETERS if name in params}
         (cell,) = make_experiments(
             datasets=(self.dataset,),
             detectors=(self.detector,),
             protocol=self.protocol,
-            encoders=[of_input[name] for name in ("encoder",) if name in of_input],
-            normalize=[of_input[name] for name in ("normalize",) if name in of_input],
+            encoders=[of_input["encoder"]] if "encoder" in of_input else (),
+            normalize=[of_input["normalize"]] if "normalize" in of_input else (),
             size=of_input.get("size", 0),
             variants=(self.variant,),
             presets=(self.preset,),
-            params={name: (value,) for name, value in params.items() if name not in OF_INPUT},
+            params={name: (value,) for name, value in params.items() if name not in of_input},
             classes=self.classes,
             seed=self.seed,
             device=self.device,
@@ -100,25 +101,28 @@ class Question:
     @property
     def first(self) -> dict[str, Any]:
         """One point of the space."""
-        return {name: _some(values)[0] for name, values in self.space.items()}
+        return {name: _examples(values)[0] for name, values in self.space.items()}
 
     @property
     def size(self) -> int | None:
-        """How many points the space has; None if one of its parameters is a range."""
+        """The number of points in the space; None if one of its parameters is a range."""
         counts = [
             None if isinstance(values, Range) else len(values) for values in self.space.values()
         ]
         return None if None in counts else math.prod(count for count in counts if count is not None)
 
     def grid(self) -> Iterator[dict[str, Any]]:
-        """Each point of a space without ranges."""
+        """Yield each point of a space without ranges."""
         for values in product(
             *(values for values in self.space.values() if not isinstance(values, Range))
         ):
             yield dict(zip(self.space, values, strict=True))
 
     def numbers(self, params: Mapping[str, Any]) -> dict[str, float]:
-        """The places, from 1, of values that are names, as ``<parameter>_number``: axes of MLflow's contour are numbers."""
+        """Give values that are names a number, from 1, as ``<parameter>_number``.
+
+        The axes of MLflow's contour plot take only numbers.
+        """
         places = {
             name: values
             for name, values in self.space.items()
@@ -129,23 +133,23 @@ class Question:
 
     @property
     def path(self) -> dict[str, tuple[Any, ...]]:
-        """The values of the parameters for which one fit covers every value."""
+        """The values of the parameters whose every value one fit covers."""
         names = Method.of(self.cell(self.first)).path_parameters
         of_space = {name: self.space.get(name) for name in names}
         return {name: values for name, values in of_space.items() if isinstance(values, tuple)}
 
     @property
     def metric(self) -> str:
-        """What the value of a trial is called."""
+        """The name of a trial's value."""
         return "rocauc" if self.objective == "oracle" else "rocauc_validation"
 
     def identity(self, fingerprint: str, versions: Mapping[str, Any]) -> dict[str, str]:
-        """What two studies of one name must share, as text.
+        """Return what two studies of one name must share, as text.
 
         Parameters
         ----------
         fingerprint : str
-            The data set's.
+            Of the data set.
         versions : mapping
             Of protocol and detector, as `benchmarks.experiments.resolve` writes them into a cell.
         """
@@ -153,21 +157,17 @@ class Question:
             name: asdict(values) if isinstance(values, Range) else values
             for name, values in self.space.items()
         }
-        words = (*("dataset", "protocol", "detector", "variant", "preset", "seed", "objective"),)
-        said = {name: str(getattr(self, name)) or "none" for name in words}
-        about = {
+        fields = ("dataset", "protocol", "detector", "variant", "preset", "seed", "objective")
+        return {
+            **{name: str(getattr(self, name)) or "none" for name in fields},
             "classes": ",".join(self.classes) or "all",
             "data": fingerprint,
             "versions": json.dumps(dict(versions)),
-        }
-        return {
-            **said,
-            **about,
             **{f"space of {name}": json.dumps(values) for name, values in space.items()},
         }
 
     def study_name(self) -> str:
-        """A name for the study: what it is about, fit for a file."""
+        """Name the study after what it asks, fit for a file."""
         words = (
             self.dataset,
             self.protocol,
@@ -183,7 +183,7 @@ class Question:
 def what_fits(
     question: Question, check: Callable[[Experiment], object]
 ) -> tuple[Question, list[str]]:
-    """Leave out values that ask for more training rows than a split has, such as k = 50.
+    """Drop values that need more training rows than a split has, such as k = 50.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ def what_fits(
     question : Question
         With the values that fit.
     reasons : list of str
-        Which values were left out, and why.
+        The values that were dropped, and why.
 
     Raises
     ------
@@ -206,7 +206,7 @@ def what_fits(
     space, reasons = dict(question.space), []
     for name, values in question.path.items():
         kept = list(values)
-        while True:  # from the largest, which is the first that does not fit
+        while True:  # from the largest, which needs the most rows
             try:
                 check(question.cell({**question.first, name: kept[-1]}))
                 break
@@ -229,22 +229,22 @@ def make_space(
     k_values: Sequence[int] = (),
     clean: Sequence[float] = (),
 ) -> dict[str, Values]:
-    """What a study of a detector may choose from: the detector's own space, and that of its input.
+    """Make the space of a study: the detector's own parameters and those of its input.
 
     Parameters
     ----------
     detector, variant, dataset : str
     encoders, normalize : sequences of names
-        For detectors on features; joined encoders as ``a+b``.
+        For detectors on features; ``a+b`` joins encoders.
     sizes : sequence of int
-        Sides in pixels for detectors on pixels; none given: the images' own.
+        Sides in pixels for detectors on pixels; empty means the images' own size.
     k_values, clean : sequences
-        In place of those of the detector's space.
+        Values that replace those of the detector's space.
 
     Raises
     ------
     UsageError
-        If something is given that the detector has no use for.
+        If something is given that the detector cannot use.
     """
     on_features = detector_input(detector, variant, dataset) == "features"
     of_input = {"encoder": encoders, "normalize": normalize} if on_features else {"size": sizes}
@@ -257,11 +257,12 @@ def make_space(
         if values:
             if name not in defaults(detector):
                 raise UsageError(
-                    f"{option} is for detectors with the parameter '{name}', and '{detector}' has none: leave it out."
+                    f"{option} is for detectors with the parameter '{name}', "
+                    f"and '{detector}' has none: leave it out."
                 )
             own[name] = tuple(values)
     space = {**{name: values for name, values in of_input.items() if values}, **own}
-    # Sorted, so that the order in which they were asked for makes no other study.
+    # Sorted, because the same values in another order make the same study.
     return {
         name: values if isinstance(values, Range) else tuple(sorted(set(values), key=_rank))
         for name, values in space.items()
@@ -269,9 +270,10 @@ def make_space(
 
 
 def _rank(value: Any) -> tuple[bool, Any]:
-    """Numbers by size, then names by the alphabet."""
+    """Sort numbers by size, then names alphabetically."""
     return (isinstance(value, str), value)
 
 
-def _some(values: Values) -> tuple[Any, ...]:
+def _examples(values: Values) -> tuple[Any, ...]:
+    """Return all values, or the ends of a range."""
     return (values.low, values.high) if isinstance(values, Range) else values

@@ -1,4 +1,9 @@
-"""Optuna's studies: where they are kept, whether a stored one asks the same, and which trials have to be run again."""
+"""Keep studies in Optuna's storages, and choose which point is next.
+
+First the storage: its address, its errors, the study in it and the lock around it. Then the stored
+trials: which of them were interrupted and have to run again, and which are running. Last the
+samplers: the default one, the queue that stands for a grid, and how many trials are left to begin.
+"""
 
 from __future__ import annotations
 
@@ -24,21 +29,36 @@ from benchmarks.sweep.space import Question
 from benchmarks.tracking.connection import PROBE_SECONDS, is_dead, without_password
 from dn2.files import hold
 
-HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60
+STORAGES = ("sqlite:///", "postgresql://", "postgresql+")
 BUSY_SECONDS = 60
-"""So long an SQLite file that others write to is waited for."""
+"""How long an SQLite file is waited for while other processes write to it."""
+
+HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60
 
 REPLACES = "replaces"
-"""What a trial says that was put back: the numbers of those that it replaces."""
+"""The attribute of a requeued trial that lists the numbers of the trials it replaces."""
 
-KINDS = ("sqlite:///", "postgresql://", "postgresql+")
+BRUTE, TPE = "brute", "tpe"
+SAMPLERS = {
+    BRUTE: "each point of a grid once, in random order",
+    TPE: "tree-structured Parzen estimator",
+    "random": "uniform",
+    "gp": "Gaussian process",
+}
+DEFAULT_TRIALS = 60
+"""The number of trials for a space with a range, which has no last point."""
+
+
+class GridDoneError(Exception):
+    """Report that another process took the last point of the grid."""
 
 
 def check_storage(url: str) -> None:
-    """Raise UsageError unless the address is empty or of a database that is supported."""
-    if url and not url.startswith(KINDS):
+    """Raise UsageError unless the address is empty or names a supported database."""
+    if url and not url.startswith(STORAGES):
         raise UsageError(
-            f"--storage takes sqlite:///FILE or postgresql://USER@HOST/DATABASE, got '{without_password(url)}'."
+            f"--storage takes sqlite:///FILE or postgresql://USER@HOST/DATABASE, "
+            f"got '{without_password(url)}'."
         )
 
 
@@ -50,13 +70,14 @@ def check_study_name(name: str) -> None:
         or not all(letter.isalnum() or letter in "-_." for letter in name)
     ):
         raise UsageError(
-            f"a study's name has letters, digits and -_. and begins with no dot, got '{name}'."
+            f"a study's name consists of letters, digits and -_. and does not begin with a dot, "
+            f"got '{name}'."
         )
 
 
 @contextmanager
-def told_in_one_line(where: str) -> Iterator[None]:
-    """Turn what Optuna, a database or the network raises into an `OutsideError`."""
+def storage_errors(where: str) -> Iterator[None]:
+    """Turn an error of Optuna, a database or the network into an `OutsideError` of one line."""
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
@@ -70,21 +91,17 @@ def told_in_one_line(where: str) -> Iterator[None]:
         OSError,
         json.JSONDecodeError,
     ) as error:
-        cause = (
-            error.__cause__
-            if isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__
-            else error
-        )
-        reason = (
-            str(getattr(cause, "orig", None) or cause).splitlines() or [type(cause).__name__]
-        )[0][:300]
-        remedy = (
-            "install the driver of that database"
-            if isinstance(error, ImportError)
-            else "run the same command when it answers"
-        )
+        cause: BaseException = error
+        if isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__:
+            cause = error.__cause__
+        lines = str(getattr(cause, "orig", None) or cause).splitlines()
+        reason = (lines or [type(cause).__name__])[0][:300]
+        remedy = "run the same command when it answers"
+        if isinstance(error, ImportError):
+            remedy = "install the driver of that database"
         raise OutsideError(
-            f"cannot use the study in {without_password(where)} ({reason}): finished results are on disk, {remedy}"
+            f"cannot use the study in {without_password(where)} ({reason}): "
+            f"finished results are on disk, {remedy}"
         ) from error
 
 
@@ -95,19 +112,19 @@ def open_study(
     identity: Mapping[str, str],
     sampler: Callable[[int], optuna.samplers.BaseSampler],
 ) -> optuna.Study:
-    """Open a study, or make it; hold `alone` around it.
+    """Open a study or create it; the caller holds `lock_study`.
 
     Parameters
     ----------
     name : str
     url : str
-        Of a database; empty: a journal file in ``folder``.
+        Address of a database; empty means a journal file in ``folder``.
     folder : Path
     identity : mapping
-        What the study asks. A stored one must ask the same.
+        What the study asks. A stored study of that name must ask the same.
     sampler : callable
-        Given how many times the study was opened before, from which a sampler draws its seed: otherwise two processes would
-        propose the same.
+        Called with how many times the study was opened before. A sampler draws its seed from that
+        number; otherwise two processes would propose the same points.
 
     Raises
     ------
@@ -137,9 +154,39 @@ def open_study(
     return study
 
 
+def _journal(path: Path) -> optuna.storages.JournalStorage:
+    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+
+
+def _database(url: str) -> optuna.storages.RDBStorage:
+    if url.startswith("postgresql://") and importlib.util.find_spec("psycopg") is None:
+        # SQLAlchemy's default is psycopg; the older driver serves if only that is installed.
+        url = url.replace("postgresql://", "postgresql+psycopg2://", 1)
+    connect_args = {"connect_timeout": PROBE_SECONDS}
+    if url.startswith("sqlite"):
+        Path(url.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
+        connect_args = {"timeout": BUSY_SECONDS}
+    return optuna.storages.RDBStorage(
+        url,
+        engine_kwargs={"connect_args": connect_args},
+        heartbeat_interval=HEARTBEAT_SECONDS,
+        grace_period=GRACE_SECONDS,
+        heartbeat_stale_trial_callback=_requeue_without_owner,
+    )
+
+
+def _requeue_without_owner(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a trial without heartbeats again.
+
+    Optuna's own callback would copy the attributes, and with them the dead process as the owner.
+    """
+    if params := params_of(trial):
+        study.enqueue_trial(params)
+
+
 @contextmanager
-def alone(folder: Path, name: str) -> Iterator[None]:
-    """Keep other processes of this home from opening the study, or putting its trials back, at the same time."""
+def lock_study(folder: Path, name: str) -> Iterator[None]:
+    """Keep other processes of this home from opening the study or requeueing its trials."""
     with ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -151,23 +198,63 @@ def alone(folder: Path, name: str) -> Iterator[None]:
         yield
 
 
-def identity_of(trial: FrozenTrial) -> str:
-    """Which point of the space a trial is at, as text."""
-    return point(params_of(trial))
-
-
 def params_of(trial: FrozenTrial) -> dict[str, Any]:
-    """A trial's parameters; of one that waits, those it will have."""
+    """Return a trial's parameters; for a waiting trial, those that it will have."""
     return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
-def point(params: Mapping[str, Any]) -> str:
-    """A point of the space as text."""
+def point_of(trial: FrozenTrial) -> str:
+    """Write a trial's point of the space as text."""
+    return point_text(params_of(trial))
+
+
+def point_text(params: Mapping[str, Any]) -> str:
+    """Write a point of the space as text."""
     return json.dumps(dict(params), sort_keys=True)
 
 
+def requeue(study: optuna.Study, names: Collection[str], *, failed: bool) -> int:
+    """Queue interrupted trials again, and on request failed ones; return how many.
+
+    A trial is interrupted if its process died or was stopped in the middle of it.
+
+    Parameters
+    ----------
+    study : Study
+    names : collection of str
+        The parameters of the space. A trial that ended before it had all of them is no point of
+        the space, and is left out.
+    failed : bool
+        Whether to include the trials that failed for a reason of their own.
+    """
+    for trial in study.get_trials(deepcopy=False):
+        if is_stale(trial):
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+    trials = study.get_trials(deepcopy=False)
+    there = {point_of(trial) for trial in trials if trial.state != TrialState.FAIL}
+    again: dict[str, list[FrozenTrial]] = {}
+    for trial in trials:
+        whole = params_of(trial).keys() == set(names)
+        if (
+            trial.state == TrialState.FAIL
+            and whole
+            and point_of(trial) not in there
+            and (failed or "error" not in trial.user_attrs)
+        ):
+            again.setdefault(point_of(trial), []).append(trial)
+    for same in again.values():
+        study.enqueue_trial(
+            params_of(same[0]), user_attrs={REPLACES: [trial.number for trial in same]}
+        )
+    return len(again)
+
+
 def is_stale(trial: FrozenTrial) -> bool:
-    """Whether a trial is marked as running and its process, of this host, has ended, or has for a minute not said who it is."""
+    """Tell whether a trial is marked as running although its process on this host is gone.
+
+    A process registers as the owner when it begins the trial. A trial that has had no owner for a
+    minute is stale too.
+    """
     if trial.state != TrialState.RUNNING:
         return False
     if (owner := trial.user_attrs.get("owner")) is not None:
@@ -176,46 +263,12 @@ def is_stale(trial: FrozenTrial) -> bool:
     return begun is not None and datetime.now() - begun > timedelta(seconds=GRACE_SECONDS)
 
 
-def put_back(study: optuna.Study, names: Collection[str], *, failed: bool) -> int:
-    """Queue again the trials whose process died or was interrupted, and, if wanted, those that failed; return how many.
+def running_elsewhere(study: optuna.Study, host: str, *, heartbeats: bool) -> list[FrozenTrial]:
+    """List the trials that living processes run.
 
-    Parameters
-    ----------
-    study : Study
-    names : collection of str
-        The parameters of the space: a trial that died before it had them all is no point of it.
-    failed : bool
-        Those too that failed for a reason of their own.
+    With heartbeats these are the trials of all hosts; without, those of this host and those that
+    have no owner yet.
     """
-    for trial in study.get_trials(deepcopy=False):
-        if is_stale(trial):
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-    trials = study.get_trials(deepcopy=False)
-    there = {identity_of(trial) for trial in trials if trial.state != TrialState.FAIL}
-    again: dict[str, list[FrozenTrial]] = {}
-    for trial in trials:
-        whole = params_of(trial).keys() == set(names)
-        if (
-            trial.state == TrialState.FAIL
-            and whole
-            and identity_of(trial) not in there
-            and (failed or "error" not in trial.user_attrs)
-        ):
-            again.setdefault(identity_of(trial), []).append(trial)
-    for same in again.values():
-        study.enqueue_trial(
-            params_of(same[0]), user_attrs={REPLACES: [trial.number for trial in same]}
-        )
-    return len(again)
-
-
-def replaced_by_others(trials: Collection[FrozenTrial]) -> set[int]:
-    """The numbers of the trials that were put back: others stand in their place."""
-    return {number for trial in trials for number in trial.user_attrs.get(REPLACES, ())}
-
-
-def runs_elsewhere(study: optuna.Study, host: str, *, heartbeats: bool) -> list[FrozenTrial]:
-    """The trials that living processes are at: those of this host or of nobody yet, and with heartbeats those of all hosts."""
     if heartbeats:
         optuna.storages.fail_stale_trials(study)
     running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -227,67 +280,22 @@ def runs_elsewhere(study: optuna.Study, host: str, *, heartbeats: bool) -> list[
     ]
 
 
-def _journal(path: Path) -> optuna.storages.JournalStorage:
-    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
-
-
-def _database(url: str) -> optuna.storages.RDBStorage:
-    if url.startswith("postgresql://") and importlib.util.find_spec("psycopg") is None:
-        url = url.replace(
-            "postgresql://", "postgresql+psycopg2://", 1
-        )  # the older driver, where it is the one that is there
-    is_file = url.startswith("sqlite")
-    if is_file:
-        Path(url.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
-    return optuna.storages.RDBStorage(
-        url,
-        engine_kwargs={
-            "connect_args": {"timeout": BUSY_SECONDS}
-            if is_file
-            else {"connect_timeout": PROBE_SECONDS}
-        },
-        heartbeat_interval=HEARTBEAT_SECONDS,
-        grace_period=GRACE_SECONDS,
-        heartbeat_stale_trial_callback=_again,
-    )
-
-
-def _again(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue a trial without heartbeats again. Optuna's own way would have it carry the name of its dead process."""
-    if params := params_of(trial):
-        study.enqueue_trial(params)
-
-
-BRUTE, TPE = "brute", "tpe"
-SAMPLERS = {
-    BRUTE: "each point of a grid once, in random order",
-    TPE: "tree-structured Parzen estimator",
-    "random": "uniform",
-    "gp": "Gaussian process",
-}
-DEFAULT_TRIALS = 60
-"""Of a space that has no end."""
-
-
-class GridDoneError(Exception):
-    """Another process took the last point of the grid."""
-
-
 def choose_sampler(name: str, question: Question, trials: int | None) -> tuple[str, int]:
-    """Return the sampler, by default the one for the space, and how many trials the study shall have.
+    """Return the sampler's name and how many trials the study should have.
 
     Parameters
     ----------
     name : str
-        Empty: brute for a grid, tpe for ranges.
+        Empty means brute for a grid, tpe for a space with a range.
     question : Question
     trials : int or None
-        None: the whole grid, or 60. A study has no more than the grid has points if each is visited once.
+        None means the whole grid, or 60. If each point is visited once, a study has no more trials
+        than the grid has points.
 
     Raises
     ------
     UsageError
-        If the name is unknown or unfit for the space, or there is no trial.
+        If the name is unknown or does not suit the space, or there would be no trial.
     """
     size = question.size
     name = check_name(name, SAMPLERS, "sampler") if name else (BRUTE if size is not None else TPE)
@@ -300,90 +308,29 @@ def choose_sampler(name: str, question: Question, trials: int | None) -> tuple[s
             parameter for parameter, values in question.space.items() if isinstance(values, Range)
         )
         raise UsageError(
-            f"--sampler brute takes a finite grid, and {ranges} of '{question.detector}' is a range: take --sampler tpe."
+            f"--sampler brute takes a finite grid, and {ranges} of '{question.detector}' is a "
+            f"range: take --sampler tpe."
         )
     return name, min(trials or size, size)
 
 
 def make_sampler(name: str, seed: int) -> Callable[[int], optuna.samplers.BaseSampler]:
-    """A function that makes the sampler, given how many times the study was opened before."""
+    """Return a function that makes the sampler, given how often the study was opened before."""
 
     def make(opened: int) -> optuna.samplers.BaseSampler:
         own_seed = int(np.random.SeedSequence([seed, opened]).generate_state(1)[0])
         if name == "gp":
             return optuna.samplers.GPSampler(seed=own_seed)
         if name == TPE:
-            # Running trials count as bad ones meanwhile, so that several workers do not ask for the same point.
+            # Running trials count as bad ones, so that workers do not all ask for one point.
             return optuna.samplers.TPESampler(seed=own_seed, constant_liar=True)
         return _Queued() if name == BRUTE else optuna.samplers.RandomSampler(seed=own_seed)
 
     return make
 
 
-def queue_grid(study: optuna.Study, question: Question, trials: int) -> None:
-    """Queue points of the grid, in an order drawn with the question's seed, until the study has so many. Points that one search
-    serves are far apart in it, so that trials which run at once do not wait for each other.
-
-    Optuna's own brute sampler lets two processes choose the same point, and takes one whose process died for visited; a queue of
-    waiting trials does neither, in every storage.
-    """
-    there = {identity_of(trial) for trial in study.get_trials(deepcopy=False)}
-    grid = list(question.grid())
-    drawn = [grid[number] for number in np.random.default_rng(question.seed).permutation(len(grid))]
-    before: Counter[str] = Counter()
-    turns = []
-    for params in drawn:
-        family = family_of(question.cell(params))
-        turns.append(before[family])
-        before[family] += 1
-    for number in np.argsort(turns, kind="stable"):
-        if len(there) >= trials:
-            return
-        if point(drawn[number]) not in there:
-            study.enqueue_trial(drawn[number])
-            there.add(point(drawn[number]))
-
-
-def trials_left(study: optuna.Study, sampler: str, trials: int) -> int:
-    """How many trials have yet to be begun, by whichever process, until the study has so many. One that failed and was put back
-    counts as one, not as two.
-    """
-    found = study.get_trials(deepcopy=False)
-    live = [
-        identity_of(trial)
-        for trial in found
-        if trial.state in (TrialState.COMPLETE, TrialState.RUNNING)
-    ]
-    replaced = replaced_by_others(found)
-    failed = [
-        trial for trial in found if trial.state == TrialState.FAIL and "error" in trial.user_attrs
-    ]
-    for_good = [
-        identity_of(trial)
-        for trial in failed
-        if trial.number not in replaced and identity_of(trial) not in live
-    ]
-    begun = len({*live, *for_good}) if sampler == BRUTE else len(live) + len(for_good)
-    left = max(trials - begun, 0)
-    return (
-        min(left, sum(trial.state == TrialState.WAITING for trial in found))
-        if sampler == BRUTE
-        else left
-    )
-
-
-def suggest(trial: optuna.Trial, space: Mapping[str, Values]) -> dict[str, Any]:
-    """A point of the space."""
-    return {
-        name: trial.suggest_float(name, values.low, values.high, log=values.log)
-        if isinstance(values, Range)
-        else trial.suggest_categorical(name, values)
-        for name, values in space.items()
-    }
-
-
 class _Queued(optuna.samplers.BaseSampler):
-    """Proposes nothing: every point is in the queue."""
+    """Propose no point, because every point of a grid is in the queue."""
 
     def infer_relative_search_space(self, *_: Any) -> dict[str, Any]:
         return {}
@@ -393,3 +340,65 @@ class _Queued(optuna.samplers.BaseSampler):
 
     def sample_independent(self, *_: Any) -> Any:
         raise GridDoneError("no point of the grid is left")
+
+
+def queue_grid(study: optuna.Study, question: Question, trials: int) -> None:
+    """Queue points of the grid until the study has ``trials`` of them.
+
+    The question's seed draws their order. Points that one search serves are far apart in it, so
+    that trials which run at once do not wait for each other.
+
+    Optuna's own brute-force sampler lets two processes choose the same point, and counts a point
+    as visited if its process died. A queue of waiting trials does neither, in every storage.
+    """
+    there = {point_of(trial) for trial in study.get_trials(deepcopy=False)}
+    grid = list(question.grid())
+    drawn = [grid[number] for number in np.random.default_rng(question.seed).permutation(len(grid))]
+    before: Counter[str] = Counter()
+    turns = []  # how many points of the same family come before each point
+    for params in drawn:
+        family = family_of(question.cell(params))
+        turns.append(before[family])
+        before[family] += 1
+    for number in np.argsort(turns, kind="stable"):
+        if len(there) >= trials:
+            return
+        if point_text(drawn[number]) not in there:
+            study.enqueue_trial(drawn[number])
+            there.add(point_text(drawn[number]))
+
+
+def trials_left(study: optuna.Study, sampler: str, trials: int) -> int:
+    """Count the trials that some process still has to begin until the study has ``trials``.
+
+    A trial that failed and was queued again counts once.
+    """
+    found = study.get_trials(deepcopy=False)
+    live = [
+        point_of(trial)
+        for trial in found
+        if trial.state in (TrialState.COMPLETE, TrialState.RUNNING)
+    ]
+    replaced = {number for trial in found for number in trial.user_attrs.get(REPLACES, ())}
+    failed_for_good = [
+        point_of(trial)
+        for trial in found
+        if trial.state == TrialState.FAIL
+        and "error" in trial.user_attrs
+        and trial.number not in replaced
+        and point_of(trial) not in live
+    ]
+    if sampler != BRUTE:
+        return max(trials - len(live) - len(failed_for_good), 0)
+    waiting = sum(trial.state == TrialState.WAITING for trial in found)
+    return min(max(trials - len({*live, *failed_for_good}), 0), waiting)
+
+
+def suggest_point(trial: optuna.Trial, space: Mapping[str, Values]) -> dict[str, Any]:
+    """Have a trial suggest a point of the space."""
+    return {
+        name: trial.suggest_float(name, values.low, values.high, log=values.log)
+        if isinstance(values, Range)
+        else trial.suggest_categorical(name, values)
+        for name, values in space.items()
+    }

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from wide_networks import CPU, generator, trained_like, wide
 
 from baselines._inference import CompiledWideResNet
 from baselines._networks import (
@@ -19,16 +20,6 @@ from baselines._networks import (
     use_generator,
 )
 from baselines._preparation import autocast, pick_device, pick_precision
-
-CPU = torch.device("cpu")
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def wide(depth=10, width=1, dropout=0.0, seed=0):
-    return build_network(lambda: WideResNet(3, 7, depth, width, dropout), CPU, generator(seed))
 
 
 def test_wrn_10_4_has_one_block_a_stage_and_the_papers_widths():
@@ -128,18 +119,6 @@ def test_dropout_draws_from_the_generator_it_is_given():
         outputs.append(network(x))
     assert torch.equal(outputs[0], outputs[1])
     assert not torch.equal(outputs[0], outputs[2])
-
-
-def trained_like(depth):
-    """Make a network in evaluation mode, none of whose BatchNorms is the identity."""
-    network, random = wide(depth), generator(1)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.weight, 1, 0.3, generator=random)
-            nn.init.normal_(module.bias, 0, 0.3, generator=random)
-            nn.init.normal_(module.running_mean, 0, 0.3, generator=random)
-            nn.init.uniform_(module.running_var, 0.3, 2, generator=random)
-    return network.eval()
 
 
 @pytest.mark.parametrize("depth", [10, 16, 22])

@@ -1,4 +1,4 @@
-"""A cell with an approximate index says what that costs: recall, and the change in ROCAUC."""
+"""A cell with an approximate index reports its cost: recall, and the change in ROCAUC."""
 
 from itertools import count
 
@@ -68,7 +68,7 @@ def test_recall_and_change_are_those_of_the_same_cell_searched_exactly(protocol,
             result.metrics["rocauc_change"] == result.metrics["rocauc"] - expected.metrics["rocauc"]
         )
         assert result.metrics["rocauc"] == auroc(result.is_anomaly, result.scores)
-        if key[0] <= 10:  # results keep so many of the nearest rows
+        if key[0] <= 10:  # results keep the 10 nearest rows
             pairs = zip(result.nearest.tolist(), expected.nearest.tolist(), strict=True)
             share = np.mean([len(set(found) & set(true)) / key[0] for found, true in pairs])
             assert result.metrics["recall"] == pytest.approx(share)
@@ -102,7 +102,7 @@ def test_recall_counts_all_k_neighbours_and_not_only_the_rows_that_are_kept():
 
 @pytest.mark.parametrize("protocol", ["one_vs_rest", "contamination"])
 def test_the_exact_searchs_time_does_not_count(protocol, monkeypatch):
-    """The clock moves by a second whenever it is looked at, and by a thousand in the exact twin."""
+    """The clock advances a second whenever it is read, and a thousand in the exact twin."""
     clock, ahead = count(), [0]
     twin = DN2.reference
 

@@ -24,7 +24,7 @@ SMALL = {
 
 
 def toy(n=400, seed=0):
-    """Classes that overlap, features with many duplicates and ties."""
+    """Make classes that overlap, and features with many duplicates and ties."""
     rng = np.random.default_rng(seed)
     labels, is_train = rng.integers(0, 4, n), rng.random(n) < 0.6
     features = (rng.integers(0, 3, (n, 6)) + labels[:, None] % 2).astype(np.float32)
@@ -37,7 +37,7 @@ DATASET, X = toy()
 
 
 def cells(protocol, detector="dn2", **lists):
-    """One cell for each k and clean."""
+    """Make a cell for each k and clean."""
     asked = {"k": (1, 2, 5), **lists}
     names, params = list(asked), []
     for values in np.array(np.meshgrid(*asked.values())).T.reshape(-1, len(asked)).tolist():
@@ -164,13 +164,15 @@ def test_every_variant_sets_known_parameters():
         (
             "dn2",
             "groups",
-            "protocol 'groups' gives groups of images, which 'dn2' cannot score: take one of dn2_group",
+            "protocol 'groups' gives groups of images, which 'dn2' cannot score: "
+            "take one of dn2_group",
         ),
         ("dn2_kmeans", "groups", "take one of dn2_group"),
         (
             "dn2_group",
             "one_vs_rest",
-            "'one_vs_rest' gives single images, which 'dn2_group' cannot score: take one of dn2, dn2_plus, dn2_kmeans",
+            "'one_vs_rest' gives single images, which 'dn2_group' cannot score: "
+            "take one of dn2, dn2_plus, dn2_kmeans",
         ),
         ("dn2_grup", "groups", "Did you mean dn2_group"),
     ],

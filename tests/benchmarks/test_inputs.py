@@ -1,4 +1,4 @@
-"""Pixels as input: native and resized, grey and colour, from arrays and from files that are decoded when they are asked for."""
+"""Pixels as input: native and resized, grey and colour, from arrays and from files."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ def dataset(images):
 
 @pytest.fixture
 def files(tmp_path):
-    """Six images of 12 x 9 pixels, the fourth grey."""
+    """Make six images of 12 x 9 pixels; the fourth is grey."""
     return ImageFiles(
         [
             save(tmp_path / f"{n}.png", picture(n, (12, 9) if n == 3 else (12, 9, 3)))

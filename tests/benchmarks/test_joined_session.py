@@ -1,4 +1,4 @@
-"""A session shares a search among inputs joined of the same encoders, whatever of them is finished already."""
+"""A session shares a search among inputs that join the same encoders, finished or not."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ A, B, C, D = "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "
 
 @pytest.fixture
 def workspace(tmp_path, monkeypatch):
-    """Features are drawn; no network is needed."""
+    """Draw features at random, so that no network is needed."""
     drawn = {
         name: np.random.default_rng(i).normal(size=(240, 6 + i)).astype(np.float32)
         for i, name in enumerate((A, B, C, D))
@@ -47,7 +47,7 @@ def cells(workspace, *encoders, ks=(1, 3)):
 
 
 def run_in(session, asked, along=()):
-    """Run cells in a session that expects others too, all of whose features are stored."""
+    """Run cells in a session that expects other cells, as if all features were stored."""
     session._is_stored = lambda _: True
     session.expect(along)
     batches = session.plan(asked)
@@ -99,7 +99,7 @@ def test_progress_ends_where_it_says(workspace, tracker, asked, along):
         progress=lambda what, *call: told.append(call) if "dn2 on" in what else None,
     )
     run_in(session, space[:asked], space[:along])
-    results = len(space) * 2  # of every cell, as one search serves all, two classes
+    results = len(space) * 2  # two classes of every cell, because one search serves all
     assert told == [(done, results) for done in range(1, results + 1)]
 
 

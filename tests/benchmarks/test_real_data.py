@@ -1,4 +1,4 @@
-"""The whole chain on real data: CIFAR-10 and FashionMNIST as a user fetches them, real weights. Slow."""
+"""The whole chain on real weights, and CIFAR-10 and FashionMNIST as users fetch them. Slow."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,10 @@ def fetched(weights_home):
 
 
 def test_all_engines_give_the_same_features_and_the_same_rocauc(fetched):
-    """On 400 training images of a class and 600 test images of CIFAR-10; the limits are relative 1e-4, and 0.0005 of ROCAUC."""
+    """The limits are relative 1e-4, and 0.0005 of ROCAUC.
+
+    They hold for 400 training images of a class and 600 test images of CIFAR-10.
+    """
     dataset = load_dataset("cifar10", home=fetched)
     label = dataset.class_names.index("cat")
     train = np.flatnonzero(dataset.is_train & (dataset.labels == label))[:400]
@@ -48,7 +51,7 @@ def test_all_engines_give_the_same_features_and_the_same_rocauc(fetched):
 
 
 def test_trouser_of_fashion_mnist(fetched):
-    """One number for the whole chain, known from another implementation: raw features, k = 2, class trouser: 99.4."""
+    """Another implementation has 99.4 for raw features, k = 2 and the class trouser."""
     dataset = load_dataset("fashion_mnist", home=fetched)
     X = load_input(dataset, "features:efficientnet_lite0", Workspace(fetched))
     is_trouser = dataset.labels == dataset.class_names.index("trouser")
@@ -60,7 +63,7 @@ def test_trouser_of_fashion_mnist(fetched):
 
 
 def test_the_mean_of_cifar10(fetched):
-    """What the README's table says of raw features, k = 2."""
+    """The README's table has this number for raw features and k = 2."""
     dataset = load_dataset("cifar10", home=fetched)
     X = load_input(dataset, "features:efficientnet_lite0", Workspace(fetched))
     test = np.flatnonzero(~dataset.is_train)

@@ -1,4 +1,4 @@
-"""Results on disk: what is written comes back whole, and what is not whole does not come back."""
+"""Results on disk: what is written is read back whole, and damaged files are not read."""
 
 import errno
 import hashlib
@@ -126,7 +126,7 @@ def foreign(path):
 
 
 def write(path, table):
-    """Write a table with a digest that is right."""
+    """Write a table and its correct digest."""
     content = pa.BufferOutputStream()
     parquet.write_table(table, content)
     body = content.getvalue().to_pybytes()
@@ -134,7 +134,7 @@ def write(path, table):
 
 
 def rewritten(path, change):
-    """Write what ``change`` makes of the table and the record, which keeps the key it had."""
+    """Write the table and the record after ``change``; the record keeps its key."""
     table = parquet.read_table(pa.BufferReader(path.read_bytes()[:-32]))
     record = json.loads(table.schema.metadata[RECORD])
     table, record = change(table, record)
@@ -196,7 +196,7 @@ class Planted:
 
 
 def pickled(path):
-    """As Arrow's types of Python's own, which old versions unpickle, and as an object."""
+    """Hide it in an Arrow type of Python objects, which old versions unpickle, and as object."""
 
     def change(table, record):
         planted = pickle.dumps(Planted(path.parent / "executed"))
@@ -293,7 +293,7 @@ def test_scores_of_a_cell_are_the_tables_of_its_splits(cells):
 
 
 def test_what_a_killed_writer_left_is_no_result(cells):
-    """kill -9 in the middle of writing: the file under its own name is not there."""
+    """After kill -9 in the middle of writing, there is no file under the final name."""
     writer = start(
         """
         import os, signal, sys
@@ -325,7 +325,7 @@ def full_disk():
 
 @contextmanager
 def largest_file():
-    """A real failure of write(2), which counts for root too."""
+    """Make write(2) really fail, for root too."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
     try:
@@ -422,7 +422,8 @@ def test_locks_in_opposite_order_do_not_wait_for_each_other(cells):
         from benchmarks.result_store import ResultStore
         two = [EXPERIMENT.key, replace(EXPERIMENT, seed=7).key]
         for _ in range(300):
-            with ResultStore(Path(sys.argv[1])).lock(two if sys.argv[2] == "forward" else two[::-1]):
+            order = two if sys.argv[2] == "forward" else two[::-1]
+            with ResultStore(Path(sys.argv[1])).lock(order):
                 pass
         """
     both = [start(code, cells.home, order) for order in ("forward", "backward")]

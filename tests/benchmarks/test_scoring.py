@@ -1,4 +1,4 @@
-"""One split with a detector that offers more than scores, or fails."""
+"""A split whose detector offers more than scores, or fails."""
 
 import re
 
@@ -25,7 +25,7 @@ TOY = Dataset("toy", IMAGES, LABELS, np.arange(60) < 20, ("a", "b"), "f")
 
 
 class Accurate:
-    """Score and accuracy are known from the image's first pixel."""
+    """Read score and accuracy off an image's first pixel."""
 
     def fit(self, X, *, monitor=None, checkpoint=None):
         return self

@@ -1,4 +1,4 @@
-"""A session that is killed, doubled, cut off from its disk or its server: nothing finished is lost, nothing is done twice.
+"""Sessions are killed, doubled, cut off from disk or server: no work is lost or done twice.
 
 The sessions run in processes of their own (`forked`), with an encoder that is no network.
 """
@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from forked import Process, die, run_benchmarks
+from forked import Process, after_call, die, run_benchmarks
 from servers import Server
+from stored_runs import all_runs, cell_runs, rocaucs
 
 RUN = ("run", "--dataset", "synthetic", "--k", "1,2", "--json")
 
@@ -34,22 +35,8 @@ def start(place, prepare=None, arguments=RUN, **environment):
 
 
 def run(place, prepare=None, arguments=RUN, **environment):
-    """What came of it: the exit code, stdout and stderr."""
+    """Run a session; return the exit code, stdout and stderr."""
     return start(place, prepare, arguments, **environment).finish()
-
-
-def after_call(owner, name, action, number=None):
-    """Have something happen after each call of a method, or after one of them alone."""
-    original, calls = getattr(owner, name), []
-
-    def wrapped(*args, **kwargs):
-        result = original(*args, **kwargs)
-        calls.append(name)
-        if number in (None, len(calls)):
-            action()
-        return result
-
-    setattr(owner, name, wrapped)
 
 
 def die_while_extracting():
@@ -77,7 +64,7 @@ def count_shards():
 
 
 def fail_with_faiss():
-    """Each cell is there twice, once with an index that fails."""
+    """Make each cell twice, the second time with an index that fails."""
     import benchmarks.experiments
     from dn2.detector import DN2
 
@@ -105,25 +92,6 @@ def compute_nothing():
     from benchmarks.evaluate import Worker
 
     Worker.work = lambda *_, **__: iter(())
-
-
-def all_runs(place):
-    import mlflow
-
-    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{place / 'mlflow.db'}")
-    return client.search_runs(
-        [experiment.experiment_id for experiment in client.search_experiments()]
-    )
-
-
-def cell_runs(place):
-    return [run for run in all_runs(place) if run.data.tags["kind"] == "cell"]
-
-
-def rocaucs(out):
-    return {
-        run["key"]: [split["rocauc"] for split in run["splits"]] for run in json.loads(out)["runs"]
-    }
 
 
 def test_killed_during_extraction_and_again_during_scoring_it_continues_in_the_same_runs(
@@ -185,7 +153,7 @@ def test_two_at_once_compute_one_store_and_one_run_a_cell(place):
 
 
 def test_two_cells_at_once_share_one_store(place):
-    """Other cells, so no lock of a cell keeps them apart: each shard is computed by one of them."""
+    """No lock keeps different cells apart, yet only one of them computes each shard."""
     arguments = [
         ("run", "--dataset", "synthetic", "--normalize", how, "--json") for how in ("none", "l2")
     ]
@@ -212,7 +180,7 @@ def test_an_altered_shard_is_computed_again(place):
 
 
 def np_rows(content):
-    """A shard's rows, without the seconds that stand behind them."""
+    """Cut a shard to its rows, without the seconds stored after them."""
     return content[: 128 + 64 * 1280 * 4]
 
 
@@ -246,7 +214,10 @@ def test_a_failing_cell_fails_alone(place):
 
 @pytest.mark.slow
 def test_a_server_that_goes_away_costs_no_result(place):
-    """A real server, killed after the third split is saved; the next start logs what is on disk without scoring again."""
+    """The server is killed after the third split is saved.
+
+    The next start logs what is on disk, and scores nothing again.
+    """
     (place / "mlflow.db").unlink()
     server = Server(f"sqlite:///{place}/mlflow.db", place).start()
     code, out, err = run(
@@ -289,7 +260,7 @@ TRAINING = (
 
 
 def workers_of(pid):
-    """The processes under this one that have begun to train; each has loaded torch."""
+    """List the worker processes that this process has started."""
     found = []
     for status in Path("/proc").glob("[0-9]*/status"):
         with suppress(OSError):
@@ -316,9 +287,7 @@ def is_there(pid):
 def test_busy_workers_end_with_their_driver(place, sent, code):
     driver = start(place, None, TRAINING)
     checkpoints, deadline = [], time.monotonic() + 120
-    while (
-        len(checkpoints) < 2 and time.monotonic() < deadline
-    ):  # both are in the middle of a training
+    while len(checkpoints) < 2 and time.monotonic() < deadline:  # until both train
         checkpoints = list(place.glob("home/cells/*/*.checkpoint"))
         time.sleep(0.2)
     workers = workers_of(driver.process.pid)

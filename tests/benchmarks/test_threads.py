@@ -1,4 +1,4 @@
-"""Work that goes on in another thread while its results are used."""
+"""Work that continues in another thread while its results are used."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""A training inside a session: its losses in MLflow, killed and continued, diverged, forced, cut off from the store."""
+"""A training in a session: its losses in MLflow; killed, diverged, forced, cut off."""
 
 import json
 import signal
@@ -6,9 +6,8 @@ import sys
 from functools import partial
 
 import pytest
-from forked import Process, die, run_benchmarks
-
-from tests.benchmarks.test_session_faults import after_call, all_runs, cell_runs, rocaucs
+from forked import Process, after_call, die, run_benchmarks
+from stored_runs import all_runs, cell_runs, rocaucs
 
 EPOCHS = ("--set", "epochs=4", "--set", "pretrain_epochs=3", "--set", "batch_size=20")
 RUN = (
@@ -35,9 +34,7 @@ def place(tmp_path, make_store):
 def on_one_core(arguments, prepare):
     import torch
 
-    torch.set_num_threads(
-        1
-    )  # two that wait for each other on a busy machine take ten times as long
+    torch.set_num_threads(1)  # on a busy machine, two threads that wait for each other are slow
     return run_benchmarks(arguments, prepare)
 
 
@@ -46,7 +43,7 @@ def run(place, prepare=None, arguments=RUN):
 
 
 def die_while_training():
-    """In the second class, after the second of its four epochs: pretraining has three."""
+    """Die in the second class, after the second of its four epochs; pretraining has three."""
     import baselines._training
 
     after_call(baselines._training, "write_checkpoint", die, 7 + 3 + 2)
@@ -69,7 +66,7 @@ def diverge_in_the_second_class():
 
 
 def the_store_is_away_while_training():
-    """It answers nobody who comes with losses while the first class trains."""
+    """Refuse the first two calls that log losses, while the first class trains."""
     from benchmarks.tracking import Tracker, TrackingError
 
     original, asked = Tracker.log_points, []
@@ -126,7 +123,7 @@ def test_killed_in_training_it_continues_to_the_same_result_and_each_loss_is_log
     assert {name: list(found) for name, found in losses.items()} == {
         name: list(range(1, 4 if name.startswith("pre") else 5)) for name in losses
     }
-    # The kill may take the losses of the last second with it; none is another, and none is there twice.
+    # The kill may lose the losses of the last second; all others are equal, and logged once.
     for name, found in all_losses(place).items():
         assert found.items() <= losses[name].items()
     assert history(place, "loss/cross")[4] == losses["loss/cross"][4]
@@ -136,8 +133,8 @@ def test_a_diverged_loss_names_class_and_epoch_and_other_cells_go_on(place):
     code, out, err = run(place, diverge_in_the_second_class, (*RUN[:-1], "--seeds", "2", "--json"))
     assert code == 1
     assert (
-        "deep_svdd one_class on synthetic, cross: TrainingDivergedError: the loss became nan in epoch 2 of 4"
-        in err
+        "deep_svdd one_class on synthetic, cross: TrainingDivergedError: "
+        "the loss became nan in epoch 2 of 4" in err
     )
     assert "Traceback" not in err
     assert [cell["params"]["seed"] for cell in json.loads(out)["runs"]] == [1]

@@ -1,4 +1,4 @@
-"""The way of a run from the command line to the search: how deep, and through how many files.
+"""The path of a run from the command line to the search: its depth, and the files on it.
 
 A file counts as entered if its module was executed.
 """
@@ -89,7 +89,7 @@ def test_a_run_enters_at_most_sixty_files(way):
 
 
 def test_everything_is_planned_once(way):
-    """Two cells, which one fit serves, are one batch."""
+    """Two cells that one fit serves make one batch."""
     assert way["calls"] == {
         "same_fit": 1,
         "make_splits": 1,

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from cores import CAN_TELL, cores_during
+from wide_networks import generator, trained_like
 
 from baselines._inference import CompiledWideResNet
 from dn2 import engines
 from dn2.preprocessing import Resize
-from tests.baselines.test_networks import generator, trained_like
 
 pytestmark = pytest.mark.skipif(not CAN_TELL, reason="only Linux says which cores a thread may use")
 

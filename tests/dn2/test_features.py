@@ -5,12 +5,13 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
+from brightness import brightness_extractor
 from PIL import Image
 from torchvision import transforms
 
 from dn2 import engines
-from dn2.encoders import ENCODERS, EncoderEntry, find_weights
-from dn2.features import Extractor, encode, encode_batches, load_extractor
+from dn2.encoders import ENCODERS, find_weights
+from dn2.features import encode, encode_batches, load_extractor
 from dn2.preprocessing import LARGEST_MATRIX, Normalize, Resize, resize_with_pil
 
 RESIZE_AND_CROP = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])
@@ -74,30 +75,6 @@ def extractors(weights_home):
 @pytest.fixture
 def extractor(extractors):
     return extractors["openvino"]
-
-
-class Brightness(torch.nn.Module):
-    """A tiny network: six numbers that know the place and the channel."""
-
-    def forward(self, x):
-        return torch.cat([x.mean((2, 3)), x[:, :, 0, 0]], dim=1)
-
-
-def brightness_extractor(engine="torch", **options):
-    encoder = EncoderEntry(
-        name="brightness",
-        library="",
-        architecture="",
-        filename="",
-        sha256="",
-        source="",
-        size_bytes=0,
-        width=6,
-        mean=(0.4, 0.5, 0.6),
-        std=(0.2, 0.25, 0.3),
-        licence="",
-    )
-    return Extractor(encoder, Brightness(), engine, "cpu", **options)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

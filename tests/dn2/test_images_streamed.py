@@ -5,11 +5,11 @@ import weakref
 
 import numpy as np
 import pytest
+from brightness import brightness_extractor
 from miniature_files import picture, save
 
 from dn2.features import encode, encode_batches
 from dn2.images import CorruptImageError, ImageFiles
-from tests.dn2.test_features import brightness_extractor
 
 SHAPES = [(300, 200, 3), (150, 400), (1, 1, 3), (32, 32, 3), (256, 256, 3)]
 

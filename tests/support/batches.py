@@ -1,4 +1,4 @@
-"""Batches of the synthetic data set, as a session plans them, and a watch that keeps what it hears."""
+"""Plan batches of the synthetic data set as a session does, and record their losses."""
 
 from benchmarks.contracts import Workspace
 from benchmarks.evaluate import Worker
@@ -10,7 +10,7 @@ EPOCHS = {"epochs": [3], "pretrain_epochs": [1], "batch_size": [20]}
 
 
 class Heard:
-    """A watch that keeps the losses it hears, and does something each time."""
+    """A watch that records losses, and calls ``at_loss`` each time."""
 
     def __init__(self, home, at_loss=lambda: None):
         self.losses, self.disk, self.at_loss = [], ResultStore(home), at_loss
@@ -64,12 +64,12 @@ def do(executor, batch, workspace, progress=None, each=lambda result: None, at_l
 
 
 def in_order(results):
-    """Sort results, which several workers finish in any order."""
+    """Sort results, because several workers finish them in any order."""
     return sorted(results, key=lambda result: (result.split, result.experiment.key))
 
 
 class Given(Worker):
-    """A worker whose input is given, and read from nowhere."""
+    """A worker that gets its input and reads none."""
 
     def __init__(self, X):
         super().__init__(Workspace(None))

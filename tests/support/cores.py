@@ -1,4 +1,4 @@
-"""The cores that threads may use while work goes on."""
+"""Find the cores that threads may use during some work."""
 
 import os
 import threading
@@ -11,10 +11,7 @@ CAN_TELL = hasattr(os, "sched_getaffinity") and Path("/proc/self/task").exists()
 
 
 def cores_during(work: Callable[[], object], looks: int = 300) -> set[frozenset[int]]:
-    """Repeat some work in a thread, and record where the threads may run meanwhile.
-
-    All threads of this process are looked at.
-    """
+    """Repeat some work in a thread; return the sets of cores that our threads may use."""
     seen, stop = set(), threading.Event()
 
     def loop() -> None:

@@ -1,4 +1,4 @@
-"""Processes that can be killed, and run in pairs, without five seconds of imports each.
+"""Run processes that can be killed or run in pairs, without five seconds of imports each.
 
 Each is forked from one process that has imported torch, MLflow and this project, and has done
 nothing else.
@@ -42,7 +42,7 @@ TIMEOUT = 240
 
 
 class Process:
-    """A call of a test file's function in a process of its own, working in ``folder``."""
+    """Call a test file's function in a process of its own, working in ``folder``."""
 
     def __init__(self, folder, function, *args, **environment):
         self.files = [folder / f"{stream}-{os.urandom(4).hex()}" for stream in ("out", "err")]
@@ -80,6 +80,20 @@ def _call(folder, files, environment, function, args):
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def after_call(owner, name, action, number=None):
+    """Call ``action`` after each call of a method, or only after the call of this number."""
+    original, calls = getattr(owner, name), []
+
+    def wrapped(*args, **kwargs):
+        result = original(*args, **kwargs)
+        calls.append(name)
+        if number in (None, len(calls)):
+            action()
+        return result
+
+    setattr(owner, name, wrapped)
 
 
 def toy_extractor(name, *_):

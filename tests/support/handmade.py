@@ -1,4 +1,4 @@
-"""Results made by hand, for tests of what is done with results.
+"""Make results by hand, for tests of what is done with results.
 
 Also a way to start other processes that work on them.
 """

@@ -1,4 +1,4 @@
-"""What holds for our runs in every tracking store.
+"""Laws of our runs, which hold in every tracking store.
 
 The stores are SQLite, and servers with SQLite and PostgreSQL behind them. Each law takes a tracker
 in a store without runs, and an empty folder.

@@ -1,4 +1,4 @@
-"""A baseline with its initial network.
+"""Fit a baseline that keeps its initial network.
 
 No user can ask for one, because a training of 0 epochs is refused.
 """

@@ -1,4 +1,4 @@
-"""Wait for what another thread or process does."""
+"""Wait until another thread or process has done something."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""On a real Ray cluster of two nodes: the serial results, and a node that is removed costs none of them. Slow."""
+"""A real Ray cluster of two nodes gives the serial results, even if a node is removed. Slow."""
 
 import os
 from pathlib import Path
@@ -23,7 +23,7 @@ def workspace(tmp_path_factory, weights_home):
 
 @pytest.fixture
 def cluster(monkeypatch):
-    """A head without cores and two nodes with one each, so that units run on the nodes alone."""
+    """Start a head without cores and two nodes with one core each, so that only nodes run units."""
     tests = Path(__file__).parents[2]
     monkeypatch.setenv("PYTHONPATH", f"{tests.parent}{os.pathsep}{tests / 'support'}")
     cluster = Cluster(
@@ -51,7 +51,7 @@ def test_results_are_the_serial_ones_to_the_last_bit_and_a_lost_node_costs_none(
     removed = []
 
     def remove_both(result):
-        """Whichever of them is at a unit; a third one takes over."""
+        """Remove the node that runs a unit; a third node takes over."""
         if not removed:
             removed.append(result.split)
             cluster.add_node(num_cpus=1)

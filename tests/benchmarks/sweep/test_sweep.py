@@ -1,4 +1,4 @@
-"""A study on the synthetic data set, in this process: what is computed, what is looked up, what is logged, what is refused."""
+"""A study in this process: what is computed, looked up, logged and refused."""
 
 import csv
 import json
@@ -9,7 +9,7 @@ import numpy as np
 import optuna
 import pytest
 from batches import run_session
-from forked import stored_features
+from small_studies import LITE, question_of, run_study, small
 
 import benchmarks.evaluate
 from benchmarks.contracts import OutsideError, SplitError, UsageError
@@ -17,55 +17,9 @@ from benchmarks.datasets import load_dataset
 from benchmarks.experiments import make_experiments
 from benchmarks.inputs import Rows
 from benchmarks.session import Session
-from benchmarks.sweep import (
-    Plan,
-    Question,
-    check_storage,
-    check_study_name,
-    choose_sampler,
-    make_space,
-    sweep,
-)
-from benchmarks.sweep.studies import point
+from benchmarks.sweep import check_storage, check_study_name, choose_sampler
+from benchmarks.sweep.studies import make_sampler, point_text
 from dn2.detector import DN2
-
-LITE = "efficientnet_lite0"
-ALL = {"normalize": ("none", "l2"), "k_values": (1, 2, 5)}
-
-
-@pytest.fixture
-def workspace(tmp_path, weights_home):
-    (tmp_path / "home").mkdir()
-    return stored_features(tmp_path / "home", weights_home)
-
-
-def question_of(objective="validation", detector="dn2", classes=(), encoders=(LITE,), **asked):
-    asked = asked or dict(ALL if detector == "dn2" else {})
-    space = make_space(
-        detector,
-        "",
-        "synthetic",
-        encoders=encoders,
-        normalize=asked.pop("normalize", ("none",)),
-        **asked,
-    )
-    return Question("synthetic", "one_vs_rest", detector, "", "paper", classes, 0, objective, space)
-
-
-def small(**asked):
-    return question_of(
-        classes=("disc", "square"), **{"normalize": ("none",), "k_values": (1, 2, 5), **asked}
-    )
-
-
-def run(
-    question, workspace, tracker, study="toy", sampler="", trials=None, storage="", force=False
-):
-    said = []
-    session = Session(workspace, tracker, suite=study, say=said.append, force=force)
-    return sweep(
-        question, Plan(study, *choose_sampler(sampler, question, trials), storage), session
-    ), said
 
 
 def counted(monkeypatch, owner, name):
@@ -96,13 +50,12 @@ def artifact(tracker, run_id, name):
 def test_a_grid_is_visited_once_and_all_k_cost_one_search(workspace, tracker, monkeypatch):
     searches = counted(monkeypatch, DN2, "score_path")
     question = question_of()
-    found, _ = run(question, workspace, tracker)
-    assert (
-        len(searches) == 2 * 4 * 5 + 4
-    )  # normalisations x classes x folds, and the winner's classes; not three times as many
+    found, _ = run_study(question, workspace, tracker)
+    # Normalisations x classes x folds, and the winner's classes; not three times as many.
+    assert len(searches) == 2 * 4 * 5 + 4
     assert len(found.table.trials) == 6
-    assert {point(trial.params) for trial in found.table.trials} == {
-        point(params) for params in question.grid()
+    assert {point_text(trial.params) for trial in found.table.trials} == {
+        point_text(params) for params in question.grid()
     }
 
     trials = runs_of(tracker, kind="cell", selection="none")
@@ -148,11 +101,11 @@ def test_a_grid_is_visited_once_and_all_k_cost_one_search(workspace, tracker, mo
 
 
 def test_what_is_finished_is_looked_up(workspace, tracker, monkeypatch):
-    first, _ = run(small(), workspace, tracker)
+    first, _ = run_study(small(), workspace, tracker)
     computed = counted(monkeypatch, benchmarks.evaluate.Worker, "work")
-    again, _ = run(small(), workspace, tracker)
+    again, _ = run_study(small(), workspace, tracker)
     assert again.record() == first.record()
-    other, _ = run(small(), workspace, tracker, study="another")
+    other, _ = run_study(small(), workspace, tracker, study="another")
     assert not computed
     assert {trial.run_id for trial in other.table.trials} == {
         trial.run_id for trial in first.table.trials
@@ -162,8 +115,8 @@ def test_what_is_finished_is_looked_up(workspace, tracker, monkeypatch):
 
 
 def test_a_cell_of_two_studies_has_the_numbers_of_both(workspace, tracker):
-    run(small(normalize=("l2", "none"), k_values=(1,)), workspace, tracker, study="one")
-    run(small(normalize=("none", "power"), k_values=(1,)), workspace, tracker, study="other")
+    run_study(small(normalize=("l2", "none"), k_values=(1,)), workspace, tracker, study="one")
+    run_study(small(normalize=("none", "power"), k_values=(1,)), workspace, tracker, study="other")
     trials = runs_of(tracker, kind="cell", selection="none")
     numbers = {
         one.data.params["normalize"]: {
@@ -179,11 +132,11 @@ def test_a_cell_of_two_studies_has_the_numbers_of_both(workspace, tracker):
 
 
 def test_a_study_is_continued_to_more_trials(workspace, tracker):
-    few, _ = run(small(), workspace, tracker, trials=1)
+    few, _ = run_study(small(), workspace, tracker, trials=1)
     assert len(few.table.trials) == 1
-    more, _ = run(small(), workspace, tracker, trials=2)
+    more, _ = run_study(small(), workspace, tracker, trials=2)
     assert more.table.trials[:1] == few.table.trials
-    whole, _ = run(small(), workspace, tracker, trials=50)
+    whole, _ = run_study(small(), workspace, tracker, trials=50)
     assert len(whole.table.trials) == 3
 
 
@@ -193,7 +146,7 @@ def test_oracle_trials_are_plain_cells_and_say_what_they_are(workspace, tracker,
     )
     plain = run_session(Session(workspace, tracker), cells).cells
     computed = counted(monkeypatch, benchmarks.evaluate.Worker, "work")
-    found, _ = run(small(objective="oracle"), workspace, tracker)
+    found, _ = run_study(small(objective="oracle"), workspace, tracker)
     assert not computed
     assert {trial.run_id for trial in found.table.trials} == {cell.run_id for cell in plain}
     assert all(
@@ -208,8 +161,8 @@ def test_oracle_trials_are_plain_cells_and_say_what_they_are(workspace, tracker,
 
 
 def test_no_test_row_reaches_a_validation_objective(workspace, tracker, monkeypatch):
-    """The features of the test rows are NaN, and their labels drawn anew: every trial has the value it had."""
-    clean, _ = run(small(), workspace, tracker)
+    """Test rows get NaN as features and shuffled labels, yet every trial keeps its value."""
+    clean, _ = run_study(small(), workspace, tracker)
     dataset = load_dataset("synthetic", home=workspace.home)
     load = benchmarks.evaluate.load_input
 
@@ -226,7 +179,7 @@ def test_no_test_row_reaches_a_validation_objective(workspace, tracker, monkeypa
     monkeypatch.setattr(
         benchmarks.evaluate, "load_dataset", lambda *_, **__: replace(dataset, labels=labels)
     )
-    blind, said = run(small(), workspace, tracker, study="blind", force=True)
+    blind, said = run_study(small(), workspace, tracker, study="blind", force=True)
     assert [(trial.params, trial.value) for trial in blind.table.trials] == [
         (trial.params, trial.value) for trial in clean.table.trials
     ]
@@ -235,15 +188,15 @@ def test_no_test_row_reaches_a_validation_objective(workspace, tracker, monkeypa
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "gp"])
-def test_other_samplers_run_so_many_trials(workspace, tracker, sampler):
-    found, _ = run(small(), workspace, tracker, sampler=sampler, trials=4)
+def test_other_samplers_run_the_trials_asked_for(workspace, tracker, sampler):
+    found, _ = run_study(small(), workspace, tracker, sampler=sampler, trials=4)
     assert len(found.table.trials) == 4
     assert len(runs_of(tracker, kind="cell", selection="none")) == len(
-        {point(trial.params) for trial in found.table.trials}
+        {point_text(trial.params) for trial in found.table.trials}
     )
 
 
-def test_a_failed_cell_is_told_with_its_reason_and_tried_again_next_time(
+def test_a_failed_cell_is_reported_with_its_reason_and_run_again_next_time(
     workspace, tracker, monkeypatch
 ):
     with monkeypatch.context() as patch:
@@ -255,7 +208,7 @@ def test_a_failed_cell_is_told_with_its_reason_and_tried_again_next_time(
             return fit(self, X, **watched)
 
         patch.setattr(DN2, "fit", failing)
-        found, _ = run(small(k_values=(1,), clean=(0.0, 0.1)), workspace, tracker)
+        found, _ = run_study(small(k_values=(1,), clean=(0.0, 0.1)), workspace, tracker)
     assert [
         trial.value is None
         for trial in sorted(found.table.trials, key=lambda one: one.params["clean"])
@@ -265,14 +218,14 @@ def test_a_failed_cell_is_told_with_its_reason_and_tried_again_next_time(
     )
     assert len(found.outcome.failures) == 1
     assert isinstance(next(iter(found.outcome.failures.values())), SplitError)
-    healed, said = run(small(k_values=(1,), clean=(0.0, 0.1)), workspace, tracker)
+    healed, said = run_study(small(k_values=(1,), clean=(0.0, 0.1)), workspace, tracker)
     assert not healed.outcome.failures
     assert len([trial for trial in healed.table.trials if trial.value is not None]) == 2
     assert any("run again" in line for line in said)
 
 
 def test_one_trial_has_no_figure_that_needs_more(workspace, tracker):
-    found, _ = run(small(k_values=(2,)), workspace, tracker)
+    found, _ = run_study(small(k_values=(2,)), workspace, tracker)
     assert len(found.table.trials) == 1
     assert found.best.params["k"] == 2
     with tracker._asking("look") as client:
@@ -292,15 +245,15 @@ def test_one_trial_has_no_figure_that_needs_more(workspace, tracker):
     ],
 )
 def test_a_study_that_asks_something_else_is_refused(workspace, tracker, other, differing):
-    run(small(), workspace, tracker, trials=1)
+    run_study(small(), workspace, tracker, trials=1)
     with pytest.raises(UsageError, match=f"the study 'toy' has another {differing}.*--study"):
-        run(other, workspace, tracker)
+        run_study(other, workspace, tracker)
 
 
 def test_storages_that_cannot_be_reached_are_one_line(workspace, tracker):
     for storage in (f"sqlite:///{workspace.home}", "postgresql://nobody@127.0.0.1:9/none"):
         with pytest.raises(OutsideError, match="cannot use the study in") as error:
-            run(small(), workspace, tracker, storage=storage)
+            run_study(small(), workspace, tracker, storage=storage)
         assert "\n" not in str(error.value)
     assert not runs_of(tracker)
     with pytest.raises(UsageError, match="sqlite:///"):
@@ -327,8 +280,6 @@ def test_samplers_and_trials_that_cannot_be_are_refused():
 
 
 def test_equal_samplers_of_two_processes_propose_different_points():
-    from benchmarks.sweep.studies import make_sampler
-
     drawn = []
     for opened in (0, 0, 1):
         study = optuna.create_study(sampler=make_sampler("random", 0)(opened))

@@ -1,4 +1,4 @@
-"""A sweep that is killed, doubled or refused: every point of the grid is computed once, whatever happens.
+"""Sweeps are killed, doubled or refused: each point of the grid is still computed just once.
 
 The sweeps run in processes of their own (`forked`), with an encoder that is no network.
 """
@@ -9,10 +9,9 @@ import sys
 from functools import partial
 
 import pytest
-from forked import Process, die, run_benchmarks
+from forked import Process, after_call, die, run_benchmarks
 from servers import postgresql
-
-from tests.benchmarks.test_session_faults import after_call, cell_runs
+from stored_runs import cell_runs
 
 ENCODERS = ("--encoders", "efficientnet_lite0", "--normalize", "none,l2")
 SWEEP = (
@@ -52,7 +51,7 @@ def count_saves():
 
 
 def die_in_the_second_trial():
-    """The first trial is told; of the second the run is open and nothing is told."""
+    """Die when the first trial is finished and the run of the second is just open."""
     from benchmarks.ledger import Ledger
 
     count_saves()
@@ -87,7 +86,7 @@ def test_killed_in_a_trial_it_continues_and_runs_that_trial_again(place, storage
     assert code == -9
     code, out, second = start(place, count_saves, *more).finish()
     assert code == 0, second
-    assert "1 trials that were broken off or failed are run again" in second
+    assert "trials that were interrupted or failed and are run again: 1" in second
     assert first.count("saved") + second.count("saved") == ALL_SAVES
     assert len(whole(out)["trials"]) == POINTS
     assert len(cell_runs(place)) == POINTS + 1

@@ -1,28 +1,30 @@
-"""What a study may choose from."""
+"""The space of a study: what fits, and what is refused."""
 
 from dataclasses import replace
 
 import pytest
 from detector_toys import build
+from small_studies import LITE, question_of, small
 
 from benchmarks.contracts import UsageError
 from benchmarks.detectors import DETECTORS, Method, Range, defaults, search_space
 from benchmarks.session import Session
 from benchmarks.sweep import make_space, what_fits
-from tests.benchmarks.sweep.test_sweep import LITE, question_of, small, workspace
-
-__all__ = ["workspace"]
 
 
 def test_values_that_ask_for_more_training_rows_than_there_are_are_left_out(workspace, tracker):
     session = Session(workspace, tracker)
-    question, left_out = what_fits(small(k_values=(1, 5, 50, 70)), session.prepare)
+
+    def check(cell):
+        session.plan(session.resolve([cell]))
+
+    question, left_out = what_fits(small(k_values=(1, 5, 50, 70)), check)
     assert question.space["k"] == (1, 5)
     assert [reason.partition(":")[0] for reason in left_out] == ["k=70", "k=50"]
     assert "needs at least 50 training rows" in left_out[1]
-    assert what_fits(question, session.prepare) == (question, [])
+    assert what_fits(question, check) == (question, [])
     with pytest.raises(UsageError, match="at least 70 training rows"):
-        what_fits(small(k_values=(70,)), session.prepare)
+        what_fits(small(k_values=(70,)), check)
 
 
 def test_spaces_that_cannot_be_are_refused():
@@ -34,7 +36,7 @@ def test_spaces_that_cannot_be_are_refused():
         small(normalize=("none", "l3")).check()
     with pytest.raises(UsageError, match="objective"):
         replace(small(), objective="guess").check()
-    with pytest.raises(UsageError, match=r"chooses on the test labels itself"):
+    with pytest.raises(UsageError, match="itself chooses on the test labels"):
         replace(question_of(detector="ocsvm", encoders=()), variant="oracle", space={}).check()
 
 

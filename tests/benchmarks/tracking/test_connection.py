@@ -1,4 +1,4 @@
-"""The tracking store: made, found, broken, out of reach; each failure is one line with its remedy."""
+"""The tracking store is made, found, broken, out of reach; each failure is one line."""
 
 import os
 import signal

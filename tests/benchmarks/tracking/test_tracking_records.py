@@ -1,4 +1,4 @@
-"""What a run holds of its results, as numbers and as files, and what is read back."""
+"""A run's results, as numbers and as files, and how they are read back."""
 
 import csv
 import json

@@ -1,6 +1,7 @@
-"""The same laws against `mlflow server`, on SQLite and on PostgreSQL; a server that goes away; the page; `mlflow run`.
+"""The same laws against `mlflow server` on SQLite and PostgreSQL, and under `mlflow run`.
 
-PostgreSQL's programs come with Debian's package `postgresql`; the test runs a database of its own in a temporary folder.
+Also a server that goes away, and the page. PostgreSQL's programs come with Debian's package
+`postgresql`; the test runs its own database in a temporary folder.
 """
 
 import json
