@@ -301,7 +301,14 @@ class Session:
             with self.disk.lock(batch.locks, self._wait):
                 batch, results = self._begin(batch)
                 if any(len(of_cell) < len(batch.splits) for of_cell in results.values()):
-                    self._compute(batch, results)
+                    watch = TrainingWatch(self.disk, self.ledger, self.progress)
+                    what = f"{batch.called}, {batch.cells[-1].normalize}"
+                    left = sum(len(batch.needing(split)) for split in batch.splits)
+                    work = self.executor.work(batch, watch, self.progress)
+                    for number, result in enumerate(work, start=1):
+                        self._keep(result, results)
+                        if self.progress:
+                            self.progress(what, number, left)
                 for cell in batch.asked:
                     if cell.key in results:
                         of_cell = results.pop(cell.key)
@@ -345,19 +352,13 @@ class Session:
                     done |= {(cell.key, name) for name in known}
         return batch.without(done), results
 
-    def _compute(self, batch: Batch, results: Mapping[str, dict[str, Result]]) -> None:
-        """Compute what is left of a batch; save each result, and add it to those of its cell."""
-        watch = TrainingWatch(self.disk, self.ledger, self.progress)
-        labels = self.dataset(batch.cells[-1].dataset).class_of_rows
-        what = f"{batch.called}, {batch.cells[-1].normalize}"
-        left = sum(len(batch.needing(split)) for split in batch.splits)
-        for number, result in enumerate(self.executor.work(batch, watch, self.progress), start=1):
-            of_cell = results.get(result.experiment.key)
-            self.disk.save(result, labels, lasting=of_cell is not None)
-            if of_cell is not None:
-                of_cell[result.split] = result
-            if self.progress:
-                self.progress(what, number, left)
+    def _keep(self, result: Result, results: Mapping[str, dict[str, Result]]) -> None:
+        """Save a result to disk, and add it to those of its cell if the cell is wanted."""
+        labels = self.dataset(result.experiment.dataset).class_of_rows
+        of_cell = results.get(result.experiment.key)
+        self.disk.save(result, labels, lasting=of_cell is not None)
+        if of_cell is not None:
+            of_cell[result.split] = result
 
     def _wait(self, folder: Path) -> None:
         self.say(f"waiting for the run {folder.name}, which another process or worker is computing")
