@@ -176,6 +176,13 @@ def test_imports_follow_the_table(module, path):
                 assert within(module, places), f"only {places} may import {package}, not {module}"
 
 
+def test_the_search_has_one_door():
+    inner = {name for name, _ in modules() if name.startswith("dn2.search.")}
+    for module, path in modules():
+        if not within(module, {"dn2.search"}):
+            assert not inner & set(imports(path)), f"{module} must import from dn2.search alone"
+
+
 def test_every_row_of_the_table_has_a_file():
     names = {name for name, _ in modules()} | set(OURS)
     assert not [key for key in ALLOWED if key not in names]
