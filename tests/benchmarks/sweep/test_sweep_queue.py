@@ -6,10 +6,9 @@ from contextlib import contextmanager
 
 import optuna
 import pytest
-from benchmarks.executors.messages import WorkerLostError
 from optuna.storages.journal import JournalFileBackend
 
-from benchmarks.executors import Serial
+from benchmarks.executors import Serial, WorkerLostError
 from benchmarks.session import Session
 from benchmarks.sweep import Plan, studies, sweep
 from benchmarks.sweep.studies import queue_grid

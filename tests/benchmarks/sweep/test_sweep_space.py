@@ -16,13 +16,17 @@ __all__ = ["workspace"]
 
 def test_values_that_ask_for_more_training_rows_than_there_are_are_left_out(workspace, tracker):
     session = Session(workspace, tracker)
-    question, left_out = what_fits(small(k_values=(1, 5, 50, 70)), session.prepare)
+
+    def check(cell):
+        session.plan(session.resolve([cell]))
+
+    question, left_out = what_fits(small(k_values=(1, 5, 50, 70)), check)
     assert question.space["k"] == (1, 5)
     assert [reason.partition(":")[0] for reason in left_out] == ["k=70", "k=50"]
     assert "needs at least 50 training rows" in left_out[1]
-    assert what_fits(question, session.prepare) == (question, [])
+    assert what_fits(question, check) == (question, [])
     with pytest.raises(UsageError, match="at least 70 training rows"):
-        what_fits(small(k_values=(70,)), session.prepare)
+        what_fits(small(k_values=(70,)), check)
 
 
 def test_spaces_that_cannot_be_are_refused():
