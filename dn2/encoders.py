@@ -342,6 +342,11 @@ def _outside_encoder(name: str) -> EncoderEntry:
     import torch
 
     network, file, digest = _make_outside(name)
+    if _make_outside(name)[2] != digest:
+        raise ValueError(
+            f"encoder {name!r} makes other weights each time it is called, so that its features "
+            "cannot be stored: load the weights from a file, or seed torch in the function"
+        )
     width, mean, std = (getattr(network, word, None) for word in ("width", "mean", "std"))
     if not isinstance(width, int) or width < 1:
         raise ValueError(
@@ -388,8 +393,8 @@ def _load_outside(encoder: EncoderEntry) -> torch.nn.Module:
     network, _, digest = _make_outside(encoder.name)
     if digest != encoder.sha256:
         raise ValueError(
-            f"encoder {encoder.name!r} makes other weights each time it is called, so that its "
-            "features cannot be stored: load them from a file, or seed torch in it"
+            f"encoder {encoder.name!r} makes other weights than before: keep the file that it loads "
+            "them from as it is while the command runs"
         )
     return network.requires_grad_(False)
 
@@ -400,7 +405,10 @@ def _make_outside(name: str) -> tuple[torch.nn.Module, Path, str]:
 
     from dn2.outside import import_outside
 
-    made = import_outside(name)
+    try:
+        made = import_outside(name)
+    except ValueError as error:
+        raise ValueError(f"encoder {error}") from None
     if not callable(made.value):
         raise ValueError(
             f"encoder {name!r} is a {type(made.value).__name__}: name a function without "

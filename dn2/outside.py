@@ -65,7 +65,9 @@ def import_outside(name: str) -> Outside:
     if not hasattr(module, attribute):
         near = get_close_matches(attribute, vars(module), n=1)
         hint = f"write {module_name}:{near[0]}" if near else f"define it in '{module_name}'"
-        raise ValueError(f"module '{module_name}' has no '{attribute}': {hint}")
+        raise ValueError(
+            f"'{name}' cannot be imported, as '{module_name}' has no '{attribute}': {hint}"
+        )
     value = getattr(module, attribute)
     try:
         file = Path(inspect.getfile(value))

@@ -239,6 +239,14 @@ def _load_own(name: str, home: Path, root: Path | None) -> Dataset:
         raise
     except UNREADABLE as error:
         raise MissingDataError(f"{name} cannot be read ({error})") from None
+    except Exception as error:
+        if kind in PATHS:
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UsageError(
+            f"data set '{name}' cannot be loaded ({reason}): correct the function, which is called "
+            "as load(home, root) and returns a Dataset."
+        ) from error
     identity = "\n".join([dataset.fingerprint, *dataset.class_names, *source])
     return replace(dataset, name=name, fingerprint=hashlib.sha256(identity.encode()).hexdigest())
 
