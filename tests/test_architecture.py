@@ -26,7 +26,7 @@ ALLOWED = {
     },
     "benchmarks.figures": {"benchmarks.contracts"},
     "benchmarks.provenance": {"benchmarks.contracts"},
-    "benchmarks.datasets": {"benchmarks.contracts", "dn2.files", "dn2.images"},
+    "benchmarks.datasets": {"benchmarks.contracts", "dn2.files", "dn2.images", "dn2.outside"},
     "benchmarks.fetch": {
         "benchmarks.contracts",
         "benchmarks.datasets",
@@ -34,7 +34,7 @@ ALLOWED = {
         "dn2.files",
     },
     "benchmarks.inputs": {"benchmarks.contracts", "dn2"},
-    "benchmarks.detectors": {"benchmarks.contracts"},
+    "benchmarks.detectors": {"benchmarks.contracts", "dn2.outside"},
     "benchmarks.experiments": {
         "benchmarks.contracts",
         "benchmarks.datasets",
