@@ -1,24 +1,29 @@
-"""``python -m benchmarks``: find the verb, and turn an error into one line and an exit code."""
+"""``dn2-bench``, or ``python -m benchmarks``: find the verb, and turn an error into one line.
+
+The line is followed by an exit code that tells what kind of error it was.
+"""
 
 from __future__ import annotations
 
 import sys
 import warnings
 from importlib import import_module
+from pathlib import Path
 
 import click
 
 from benchmarks.contracts import MissingDataError, OutsideError, UsageError
+from dn2 import __version__
 
 VERBS = ("ls", "fetch", "plan", "run", "sweep", "paper", "ui")
 FAILED, USAGE, MISSING, INTERRUPTED = 1, 2, 3, 130
 
 
 class Verbs(click.Group):
-    """Import a verb when it is used: each is one file of `benchmarks.commands`."""
+    """The verbs, each one file of `benchmarks.commands` that is imported when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Name the verbs, in the order in which one needs them."""
+        """Name the verbs, in the order in which a user needs them."""
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
@@ -30,6 +35,7 @@ class Verbs(click.Group):
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dn2-bench", message="%(prog)s %(version)s")
 def main() -> None:
     """Benchmark DN2 and its baselines; every run is logged to MLflow.
 
@@ -39,15 +45,15 @@ def main() -> None:
 
 
 def run_main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     from dn2.encoders import MissingWeightsError
 
     warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
     try:
-        return main.main(arguments, prog_name="python -m benchmarks", standalone_mode=False) or 0
+        return main.main(arguments, prog_name=_called(), standalone_mode=False) or 0
     except (KeyboardInterrupt, click.Abort):
         return _complain(
-            "interrupted: what is finished is kept, the same command continues", INTERRUPTED
+            "interrupted: finished work is kept, and the same command continues it", INTERRUPTED
         )
     except click.ClickException as error:
         return _complain(error.format_message(), error.exit_code)
@@ -57,6 +63,11 @@ def run_main(arguments: list[str] | None = None) -> int:
         return _complain(error, MISSING)
     except OutsideError as error:
         return _complain(error, FAILED)
+
+
+def _called() -> str:
+    """Name the program as the user called it."""
+    return "dn2-bench" if Path(sys.argv[0]).stem == "dn2-bench" else "python -m benchmarks"
 
 
 def _complain(error: object, code: int) -> int:

@@ -33,6 +33,7 @@ from benchmarks.detectors import (
     detector_input,
     detector_params,
     draws,
+    entry_of,
 )
 from benchmarks.inputs import encoder_names
 from benchmarks.protocols import PROTOCOLS, make_splits, validation
@@ -114,7 +115,7 @@ def make_experiments(
     known = {name for detector in detectors for name in defaults(detector)}
     cells = []
     for dataset, detector, variant, preset in product(datasets, detectors, variants, presets):
-        entry = DETECTORS[detector]
+        entry = entry_of(detector)
         own = {
             name: values
             for name, values in params.items()
@@ -157,7 +158,7 @@ def _inputs(
     """List a detector's inputs, each with a normalisation: features as asked for, or pixels."""
     source = detector_input(detector, variant, dataset)
     if source == "features":
-        own = DETECTORS[detector]
+        own = entry_of(detector)
         return [
             (f"features:{name}", how)
             for name, how in product(encoders or [own.encoder], normalize or [own.normalize])
@@ -190,7 +191,7 @@ def _check_asked(
             f"size is for detectors on pixels, and {', '.join(detectors)} has features, "
             f"got {size}: leave it out."
         )
-    if set(presets) != {"paper"} and not any(DETECTORS[detector].presets for detector in detectors):
+    if set(presets) != {"paper"} and not any(entry_of(detector).presets for detector in detectors):
         raise UsageError(
             f"{', '.join(detectors)} trains nothing and has no presets, "
             f"got {','.join(presets)}: leave it out."
@@ -206,7 +207,7 @@ def check_groups(detector: str, protocol: str) -> None:
         Also if the detector is unknown.
     """
     groups = PROTOCOLS[protocol].groups
-    if DETECTORS[check_name(detector, DETECTORS, "detector")].groups != groups:
+    if entry_of(detector).groups != groups:
         given = "groups of images" if groups else "single images"
         fitting = ", ".join(name for name, entry in DETECTORS.items() if entry.groups == groups)
         raise UsageError(
@@ -278,7 +279,7 @@ def resolve(experiment: Experiment, dataset: Dataset, identity: Mapping[str, Any
     classes = tuple(name for name in dataset.class_names if name in experiment.classes)
     versions = {
         "protocol": PROTOCOLS[experiment.protocol].version,
-        "detector": DETECTORS[experiment.detector].version,
+        "detector": entry_of(experiment.detector).version,
     }
     if experiment.partition == "validation":
         versions["validation"] = validation.VERSION

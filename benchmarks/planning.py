@@ -1,4 +1,4 @@
-"""What a run would do and cost, as far as the stores and earlier runs tell."""
+"""Tell what a run would do and cost, from the stores and from earlier runs."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from functools import cache
 from typing import Any
 
 from benchmarks.contracts import Dataset, Experiment, MissingDataError, Workspace
-from benchmarks.datasets import load_dataset
+from benchmarks.datasets import is_own, load_dataset
 from benchmarks.experiments import plan, resolve, same_fit
-from benchmarks.inputs import encoder_names, feature_store, input_identity
+from benchmarks.inputs import encoder_names, feature_store, input_identity, load_input
 from benchmarks.tracking import Tracker
 from dn2.encoders import MissingWeightsError
 
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """One cell of a plan.
+    """Hold what is known of one cell before it is computed.
 
     Attributes
     ----------
     experiment : Experiment
     status : {"finished", "pending"}
     features : str
-        ``stored``, ``60,000 to compute``, ``none`` of a detector on pixels, or what is missing: ``data to fetch``,
-        ``weights to fetch``.
+        ``stored``, ``60,000 to compute``, ``none`` for a detector on pixels, or what is missing:
+        ``data to fetch``, ``weights to fetch``.
     seconds, megabytes : float or None
-        Time left to compute and peak memory, by the newest finished run of the same kind; None where none tells.
+        The time that is left and the peak memory, from the newest finished run of the same kind;
+        None if there is no such run.
     """
 
     experiment: Experiment
@@ -37,7 +38,7 @@ class PlannedCell:
     megabytes: float | None
 
     def record(self) -> dict[str, Any]:
-        """The cell as JSON takes it."""
+        """Return the cell as JSON takes it."""
         return {
             "key": self.experiment.key,
             "params": self.experiment.params,
@@ -53,18 +54,22 @@ def plan_cells(
 ) -> list[PlannedCell]:
     """Look at data, weights, feature stores and the tracking store, and compute nothing.
 
-    Time that cells share is counted once, with the first of them: extracting features, and the one search for every k.
+    Time that several cells share is counted once, with the first of them: the time to extract
+    features, and that of the one search for every k.
 
     Raises
     ------
     UsageError
         If a cell cannot run, as `run` would say.
+    MissingDataError, MissingWeightsError
+        If the user's own data, or a folder or a weights file that the workspace names, is not
+        there or cannot be read.
     TrackingError
     """
     look = _Look(workspace, tracker)
     planned = [look.at(experiment) for experiment in experiments]
     pending = [cell.experiment for cell in planned if cell.status == "pending"]
-    # Of inputs that were searched together each one's time is its share.
+    # Inputs that were searched together have each its part of the time.
     first = {
         key
         for group in same_fit(pending)
@@ -80,7 +85,7 @@ def plan_cells(
 
 
 class _Look:
-    """What several cells ask for and is looked at once."""
+    """Look up once what several cells ask for."""
 
     def __init__(self, workspace: Workspace, tracker: Tracker) -> None:
         self.workspace = workspace
@@ -90,17 +95,28 @@ class _Look:
         self._missing: dict[str, int] = {}
 
     def at(self, experiment: Experiment) -> PlannedCell:
-        """Look at one cell."""
+        """Look at one cell.
+
+        What `run` would refuse is refused here, also if weights have still to be fetched.
+        """
         try:
             dataset = self._open(experiment.dataset)
-            cell = resolve(experiment, dataset, self._identity(experiment.input))
         except MissingDataError:
-            if self.workspace.root is not None:
+            if self.workspace.root is not None or is_own(experiment.dataset):
                 raise
             return PlannedCell(experiment, "pending", "data to fetch", None, None)
+        try:
+            identity = self._identity(experiment.input)
         except MissingWeightsError:
-            return PlannedCell(experiment, "pending", "weights to fetch", None, None)
+            if self.workspace.weights is not None:
+                raise
+            identity = None
+        cell = resolve(experiment, dataset, identity or {})
         plan([cell], {cell.dataset: dataset}, {})  # which refuses what cannot run
+        if identity is None:
+            return PlannedCell(experiment, "pending", "weights to fetch", None, None)
+        if not encoder_names(cell.input):
+            load_input(dataset, cell.input, self.workspace)  # no image is decoded
         stored = "stored" if encoder_names(cell.input) else "none"
         if self.tracker.find_finished(cell.key):
             return PlannedCell(cell, "finished", stored, 0.0, None)
@@ -118,7 +134,11 @@ class _Look:
         return PlannedCell(cell, "pending", features, seconds, earlier.get("memory/peak_mb"))
 
     def _to_compute(self, dataset: Dataset, cell: Experiment) -> tuple[int, int]:
-        """Count the images to encode for a cell: those that no earlier cell of the plan needs too, and all."""
+        """Count the images to encode for a cell.
+
+        The first number leaves out those that an earlier cell of the plan needs too; the second is
+        all of them.
+        """
         new = everything = 0
         for name in encoder_names(cell.input):
             store = feature_store(dataset, name, self.workspace)

@@ -19,19 +19,23 @@ PACKAGES = (
     "mlflow",
 )
 
+CODE = (":/dn2/*.py", ":/baselines/*.py", ":/benchmarks/*.py")
+"""The files whose changes make results not those of the commit, as git names them."""
+
 
 def provenance() -> dict[str, str | int | bool]:
     """Collect the commit, whether the checkout is modified, versions, host, processor and cores.
 
     If the code does not run from its own checkout, ``commit`` is "unknown" and ``dirty`` is True. A
-    new code file counts as a modification.
+    new code file in one of the packages counts as a modification. A user's file elsewhere does not:
+    where a run uses one, its digest is part of the key.
     """
     ours = (
         Path(_git("rev-parse", "--show-toplevel") or "/") == Path(__file__).resolve().parent.parent
     )
     return {
         "commit": _git("rev-parse", "HEAD") if ours else "unknown",
-        "dirty": bool(_git("status", "--porcelain", "--", "*.py")) if ours else True,
+        "dirty": bool(_git("status", "--porcelain", "--", *CODE)) if ours else True,
         "host": platform.node(),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0))

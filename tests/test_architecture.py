@@ -26,7 +26,7 @@ ALLOWED = {
     },
     "benchmarks.figures": {"benchmarks.contracts"},
     "benchmarks.provenance": {"benchmarks.contracts"},
-    "benchmarks.datasets": {"benchmarks.contracts", "dn2.files", "dn2.images"},
+    "benchmarks.datasets": {"benchmarks.contracts", "dn2.files", "dn2.images", "dn2.outside"},
     "benchmarks.fetch": {
         "benchmarks.contracts",
         "benchmarks.datasets",
@@ -34,7 +34,7 @@ ALLOWED = {
         "dn2.files",
     },
     "benchmarks.inputs": {"benchmarks.contracts", "dn2"},
-    "benchmarks.detectors": {"benchmarks.contracts"},
+    "benchmarks.detectors": {"benchmarks.contracts", "dn2.outside"},
     "benchmarks.experiments": {
         "benchmarks.contracts",
         "benchmarks.datasets",
@@ -174,6 +174,13 @@ def test_imports_follow_the_table(module, path):
         for package, places in ONLY_IN.items():
             if within(name, {package}):
                 assert within(module, places), f"only {places} may import {package}, not {module}"
+
+
+def test_the_search_has_one_door():
+    inner = {name for name, _ in modules() if name.startswith("dn2.search.")}
+    for module, path in modules():
+        if not within(module, {"dn2.search"}):
+            assert not inner & set(imports(path)), f"{module} must import from dn2.search alone"
 
 
 def test_every_row_of_the_table_has_a_file():

@@ -34,6 +34,7 @@ def ls(home: Path, as_json: bool) -> None:
         click.echo()
     click.echo(f"On disk means under {home}, or in torch's cache.")
     click.echo("Any network of timm's: --encoder timm:NAME --weights FILE; a+b joins encoders.")
+    click.echo("Your own code: --detector MODULE:CLASS, --encoder MODULE:FUNCTION.")
 
 
 def _line(entry: dict[str, Any]) -> str:

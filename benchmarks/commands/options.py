@@ -1,10 +1,11 @@
-"""The options that name cells and the ones that say where things are, shared by the verbs."""
+"""The options that several verbs share: what is run, where things are, and where it is computed."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,47 +18,127 @@ if TYPE_CHECKING:
     from benchmarks.executors import Executor
 
 
+@dataclass(frozen=True)
+class Rule:
+    """What a number on the command line must be.
+
+    Attributes
+    ----------
+    kind : type
+        ``int`` or ``float``.
+    least : int
+    below : int, optional
+        The number must be smaller than this.
+    word : str
+        A word that may stand in place of a number.
+    """
+
+    kind: type[int] | type[float]
+    least: int
+    below: int | None = None
+    word: str = ""
+
+    @property
+    def words(self) -> str:
+        """The rule as a message says it."""
+        if self.kind is float:
+            return f"a number in [{self.least}, {self.below})"
+        return f"a whole number of at least {self.least}" + (f", or {self.word}" * bool(self.word))
+
+    def read(self, text: str) -> Any:
+        """Read a number; ValueError if it breaks the rule."""
+        if self.word and text == self.word:
+            return text
+        value = self.kind(text)
+        if not self.least <= value or (self.below is not None and value >= self.below):
+            raise ValueError(text)
+        return value
+
+
+class Number(click.ParamType):
+    """A number that keeps a rule, or several separated by commas.
+
+    A wrong one is refused in a line that names the option, the rule, the value and one that would
+    do.
+
+    Parameters
+    ----------
+    rule : Rule
+    example : str
+        A good value.
+    several : bool
+        Whether it is a list, ``1,2,5``; an empty text is an empty list.
+    """
+
+    name = "number"
+
+    def __init__(self, rule: Rule, example: str, several: bool = False) -> None:
+        self.rule = rule
+        self.example = example
+        self.several = several
+
+    def get_metavar(self, *_: Any, **__: Any) -> str:
+        """Say what ``--help`` shows."""
+        shown = "INTEGER" if self.rule.kind is int else "FRACTION"
+        return f"{shown},..." if self.several else shown
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,  # noqa: ARG002
+    ) -> Any:
+        """Read the text; UsageError if a number breaks the rule."""
+        if not isinstance(value, str):
+            return tuple(value) if self.several else value
+        parts = [part.strip() for part in value.split(",")] if self.several else [value.strip()]
+        read = []
+        for part in parts:
+            if part or not self.several:
+                try:
+                    read.append(self.rule.read(part))
+                except ValueError:
+                    option = param.opts[0] if param else self.name
+                    raise UsageError(
+                        f"{option} must be {self.rule.words}, got {part or 'nothing'}: "
+                        f"write {option} {self.example}."
+                    ) from None
+        return tuple(read) if self.several else read[0]
+
+
+AT_LEAST_ZERO, AT_LEAST_ONE = Rule(int, 0), Rule(int, 1)
+FRACTION = Rule(float, 0, 1)
+
+
 class CommaList(click.ParamType):
-    """``1,2,5``: a list of values of one type; an empty text is an empty list."""
+    """``a,b,c``: a list of names; an empty text is an empty list."""
 
     name = "list"
 
-    def __init__(self, item: Callable[[str], Any] = str) -> None:
-        self.item = item
-
     def get_metavar(self, *_: Any, **__: Any) -> str:
-        """What ``--help`` shows."""
-        if self.item is int:
-            return "INT,..."
-        return "SHARE,..." if self.item is float else "NAME,..."
+        """Say what ``--help`` shows."""
+        return "NAME,..."
 
     def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+        self,
+        value: Any,
+        param: click.Parameter | None,  # noqa: ARG002
+        ctx: click.Context | None,  # noqa: ARG002
     ) -> tuple[Any, ...]:
-        """Split and convert."""
+        """Split the text."""
         if not isinstance(value, str):
             return tuple(value)
-        try:
-            return tuple(self.item(part.strip()) for part in value.split(",") if part.strip())
-        except ValueError:
-            self.fail(
-                f"'{value}' is not a list of {self.item.__name__} separated by commas", param, ctx
-            )
-
-
-def count_or_all(text: str) -> int | str:
-    """A number, or the word ``all``."""
-    return text if text == "all" else int(text)
+        return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
 def default_home() -> Path:
-    """``DN2_HOME``, or ``dn2`` in the user's cache folder."""
+    """Return ``DN2_HOME``, or ``dn2`` in the user's cache folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     return Path(os.environ.get("DN2_HOME") or cache / "dn2").expanduser().resolve()
 
 
 def _path_or_none(_ctx: click.Context, _param: click.Parameter, value: str) -> Path | None:
-    """An empty text means "not given": an MLproject parameter cannot be left out."""
+    """Take an empty text as "not given": an MLproject parameter cannot be left out."""
     return Path(value).expanduser().resolve() if value else None
 
 
@@ -74,14 +155,26 @@ home_option = click.option(
     "--home",
     metavar="DIR",
     callback=lambda ctx, param, value: _path_or_none(ctx, param, value) or default_home(),
-    help="Where data, weights and features are kept. [DN2_HOME]",
+    help="The folder for data, weights and features. [DN2_HOME]",
 )
 root_option = click.option(
     "--root", metavar="DIR", default="", callback=_path_or_none, help="A folder with the data set."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 tracking_option = click.option(
-    "--tracking-uri", metavar="URI", default="", help="[MLFLOW_TRACKING_URI, else ./mlflow.db]"
+    "--tracking-uri",
+    metavar="URI",
+    default="",
+    help="MLflow's tracking store. [MLFLOW_TRACKING_URI, else ./mlflow.db]",
+)
+clean_option = click.option(
+    "--clean",
+    type=Number(FRACTION, "0.1", several=True),
+    default="",
+    help="Fraction of the training images that DN2 drops as outliers. [0]",
+)
+classes_option = click.option(
+    "--classes", type=CommaList(), default="", help="Only these classes. [all]"
 )
 
 workspace_options = _chain(
@@ -98,10 +191,10 @@ workspace_options = _chain(
         "--engine",
         metavar="NAME",
         default="",
-        help="openvino, onnxruntime or torch. [the fastest here]",
+        help="What runs the encoder: openvino, onnxruntime or torch. [the fastest here]",
     ),
     click.option(
-        "--device", metavar="NAME", default="", help="cpu or cuda. [cuda where there is one]"
+        "--device", metavar="NAME", default="", help="cpu or cuda. [cuda if there is one]"
     ),
     click.option(
         "--skip-corrupt",
@@ -118,7 +211,12 @@ executor_options = _chain(
         show_default=True,
         help="serial, processes or ray.",
     ),
-    click.option("--workers", type=int, default=0, help="Cells computed at once. [one a core]"),
+    click.option(
+        "--workers",
+        type=Number(AT_LEAST_ZERO, "2"),
+        default=0,
+        help="Runs computed at the same time. [one per core]",
+    ),
     click.option(
         "--ray-address",
         metavar="ADDRESS",
@@ -132,11 +230,23 @@ experiment_options = _chain(
         "--suite",
         type=CommaList(),
         default="",
-        help="Named lists of cells, in place of the options below.",
+        help="Named lists of runs, in place of the options below.",
     ),
-    click.option("--dataset", type=CommaList(), default="cifar10", show_default=True),
+    click.option(
+        "--dataset",
+        type=CommaList(),
+        default="cifar10",
+        show_default=True,
+        help="Of `ls`; folder:PATH; npz:PATH; or MODULE:FUNCTION, your own function.",
+    ),
     click.option("--protocol", metavar="NAME", default="one_vs_rest", show_default=True),
-    click.option("--detector", type=CommaList(), default="dn2", show_default=True),
+    click.option(
+        "--detector",
+        type=CommaList(),
+        default="dn2",
+        show_default=True,
+        help="Of `ls`; or MODULE:CLASS, your own class.",
+    ),
     click.option(
         "--variant", type=CommaList(), default="", help="Named variants of the detector. [none]"
     ),
@@ -144,7 +254,8 @@ experiment_options = _chain(
         "--encoder",
         type=CommaList(),
         default="",
-        help="a+b joins them. [the detector's own, efficientnet_lite0]",
+        help="Of `ls`; timm:NAME; or MODULE:FUNCTION, your own function. a+b joins two. "
+        "[the detector's own, efficientnet_lite0]",
     ),
     click.option(
         "--normalize",
@@ -154,78 +265,83 @@ experiment_options = _chain(
     ),
     click.option(
         "--size",
-        type=int,
+        type=Number(AT_LEAST_ZERO, "32"),
         default=0,
-        help="Side in pixels for detectors on pixels. [the images' own]",
+        help="Side in pixels, for detectors on pixels. [the images' own]",
     ),
     click.option(
         "--preset",
         type=CommaList(),
         default="paper",
         show_default=True,
-        help="Of trained detectors: paper, cpu.",
+        help="The budget of detectors that train a network: paper, cpu.",
     ),
     click.option(
         "--k",
-        type=CommaList(int),
+        type=Number(AT_LEAST_ONE, "2", several=True),
         default="",
-        help="Neighbours; several cost one search. [the detector's default]",
+        help="Neighbours; several values cost one search. [the detector's default]",
     ),
+    clean_option,
     click.option(
-        "--clean",
-        type=CommaList(float),
+        "--centres",
+        type=Number(AT_LEAST_ONE, "10", several=True),
         default="",
-        help="Share of the training rows that DN2 drops. [0]",
-    ),
-    click.option(
-        "--centres", type=CommaList(int), default="", help="Cluster centres of dn2_kmeans. [10]"
+        help="Cluster centres of dn2_kmeans. [10]",
     ),
     click.option(
         "--index",
         metavar="NAME",
         default="",
-        help="exact; flat (faiss's, as an oracle); for large banks hnsw, ivf, pq, which are approximate: their recall and change "
-        "in ROCAUC are logged, so the exact search, which costs more, is done as well. [exact]",
+        help="How neighbours are found: exact; flat (faiss's exact search, as a check); or hnsw, "
+        "ivf, pq, which are approximate and for large banks. The exact search is then done as "
+        "well, to log recall and the change in ROCAUC. [exact]",
     ),
     click.option(
         "--set",
         "settings",
         multiple=True,
         metavar="NAME=VALUE",
-        help="Any parameter of the detector; lists by comma.",
+        help="Any parameter of the detector or of the protocol; commas separate several values.",
     ),
-    click.option(
-        "--classes", type=CommaList(), default="", help="Only these take their turn. [all]"
-    ),
+    classes_option,
     click.option(
         "--n-train",
-        type=CommaList(count_or_all),
+        type=Number(Rule(int, 1, word="all"), "10,100,all", several=True),
         default="",
-        help="small_train: numbers of images, or all.",
+        help="small_train: numbers of training images, or all.",
     ),
     click.option(
         "--contamination",
-        type=CommaList(float),
+        type=Number(FRACTION, "0,0.05", several=True),
         default="",
-        help="contamination: shares in [0, 1).",
+        help="contamination: fractions of the training images that are anomalies.",
     ),
-    click.option("--group-sizes", type=CommaList(int), default="", help="groups: images a set."),
+    click.option(
+        "--group-sizes",
+        type=Number(Rule(int, 2), "2,5", several=True),
+        default="",
+        help="groups: images in a set.",
+    ),
     click.option(
         "--n-groups",
-        type=int,
+        type=Number(AT_LEAST_ONE, "1000"),
         default=None,
-        help="groups: sets that train, and that are scored of each kind.",
+        help="groups: sets that train; as many normal and as many anomalous ones are scored.",
     ),
     click.option(
-        "--draws", type=int, default=None, help="How many random draws. [the protocol's default]"
+        "--draws",
+        type=Number(AT_LEAST_ONE, "3"),
+        default=None,
+        help="Number of random draws. [the protocol's default]",
     ),
-    click.option("--seed", type=int, default=0, show_default=True),
+    click.option("--seed", type=Number(AT_LEAST_ZERO, "0"), default=0, show_default=True),
     click.option(
         "--seeds",
-        type=int,
+        type=Number(AT_LEAST_ONE, "3"),
         default=1,
         show_default=True,
-        help="Runs of a detector that draws: mean, standard error.",
+        help="Runs of a detector that draws at random, for a mean and its standard error.",
     ),
 )
 
@@ -261,7 +377,8 @@ def _refuse_beside_suite(suite: str) -> None:
         given = ["set" if name == "settings" else name for name in given]
         options = ", ".join("--" + name.replace("_", "-") for name in given)
         raise UsageError(
-            f"--suite {suite} says which cells are run, and {options} cannot change them: give one or the other."
+            f"--suite {suite} says what is run, and {options} cannot change that: "
+            "give one or the other."
         )
 
 
@@ -279,13 +396,65 @@ def _values(settings: Sequence[str]) -> dict[str, tuple[Any, ...]]:
 
 
 def _value(text: str) -> int | float | bool | str:
-    """A number if it is one; true and false; else the text."""
+    """Return a number if it is one; true and false; else the text."""
     if text in ("true", "false"):
         return text == "true"
     for kind in (int, float):
         with suppress(ValueError):
             return kind(text)
     return text
+
+
+def _of_protocol(
+    settings: dict[str, tuple[Any, ...]], protocol: str, detectors: Sequence[str]
+) -> dict[str, Any]:
+    """Take those settings out that are parameters of the protocol, and of no detector.
+
+    Raises
+    ------
+    UsageError
+        If neither the protocol nor a detector has a parameter, or if a value is not of its kind.
+    """
+    from benchmarks.contracts import check_name, did_you_mean
+    from benchmarks.detectors import defaults
+    from benchmarks.protocols import PROTOCOLS
+
+    known = PROTOCOLS[check_name(protocol, PROTOCOLS, "protocol")].defaults
+    of_detectors = {name for detector in detectors for name in defaults(detector)}
+    taken = {}
+    for name in [name for name in settings if name not in of_detectors]:
+        if name not in known:
+            raise UsageError(
+                f"--set {name}: neither {', '.join(detectors)} nor protocol '{protocol}' has the "
+                f"parameter '{name}'.{did_you_mean(name, [*of_detectors, *known])} "
+                f"There are: {', '.join(sorted({*of_detectors, *known})) or 'none'}."
+            )
+        taken[name] = _like(known[name], name, settings.pop(name))
+    return taken
+
+
+def _like(default: Any, name: str, values: tuple[Any, ...]) -> Any:
+    """Return a protocol's parameter as it takes it: one value, or several if its default has."""
+    several = isinstance(default, tuple)
+    if not several and len(values) > 1:
+        raise UsageError(
+            f"--set {name} takes one value, got {','.join(map(str, values))}: "
+            f"write --set {name}={default}."
+        )
+    kinds = {type(one) for one in default} if several else {type(default)}
+    if float in kinds:
+        values = tuple(float(value) if type(value) is int else value for value in values)
+    for value in values:
+        if type(value) not in kinds:
+            example = ",".join(map(str, default)) if several else default
+            raise UsageError(
+                f"--set {name} must be {' or '.join(KINDS.get(kind, 'a value') for kind in kinds)}"
+                f", got {value}: write --set {name}={example}."
+            )
+    return values if several else values[0]
+
+
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def pop_workspace(options: dict[str, Any]) -> Workspace:
@@ -297,7 +466,10 @@ def pop_workspace(options: dict[str, Any]) -> Workspace:
 
 @contextmanager
 def pop_executor(options: dict[str, Any], workspace: Workspace) -> Iterator[Executor]:
-    """Take the executor's options out of a verb's options: where cells are computed, until the context is left."""
+    """Take the executor's options out of a verb's options.
+
+    The executor that they describe is closed when the context is left.
+    """
     from benchmarks.executors import make_executor
 
     executor = make_executor(
@@ -308,14 +480,25 @@ def pop_executor(options: dict[str, Any], workspace: Workspace) -> Iterator[Exec
 
 
 def pop_experiments(options: dict[str, Any], device: str | None) -> tuple[str, list[Experiment]]:
-    """Take the experiments' options out of a verb's options: the suites' names, or "", and their cells, each once.
+    """Take the experiments' options out of a verb's options.
 
-    What is trained, is trained on ``device``.
+    Parameters
+    ----------
+    options : dict
+    device : str or None
+        Where networks train.
+
+    Returns
+    -------
+    suite : str
+        The names of the suites; empty if none is asked for.
+    experiments : list of Experiment
+        Each once.
 
     Raises
     ------
     UsageError
-        Also if options are given beside a suite, which says all of it.
+        Also if options are given together with a suite, which leaves nothing open.
     """
     from benchmarks.experiments import make_experiments
 
@@ -335,6 +518,10 @@ def pop_experiments(options: dict[str, Any], device: str | None) -> tuple[str, l
         name: (asked[name],) if isinstance(asked[name], str) else asked[name]
         for name in DETECTOR_OPTIONS
     }
+    settings = _values(asked["settings"])
+    protocol_params = {
+        name: asked[name] for name in PROTOCOL_OPTIONS if asked[name] not in ((), None)
+    } | _of_protocol(settings, asked["protocol"], asked["detector"])
     return suite, make_experiments(
         datasets=asked["dataset"],
         detectors=asked["detector"],
@@ -345,10 +532,8 @@ def pop_experiments(options: dict[str, Any], device: str | None) -> tuple[str, l
         variants=asked["variant"] or ("",),
         presets=asked["preset"],
         params={name: values for name, values in params.items() if values not in ((), ("",))}
-        | _values(asked["settings"]),
-        protocol_params={
-            name: asked[name] for name in PROTOCOL_OPTIONS if asked[name] not in ((), None)
-        },
+        | settings,
+        protocol_params=protocol_params,
         classes=asked["classes"],
         seed=asked["seed"],
         seeds=asked["seeds"],

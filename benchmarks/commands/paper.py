@@ -10,7 +10,10 @@ from benchmarks.commands.options import tracking_option
 @click.command()
 @tracking_option
 def paper(tracking_uri: str) -> None:
-    """Log the published numbers as runs (tag source = paper), to compare with ours on the MLflow page."""
+    """Log the published numbers as MLflow runs, to compare with ours.
+
+    Their tag `source` is paper.
+    """
     from benchmarks.report import published_rows
     from benchmarks.tracking import Tracker
 

@@ -1,4 +1,4 @@
-"""``run``: cells in, a table beside the paper's numbers out."""
+"""``run``: compute what is asked for, and print a table beside the paper's numbers."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from benchmarks.contracts import MissingDataError, UsageError
 @workspace_options
 @executor_options
 @tracking_option
-@click.option("--force", is_flag=True, help="Compute again what is finished.")
+@click.option("--force", is_flag=True, help="Compute finished runs once more.")
 @json_option
 def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
-    """Run cells, log them to MLflow, and print their ROCAUC beside the paper's.
+    """Run detectors, log them to MLflow, and print their ROCAUC beside the paper's.
 
-    Lists make one cell for each combination: --k 1,2,5 --normalize none,l2 is six. What is finished is looked up; what was
-    killed continues.
+    Lists make one run of each combination: --k 1,2,5 --normalize none,l2 is six. Finished runs are
+    looked up, and interrupted ones continue.
     """
     from benchmarks.commands.progress import show_progress
     from benchmarks.experiments import check_early
@@ -41,7 +41,7 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
 
     workspace = pop_workspace(options)
     suite, experiments = pop_experiments(options, workspace.device)
-    # What is wrong costs nothing now, and a download if it is found out later.
+    # A mistake that is found now costs nothing; later, it would cost a download.
     find_store(tracking_uri or None)
     check_early(experiments, workspace)
     tracker = Tracker(tracking_uri or None)
@@ -85,22 +85,18 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
         raise errors[0]  # for its exit code
     if outcome.failures:
         raise click.ClickException(
-            f"{len(outcome.failures)} of {len(experiments)} cells failed, see above"
+            f"{len(outcome.failures)} of {len(experiments)} runs failed, see above"
         )
 
 
 def _say_where(outcome: Any, tracker: Any, tracking_uri: str) -> None:
     """Say where the runs are, and how to look at them."""
-    from benchmarks.tracking import ui_link
+    from benchmarks.commands.page import how_to_look
+    from benchmarks.tracking import find_store
 
     runs = f"{len(outcome.cells)} runs and their" if len(outcome.cells) > 1 else "1 run and its"
     click.echo(f"{runs} summary are in {tracker.address}")
     if outcome.looked_up:
         click.echo(f"{outcome.looked_up} of {len(outcome.cells)} had been computed before")
-    if tracker.address.startswith("http"):
-        click.echo(f"Look at them:\n  {ui_link(outcome.experiment_id, tracker.address)}")
-    else:
-        option = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
-        click.echo(
-            f"Look at them: python -m benchmarks ui{option}, then\n  {ui_link(outcome.experiment_id)}"
-        )
+    store = find_store(tracking_uri or None)
+    click.echo(how_to_look(store, outcome.experiment_id, tracking_uri))

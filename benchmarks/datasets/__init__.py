@@ -1,12 +1,13 @@
 """Open a data set by name.
 
-The name is an entry of the table `DATASETS`, or stands for the user's own data: ``folder:PATH`` or
-``npz:PATH``.
+The name is an entry of the table `DATASETS`, or stands for the user's own data: ``folder:PATH``,
+``npz:PATH``, or ``MODULE:FUNCTION`` for a function of the user's.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -37,27 +38,30 @@ OWN_DATA = {
         "your own arrays: train_images, train_labels, test_images and test_labels, "
         "in the layout of MedMNIST"
     ),
+    "MODULE:FUNCTION": "your own function: FUNCTION(home, root) returns a Dataset",
 }
 """Forms of names that need no entry in the table, and what they stand for.
 
-The module of the same name has ``load(path)``.
+``folder`` and ``npz`` are files here that have ``load(path)``.
 """
+
+PATHS = ("folder", "npz")
 
 
 def is_own(name: str) -> bool:
     """Tell whether a name has one of the forms in `OWN_DATA`."""
-    return name.partition(":")[0] in {form.partition(":")[0] for form in OWN_DATA} and ":" in name
+    return ":" in name
 
 
 def check_dataset(name: str) -> str:
     """Return the canonical spelling of a data set's name.
 
-    It is an entry of the table, or a form of `OWN_DATA` with an absolute path.
+    It is an entry of the table, or a form of `OWN_DATA`, whose path is then absolute.
 
     Raises
     ------
     UsageError
-        If it is neither.
+        If it is neither, or names a function that cannot be imported.
     """
     if not is_own(name):
         try:
@@ -65,6 +69,9 @@ def check_dataset(name: str) -> str:
         except UsageError as error:
             raise UsageError(f"{error} Or your own data: {', '.join(OWN_DATA)}.") from None
     kind, _, path = name.partition(":")
+    if kind not in PATHS:
+        _function(name)
+        return name
     if not path:
         raise UsageError(f"'{name}' has no path: write {' or '.join(OWN_DATA)}.")
     return f"{kind}:{Path(path).expanduser().resolve()}"
@@ -92,7 +99,7 @@ def load_dataset(
         The data set is looked for in ``home/data/<name>``, where `benchmarks.fetch` puts it.
     root : Path, optional
         Read this folder and no other; it has the layout of the data set's authors or of
-        torchvision. Not used for `OWN_DATA`.
+        torchvision. A user's function gets it; ``folder:`` and ``npz:`` have no use for it.
     skip_corrupt : bool
         Leave out image files that cannot be decoded. The first call tries every image and later
         calls reuse the answer. ``Dataset.skipped`` lists the files.
@@ -109,7 +116,7 @@ def load_dataset(
     name = check_dataset(name)
     if root is not None:
         check_root(root)
-    dataset = _load_own(name) if is_own(name) else _load_named(name, home, root)
+    dataset = _load_own(name, home, root) if is_own(name) else _load_named(name, home, root)
     if not skip_corrupt:
         return dataset
     from benchmarks.datasets.image_files import without_corrupt
@@ -129,7 +136,8 @@ def is_on_disk(name: str, *, home: Path) -> bool:
     """
     name = check_dataset(name)
     if is_own(name):
-        return Path(name.partition(":")[2]).exists()
+        kind, _, path = name.partition(":")
+        return kind not in PATHS or Path(path).exists()  # a function finds its data itself
     if DATASETS[name].in_files:
         return (home / "data" / name).is_dir()
     try:
@@ -207,22 +215,90 @@ def _unreadable(name: str, home: Path, root: Path | None, error: Exception) -> s
     )
 
 
-def _load_own(name: str) -> Dataset:
+def _load_own(name: str, home: Path, root: Path | None) -> Dataset:
     """Open a user's own data.
 
-    Its name comes from the last folder or file of the path. Its fingerprint covers the content and
-    the names of the classes.
+    For a path, the name comes from the last folder or file. The fingerprint covers the content, the
+    names of the classes and, if a function makes the data set, the source file of that function.
     """
-    from benchmarks.datasets.image_files import slug
-
     kind, _, text = name.partition(":")
-    path = Path(text)
-    module: Any = import_module(f"benchmarks.datasets.{kind}")
+    source: tuple[str, ...] = ()
     try:
-        dataset: Dataset = module.load(path)
+        if kind in PATHS:
+            from benchmarks.datasets.image_files import slug
+
+            path = Path(text)
+            module: Any = import_module(f"benchmarks.datasets.{kind}")
+            dataset: Dataset = module.load(path)
+            name = f"{kind}:{slug(path.stem) or kind}"
+        else:
+            load, digest = _function(name)
+            dataset, source = load(home, root), (digest,)
+            _check_made(name, dataset)
+    except (UsageError, MissingDataError):
+        raise
     except UNREADABLE as error:
         raise MissingDataError(f"{name} cannot be read ({error})") from None
-    named = hashlib.sha256(
-        "\n".join([dataset.fingerprint, *dataset.class_names]).encode()
-    ).hexdigest()
-    return replace(dataset, name=f"{kind}:{slug(path.stem) or kind}", fingerprint=named)
+    except Exception as error:
+        if kind in PATHS:
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UsageError(
+            f"data set '{name}' cannot be loaded ({reason}): correct the function, which is called "
+            "as load(home, root) and returns a Dataset."
+        ) from error
+    identity = "\n".join([dataset.fingerprint, *dataset.class_names, *source])
+    return replace(dataset, name=name, fingerprint=hashlib.sha256(identity.encode()).hexdigest())
+
+
+def _function(name: str) -> tuple[Callable[[Path, Path | None], Dataset], str]:
+    """Import a user's function; also the digest of its source file.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be imported, or cannot be called with a home and a root.
+    """
+    from dn2.outside import import_outside
+
+    try:
+        outside = import_outside(name)
+    except ValueError as error:
+        raise UsageError(f"data set {error}. Or give {' or '.join(OWN_DATA)}.") from None
+    if not callable(outside.value):
+        raise UsageError(
+            f"data set '{name}' is a {type(outside.value).__name__}: name a function "
+            "load(home, root) that returns a Dataset."
+        )
+    return outside.value, outside.digest
+
+
+def _check_made(name: str, dataset: Dataset) -> None:
+    """Raise UsageError unless a user's function returned a whole `Dataset`."""
+    problem = ""
+    if not isinstance(dataset, Dataset):
+        problem = f"returned a {type(dataset).__name__}: return a benchmarks.contracts.Dataset"
+    elif not dataset.fingerprint:
+        problem = (
+            "returned a Dataset without a fingerprint, which identifies its results: give the "
+            "SHA-256 of images, labels and partition, as Arrays.as_dataset does"
+        )
+    elif len({len(part) for part in (dataset.images, dataset.labels, dataset.is_train)}) > 1:
+        problem = (
+            f"returned {len(dataset.images)} images, {len(dataset.labels)} labels and "
+            f"{len(dataset.is_train)} values of is_train: give one label and one value an image"
+        )
+    elif dataset.is_train.dtype != bool or dataset.labels.dtype.kind not in "iu":
+        problem = (
+            f"returned labels of {dataset.labels.dtype} and is_train of {dataset.is_train.dtype}: "
+            "give integers and booleans"
+        )
+    elif len(dataset.labels) and not (
+        dataset.labels.min() >= 0 and dataset.labels.max() < len(dataset.class_names)
+    ):
+        problem = (
+            f"returned labels from {dataset.labels.min()} to {dataset.labels.max()} for "
+            f"{len(dataset.class_names)} class names: a label is a position in class_names"
+        )
+    if problem:
+        raise UsageError(f"data set '{name}' {problem}.")

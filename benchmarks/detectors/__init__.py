@@ -1,7 +1,8 @@
 """DETECTORS: every method by name, and what a name, a variant and a preset stand for.
 
 A class is named as text and imported when it is used, so that listing the table costs nothing.
-`method` adapts what a class offers; `table` has the entries.
+`method` adapts what a class offers; `table` has the entries. A name with a colon,
+``module:Class``, is a class of the user's, without an entry.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from benchmarks.detectors.method import (
     Parameter,
     defaults,
     draws,
+    entry_of,
     make_detector,
     parameters,
     search_space,
@@ -37,6 +39,7 @@ __all__ = [
     "detector_params",
     "deviations",
     "draws",
+    "entry_of",
     "make_detector",
     "parameters",
     "search_space",
@@ -46,14 +49,14 @@ __all__ = [
 
 
 def variant_of(name: str, variant: str) -> Variant:
-    """What a detector's variant is; "" is the detector as it is.
+    """Look up a detector's variant; "" is the detector as it is.
 
     Raises
     ------
     UsageError
         If there is no such detector or variant.
     """
-    entry = DETECTORS[check_name(name, DETECTORS, "detector")]
+    entry = entry_of(name)
     if not variant:
         return Variant()
     if not entry.variants:
@@ -62,12 +65,14 @@ def variant_of(name: str, variant: str) -> Variant:
 
 
 def detector_input(name: str, variant: str, dataset: str = "") -> str:
-    """What a detector eats, if it is named on this data set: ``features``, ``pixels`` or ``pixels:SIZE``."""
-    return variant_of(name, variant).input or _on(name, dataset).input or DETECTORS[name].input
+    """Tell what a detector takes on a data set: ``features``, ``pixels`` or ``pixels:SIZE``."""
+    return variant_of(name, variant).input or _on(name, dataset).input or entry_of(name).input
 
 
 def check_preset(name: str, preset: str) -> str:
-    """The preset under which a detector runs: the one asked for, or ``none`` if it has no presets.
+    """Return the preset under which a detector runs.
+
+    It is the one asked for, or ``none`` if the detector has no presets.
 
     Raises
     ------
@@ -75,22 +80,25 @@ def check_preset(name: str, preset: str) -> str:
         If it is unknown.
     """
     check_name(preset, PRESETS, "preset")
-    return preset if DETECTORS[check_name(name, DETECTORS, "detector")].presets else "none"
+    return preset if entry_of(name).presets else "none"
 
 
 def detector_params(
     name: str, variant: str, asked: Mapping[str, Any], preset: str = "paper", dataset: str = ""
 ) -> dict[str, Any]:
-    """All parameters of a detector: its defaults (those of the data set, where it has others), changed by the preset, by the
-    variant, by the variant's preset, as asked for.
+    """Return all parameters of a detector.
+
+    They are its defaults (the data set's where it has its own), changed in this order by the
+    preset, the variant, the variant's preset, and what is asked for.
 
     Raises
     ------
     UsageError
-        If the detector, the variant or a parameter is unknown, or a grid is asked for of a variant that chooses no point of it.
+        If the detector, the variant or a parameter is unknown, or a grid is asked for of a variant
+        that does not choose a point of it.
     """
     of_variant, of_dataset = variant_of(name, variant), _on(name, dataset)
-    entry, own = DETECTORS[name], defaults(name)
+    entry, own = entry_of(name), defaults(name)
     for parameter in asked:
         if parameter not in own:
             known = ", ".join(own) or "none"
@@ -102,7 +110,8 @@ def detector_params(
     if choosing and variant not in choosing and "grid" in asked.values():
         method = f"{name} {variant or entry.default_variant}"
         raise UsageError(
-            f"'{method}' chooses no point of a grid, got grid: give a value, or take --variant {choosing[0]}."
+            f"'{method}' chooses no point of a grid, got grid: give a value, "
+            f"or take --variant {choosing[0]}."
         )
     params = {
         **own,
@@ -117,7 +126,10 @@ def detector_params(
 
 
 def beside_paper_settings(experiment: Experiment) -> dict[str, tuple[Any, Any]]:
-    """Parameters, and the size of images, that are not as published: name -> (the experiment's, the published one)."""
+    """Return the parameters, and the size of images, that are not as published.
+
+    Each name has the experiment's value and the published one.
+    """
     detector, variant, dataset = experiment.detector, experiment.variant, experiment.dataset
     published = detector_params(detector, variant, {}, dataset=dataset)
     ours = dict(experiment.detector_params)
@@ -131,27 +143,27 @@ def beside_paper_settings(experiment: Experiment) -> dict[str, tuple[Any, Any]]:
 
 
 def deviations(experiment: Experiment) -> list[str]:
-    """What of an experiment's method is not as published, whatever its parameters are."""
+    """List what is not as published in an experiment's method, whatever its parameters are."""
     notes = (
-        DETECTORS[experiment.detector].note,
+        entry_of(experiment.detector).note,
         variant_of(experiment.detector, experiment.variant).note,
     )
     return [note for note in notes if note]
 
 
 def selection_of(experiment: Experiment) -> str:
-    """``oracle`` if something is tuned on the test labels, else ``none``."""
+    """Return ``oracle`` if something is tuned on the test labels, else ``none``."""
     return (
         variant_of(experiment.detector, experiment.variant).selection
-        or DETECTORS[experiment.detector].selection
+        or entry_of(experiment.detector).selection
     )
 
 
 def _on(name: str, dataset: str) -> Variant:
-    """What a detector's authors do otherwise on a data set."""
-    return DETECTORS[check_name(name, DETECTORS, "detector")].for_dataset.get(dataset, Variant())
+    """Return what a detector's authors do differently on a data set."""
+    return entry_of(name).for_dataset.get(dataset, Variant())
 
 
 def _like(default: Any, value: Any) -> Any:
-    """A whole number where the default has a fraction: 1 and 1.0 are one cell."""
+    """Turn a whole number into a fraction if the default is one: 1 and 1.0 are one cell."""
     return float(value) if isinstance(default, float) and type(value) is int else value

@@ -22,7 +22,12 @@ Nothing else in the benchmarks asks what a detector can do. A detector needs `fi
     Say what this machine computes in, if scores depend on it: it is part of a cell's key.
 
 A parameter is described in the constructor: its default, and in its annotation its rule and, as
-``{"search": ...}``, what a sweep tries. ``seed`` and ``device`` are the experiment's.
+``{"search": ...}``, what a sweep tries. ``seed`` and ``device`` are the experiment's. `fit` gets
+``monitor`` and ``checkpoint`` if it has arguments of these names.
+
+A class that is named as ``module:Class`` has no entry in the table. Its attributes say what an
+entry would: ``input``, which is ``"features"`` (the default), ``"pixels"`` or ``"pixels:SIZE"``, and
+``groups``, true if it scores groups of images.
 """
 
 from __future__ import annotations
@@ -36,8 +41,11 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 
 import numpy as np
 
-from benchmarks.contracts import Detector, Experiment, PathPoint, UsageError
-from benchmarks.detectors.table import DETECTORS, Range, Values
+from benchmarks.contracts import Detector, Experiment, PathPoint, UsageError, check_name
+from benchmarks.detectors.table import DETECTORS, DetectorEntry, Range, Values
+
+NEEDED = ("fit", "anomaly_score")
+"""The methods that every detector has."""
 
 OF_THE_EXPERIMENT = ("seed", "device")
 """Arguments of a constructor that are no parameters of the method."""
@@ -100,7 +108,9 @@ class Method:
         checkpoint: Path | None = None,
     ) -> Method:
         """Fit the detector to normal rows."""
-        self.detector.fit(X, monitor=monitor, checkpoint=checkpoint)
+        accepted = inspect.signature(self.detector.fit).parameters
+        offered = {"monitor": monitor, "checkpoint": checkpoint}
+        self.detector.fit(X, **{name: offered[name] for name in offered if name in accepted})
         return self
 
     def score(self, X: np.ndarray) -> tuple[list[PathPoint], np.ndarray | None]:
@@ -129,16 +139,82 @@ class Method:
         return found
 
 
+def entry_of(name: str) -> DetectorEntry:
+    """Return a detector's entry in the table, or the one that a class of the user's stands for.
+
+    Raises
+    ------
+    UsageError
+        If there is no such detector.
+    """
+    if ":" in name:
+        return _outside_entry(name)
+    try:
+        return DETECTORS[check_name(name, DETECTORS, "detector")]
+    except UsageError as error:
+        raise UsageError(f"{error} Or MODULE:CLASS, a class of your own.") from None
+
+
+@cache
+def _outside_entry(name: str) -> DetectorEntry:
+    """Describe a class that is named as ``module:Class``.
+
+    Its version is the digest of its source file, so that a changed file gives other cells.
+    """
+    from dn2.outside import import_outside
+
+    try:
+        outside = import_outside(name)
+    except ValueError as error:
+        raise UsageError(f"detector {error}.") from None
+    made = outside.value
+    if not inspect.isclass(made):
+        raise UsageError(
+            f"detector '{name}' is no class but a {type(made).__name__}: name a class with the "
+            "methods fit and anomaly_score."
+        )
+    lacking = [word for word in NEEDED if not callable(getattr(made, word, None))]
+    if lacking:
+        raise UsageError(
+            f"detector '{name}' has no method {' and no '.join(lacking)}: "
+            "define fit(X) and anomaly_score(X), as docs/extend.md shows."
+        )
+    for parameter, argument in inspect.signature(made).parameters.items():
+        if parameter in OF_THE_EXPERIMENT:
+            continue
+        if not isinstance(argument.default, int | float | str | None):  # bool is an int
+            raise UsageError(
+                f"detector '{name}' needs a default for its parameter '{parameter}' that is a "
+                "number, text, true, false or None: give it one in the constructor."
+            )
+    source = getattr(made, "input", "features")
+    kind, colon, size = source.partition(":") if isinstance(source, str) else ("", "", "")
+    if source != "features" and (
+        kind != "pixels" or (colon and not (size.isdecimal() and int(size) > 0))
+    ):
+        raise UsageError(
+            f"detector '{name}' has the attribute input = {source!r}: set it to 'features', "
+            "'pixels' or 'pixels:SIZE'."
+        )
+    return DetectorEntry(
+        target=name,
+        input=source,
+        summary=(inspect.getdoc(made) or "").partition("\n")[0],
+        groups=bool(getattr(made, "groups", False)),
+        version=outside.digest,
+    )
+
+
 @cache
 def load_class(name: str) -> Any:
-    """Import the class of an entry of `DETECTORS`.
+    """Import the class of a detector.
 
     Raises
     ------
     UsageError
         If it cannot be imported.
     """
-    target = DETECTORS[name].target
+    target = entry_of(name).target
     module, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
@@ -162,7 +238,7 @@ def _parameters(made: Any) -> Mapping[str, Parameter]:
 
 
 def parameters(name: str) -> Mapping[str, Parameter]:
-    """Read the parameters of a detector of the table off its constructor, in their order."""
+    """Read the parameters of a detector off its constructor, in their order."""
     return _parameters(load_class(name))
 
 

@@ -1,4 +1,4 @@
-"""What the table of detectors knows of each."""
+"""The table of detectors, and what an entry says."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ PRESETS = {
     "paper": "the published settings",
     "cpu": "training shortened for a laptop, scoring not",
 }
-"""The budgets that a trained detector can have, and what each means. ``paper`` are a detector's defaults.
+"""The budgets that a trained detector can have, and what each means.
 
-Under ``cpu`` at most 60,000 images go through a network in the training of a class, and 150,000 through Deep SVDD's small one.
+``paper`` are a detector's defaults. Under ``cpu`` at most 60,000 images go through a network in the
+training of a class, and 150,000 through Deep SVDD's small one.
 """
 
 Changes = Mapping[str, Any]
@@ -20,7 +21,10 @@ Changes = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers from ``low`` to ``high``, both included, on a logarithmic scale or not: what a sweep may choose from."""
+    """Describe the numbers from ``low`` to ``high``, both included, that a sweep may choose from.
+
+    With ``log`` they are on a logarithmic scale.
+    """
 
     low: float
     high: float
@@ -33,18 +37,18 @@ Values = tuple[Any, ...] | Range
 
 @dataclass(frozen=True)
 class Variant:
-    """A named way to use a detector.
+    """Describe a named way to use a detector.
 
     Attributes
     ----------
     params : dict
-        What it changes of the defaults.
+        The defaults that it changes.
     presets : dict
         Preset -> what that changes, in place of what the detector's own preset does.
     input, selection : str
         As in `DetectorEntry`; empty: the detector's.
     note : str
-        What of it is not as published, whatever its parameters are, in a few words that tables print.
+        What is not as published, whatever the parameters are, in a few words that tables print.
     """
 
     params: Changes = field(default_factory=dict)
@@ -56,36 +60,40 @@ class Variant:
 
 @dataclass(frozen=True)
 class DetectorEntry:
-    """What the table knows of a detector.
+    """Describe a detector that is not imported yet.
 
     Attributes
     ----------
     target : str
         ``module:Class``.
     input : str
-        What it eats: ``features`` (of an encoder), ``pixels``, or ``pixels:256`` for images of that size.
+        What it takes: ``features`` (of an encoder), ``pixels``, or ``pixels:256`` for images of
+        that size.
     encoder, normalize : str
-        Of features, unless others are asked for.
+        For features, unless others are asked for.
     groups : bool
-        Whether it eats groups of them, (n, size, ...), as only some protocols give.
+        Whether it takes groups of images, (n, size, ...), which only some protocols give.
     summary : str
         One line for ``ls``.
     for_dataset : dict
-        Data set -> `Variant` that is always on there: its authors' values for that one.
+        Data set -> the `Variant` that always holds there: its authors' values for that data set.
     variants : dict
         Name -> `Variant`.
     default_variant : str
         The one that is meant if none is named; it changes nothing.
     presets : dict
-        Preset -> the parameters it changes; ``paper`` changes none and is not in it. Empty: nothing is trained.
+        Preset -> the parameters it changes; ``paper`` changes none and is not in it. Empty if
+        nothing is trained.
     toy : dict
         Parameters small enough for the laws, which run on 40 rows.
     selection : str
-        ``oracle`` if the point of its path is reported that is best on the test labels, else ``none``.
+        ``oracle`` if the reported point of its path is the one that is best on the test labels,
+        else ``none``.
     note : str
         As in `Variant`.
-    version : int
-        Raised when a change of code changes results, so that old cells are not taken for new ones.
+    version : int or str
+        A number, to be raised when a change of code changes results, so that old cells are not
+        taken for new ones. Of a class outside the table, the digest of its source file.
     """
 
     target: str
@@ -101,7 +109,7 @@ class DetectorEntry:
     toy: Changes = field(default_factory=dict)
     selection: str = "none"
     note: str = ""
-    version: int = 1
+    version: int | str = 1
 
 
 DETECTORS: dict[str, DetectorEntry] = {
@@ -136,7 +144,8 @@ DETECTORS: dict[str, DetectorEntry] = {
     "ocsvm": DetectorEntry(
         target="baselines.ocsvm:OCSVM",
         input="pixels",
-        summary="one-class support vector machine, RBF kernel on pixels; oracle: nu and gamma best on the test labels",
+        summary="one-class support vector machine, RBF kernel on pixels; oracle: nu and gamma best "
+        "on the test labels",
         variants={
             "label_free": Variant(),
             "oracle": Variant({"nu": "grid", "gamma": "grid"}, selection="oracle"),
@@ -159,14 +168,14 @@ DETECTORS: dict[str, DetectorEntry] = {
             "simple": Variant({"score": "simple"}),
             "rotation": Variant(
                 {"transformations": "rotation", "epochs": 16},
-                presets={
-                    "cpu": {"epochs": 3, "max_images": 5000}
-                },  # 60,000 images through the network
-                note="4 rotations and 16 epochs are this project's choice; probabilities are kept above 0 before the logarithm",
+                # 60,000 images through the network
+                presets={"cpu": {"epochs": 3, "max_images": 5000}},
+                note="4 rotations and 16 epochs are this project's choice; probabilities are kept "
+                "above 0 before the logarithm",
             ),
         },
         default_variant="dirichlet",
-        presets={"cpu": {"epochs": 1, "max_images": 833}},  # as many: 833 x 72
+        presets={"cpu": {"epochs": 1, "max_images": 833}},  # 60,000 images: 833 x 72
         version=2,
         toy={"transformations": "rotation", "epochs": 8, "batch_size": 32, "width": 1},
     ),
@@ -189,8 +198,10 @@ DETECTORS: dict[str, DetectorEntry] = {
                 "pretrain_epochs": 10,
                 "drop_epoch": 5,
                 "pretrain_drop_epoch": 7,
-                "warm_up_epochs": 2,  # the rate drops, and a radius is learnt, in about the same share of the epochs
-                "max_images": 6000,  # a class of CIFAR-10 or FashionMNIST is used whole: at most 150,000 images
+                # The rate drops, and a radius is learnt, in about the same fraction of the epochs.
+                "warm_up_epochs": 2,
+                # A class of CIFAR-10 or FashionMNIST is used whole: at most 150,000 images.
+                "max_images": 6000,
             }
         },
         note="the autoencoder's last upsampling goes straight to the image's sides",
@@ -199,40 +210,39 @@ DETECTORS: dict[str, DetectorEntry] = {
     "goad": DetectorEntry(
         target="baselines.goad:GOAD",
         input="pixels",
-        summary="how far an image's transformations are from those of normal images, which a network gathers around centres",
+        summary="how far an image's transformations are from those of normal images, which a "
+        "network gathers around centres",
         for_dataset={"fashion_mnist": Variant({"margin": 1.0})},
-        presets={
-            "cpu": {"epochs": 1, "max_images": 833}
-        },  # 60,000 images through the network: 833 x 72
-        note="residual blocks keep the BatchNorm and ReLU that the released ones drop; centres are taken after the training",
+        # 60,000 images through the network: 833 x 72
+        presets={"cpu": {"epochs": 1, "max_images": 833}},
+        note="residual blocks keep the BatchNorm and ReLU that the released ones drop; centres are "
+        "taken after the training",
         version=2,
         toy={"epochs": 1, "width": 1, "learning_rate": 0.01},
     ),
     "mhrot": DetectorEntry(
         target="baselines.mhrot:MHRot",
         input="pixels",
-        summary="how badly a network with three heads tells rotation and shifts of an image; high resolution takes 256 px",
+        summary="how badly a network with three heads tells rotation and shifts of an image; high "
+        "resolution takes 256 px",
         variants={
             "low": Variant(
-                note="all of low resolution, which was never released: network, optimiser and epochs are this project's choice",
+                note="all of low resolution, which was never released: network, optimiser and "
+                "epochs are this project's choice",
             ),
             "high": Variant(
-                {
-                    "resolution": "high",
-                    "epochs": 100,
-                },  # not the released 5, which its author called wrong
-                presets={
-                    "cpu": {"epochs": 10, "max_images": 150}
-                },  # 6,000 images through a ResNet-18 at 224 px
+                # The released script has 5 epochs, each of nine passes over the images.
+                {"resolution": "high", "epochs": 100},
+                # 6,000 images through a ResNet-18 at 224 px
+                presets={"cpu": {"epochs": 10, "max_images": 150}},
                 input="pixels:256",
-                note="100 epochs for the released 5, which their author called too few; in steps of 32 images, so that a "
-                "class of 17 (WBC's smallest) has one step an epoch",
+                note="100 epochs for the released 5 of nine passes each; in steps of 32 images, so "
+                "that a class of 17 (WBC's smallest) has one step an epoch",
             ),
         },
         default_variant="low",
-        presets={
-            "cpu": {"epochs": 1, "max_images": 833}
-        },  # 30,000 through a network of twice the cost: 833 x 36
+        # 30,000 through a network of twice the cost: 833 x 36
+        presets={"cpu": {"epochs": 1, "max_images": 833}},
         version=2,
         toy={"epochs": 1, "batch_size": 32, "depth": 10, "width": 1},
     ),

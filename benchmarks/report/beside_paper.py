@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks.contracts import Cell, Experiment, Interval, Result
-from benchmarks.detectors import DETECTORS
+from benchmarks.detectors import entry_of
 from benchmarks.report import notes
 from benchmarks.report.class_table import ClassRow, ClassScore, ClassTable
 from benchmarks.report.published import PAPER, group_of, published, published_rows
@@ -102,7 +102,7 @@ def _printed_variant(experiment: Experiment) -> str:
     printed = published(
         experiment.dataset, experiment.protocol, experiment.detector, experiment.variant
     )
-    is_default = experiment.variant == DETECTORS[experiment.detector].default_variant
+    is_default = experiment.variant == entry_of(experiment.detector).default_variant
     return "" if is_default and not printed else experiment.variant
 
 

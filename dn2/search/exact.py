@@ -320,8 +320,7 @@ class Subset:
         queries = np.flatnonzero(left)
         for first in range(0, len(queries), step):
             mine = queries[first : first + step]
-            no_gaps = mine[-1] - mine[0] < len(mine)  # then a view will do
-            part = values[mine[0] : mine[-1] + 1] if no_gaps else values[mine]
+            part = values[mine]
             if self.subset is not None:
                 part = part.index_select(1, torch.from_numpy(self.subset).to(part.device))
             own = answers[mine] if self.exclude_self else None

@@ -1,5 +1,7 @@
 """Every index obeys the same rules; the approximate ones miss no more than their thresholds."""
 
+import doctest
+
 import numpy as np
 import pytest
 
@@ -287,3 +289,7 @@ def test_a_memory_map_is_read_a_piece_at_a_time(tmp_path, monkeypatch):
             strict=True,
         ):
             np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_examples_in_the_docstrings():
+    assert doctest.testmod(approximate) == (0, 2)

@@ -1,0 +1,88 @@
+"""Where the MLflow page of a store is served, as far as `ui` has noted it on this machine.
+
+While `ui` serves a page, a small file in DN2_HOME holds its address, so that the links that other
+verbs print lead to it. The file of a server that has ended is ignored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+
+from benchmarks.commands.options import default_home
+
+SECONDS_TO_ANSWER = 0.5
+
+
+def how_to_look(store: str, experiment_id: str, tracking_uri: str = "") -> str:
+    """Say how to look at an experiment's runs, with the link.
+
+    Parameters
+    ----------
+    store : str
+        The store's address, which is shown nowhere.
+    experiment_id : str
+    tracking_uri : str
+        As the user gave it.
+    """
+    from benchmarks.tracking import ui_link
+
+    if store.startswith(("http://", "https://")):
+        return f"Look at them:\n  {ui_link(experiment_id, store)}"
+    base = find_page(store)
+    if base is not None:
+        return f"Look at them:\n  {ui_link(experiment_id, base)}"
+    option = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
+    called = click.get_current_context().find_root().info_name
+    return f"Look at them: {called} ui{option}, then\n  {ui_link(experiment_id)}"
+
+
+def find_page(store: str) -> str | None:
+    """Return the address of the page that `ui` serves for a store; None if no server answers."""
+    try:
+        note = json.loads(_file(store).read_text())
+        parts = urlsplit(note["base"])
+        if note["host"] != platform.node() or not parts.hostname or not parts.port:
+            return None
+        os.kill(note["pid"], 0)
+        socket.create_connection((parts.hostname, parts.port), SECONDS_TO_ANSWER).close()
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(note["base"])
+
+
+def note_page(store: str, link: str) -> None:
+    """Note that this process serves the page of a store, at the address that a link begins with."""
+    note = {"base": link.partition("/#")[0], "pid": os.getpid(), "host": platform.node()}
+    file = _file(store)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    scratch = file.with_suffix(f".{os.getpid()}")
+    scratch.write_text(json.dumps(note))
+    scratch.replace(file)
+
+
+@contextmanager
+def forgetting_page(store: str) -> Iterator[None]:
+    """Remove this process's note of a store when the context is left."""
+    try:
+        yield
+    finally:
+        try:
+            if json.loads(_file(store).read_text())["pid"] == os.getpid():
+                _file(store).unlink()
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # another server has noted itself, or there is no note
+
+
+def _file(store: str) -> Path:
+    named = hashlib.sha256(store.encode()).hexdigest()[:16]
+    return default_home() / "pages" / f"{named}.json"
