@@ -161,15 +161,31 @@ ELSEWHERE = {
     ),
     "python speed/extraction.py --weights FILE --npy IMAGES.npy": "it measures, on files of yours",
     "python speed/scale.py --work DIR --csv docs/scale.csv": "it measures, for 12 minutes",
-    # The entries that docs/extend.md adds are in no table: tests/test_extend.py adds and runs them.
+    # What docs/extend.md adds is not there: tests/test_extend.py adds and runs it.
+    f"{BENCH}run --dataset synthetic --detector mean_distance:MeanDistance --set power=1,2": (
+        "tests/test_extend.py"
+    ),
+    f"{BENCH}run --dataset synthetic --detector mean_distance:MeanDistance,dn2": (
+        "tests/test_extend.py"
+    ),
+    f"{BENCH}sweep --dataset synthetic --detector mean_distance:MeanDistance": (
+        "tests/test_extend.py"
+    ),
     f"{BENCH}run --detector mean_distance --set power=1,2": "tests/test_extend.py",
     "python -m pytest tests/benchmarks/detectors -k mean_distance": "tests/test_extend.py",
-    "python -m pytest tests/benchmarks/protocols -k two_normal": "tests/test_extend.py",
-    f"{BENCH}run --dataset synthetic --protocol two_normal": "tests/test_extend.py",
+    "python -m pytest tests/benchmarks/protocols -k several_normal": "tests/test_extend.py",
+    f"{BENCH}run --dataset synthetic --protocol several_normal --set n_normal=3": (
+        "tests/test_extend.py"
+    ),
     'python -c "from benchmarks.datasets.digits import load; print(load(None).fingerprint)"': (
         "tests/test_extend.py"
     ),
+    f"{BENCH}run --dataset digits:load": "tests/test_extend.py",
     f"{BENCH}run --dataset digits": "tests/test_extend.py",
+    f"{BENCH}run --dataset synthetic --encoder my_encoder:make": "tests/test_extend.py",
+    f"{BENCH}sweep --dataset synthetic --encoders my_encoder:make,efficientnet_lite0": (
+        "tests/test_extend.py"
+    ),
     f"{BENCH}fetch wide_resnet50_2": "tests/test_extend.py",
     f"{BENCH}run --encoder wide_resnet50_2": "tests/test_extend.py",
     f"{BENCH}sweep --encoders wide_resnet50_2,efficientnet_lite0": "tests/test_extend.py",

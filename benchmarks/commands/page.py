@@ -14,7 +14,6 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import click
 
@@ -50,19 +49,24 @@ def find_page(store: str) -> str | None:
     """Return the address of the page that `ui` serves for a store; None if no server answers."""
     try:
         note = json.loads(_file(store).read_text())
-        parts = urlsplit(note["base"])
-        if note["host"] != platform.node() or not parts.hostname or not parts.port:
-            return None
+        if note["machine"] != platform.node():
+            return None  # DN2_HOME is shared
         os.kill(note["pid"], 0)
-        socket.create_connection((parts.hostname, parts.port), SECONDS_TO_ANSWER).close()
+        socket.create_connection((note["host"], note["port"]), SECONDS_TO_ANSWER).close()
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return str(note["base"])
 
 
-def note_page(store: str, link: str) -> None:
+def note_page(store: str, link: str, host: str, port: int) -> None:
     """Note that this process serves the page of a store, at the address that a link begins with."""
-    note = {"base": link.partition("/#")[0], "pid": os.getpid(), "host": platform.node()}
+    note = {
+        "base": link.partition("/#")[0],
+        "host": host,
+        "port": port,
+        "pid": os.getpid(),
+        "machine": platform.node(),
+    }
     file = _file(store)
     file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_suffix(f".{os.getpid()}")

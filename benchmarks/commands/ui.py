@@ -24,7 +24,7 @@ def ui(tracking_uri: str, host: str, port: int) -> None:
     def ready(link: str) -> None:
         if not store.startswith(("http://", "https://")):
             with suppress(OSError):  # the page works without the note
-                note_page(store, link)
+                note_page(store, link, host, port)
         click.echo(f"The runs are at {link} (Ctrl-C stops the page)")
 
     with forgetting_page(store):

@@ -9,14 +9,19 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from mlflow import MlflowClient
+from PIL import Image
 
-from benchmarks.__main__ import run_main
-from benchmarks.commands.options import EXPERIMENT_OPTIONS, pop_experiments
+from benchmarks.__main__ import main, run_main
+from benchmarks.commands.options import EXPERIMENT_OPTIONS, Number, pop_experiments
+from benchmarks.commands.sweep import default_encoders
+from dn2.encoders import ENCODERS
 from dn2.search import approximate
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -170,9 +175,9 @@ def test_plan_says_what_is_finished(benchmarks, first_runs):
     shared, _, *lines, total = benchmarks(
         "plan", "--dataset", "synthetic", "--k", "2,3"
     ).stdout.splitlines()
-    assert shared.startswith("in all cells: dataset=synthetic protocol=one_vs_rest detector=dn2")
+    assert shared.startswith("all runs: dataset=synthetic protocol=one_vs_rest detector=dn2")
     assert [line.split()[-1] for line in lines] == ["k=2", "k=3"]
-    assert total.startswith("2 cells, 1 pending")
+    assert total.startswith("2 runs, 1 pending")
 
 
 def test_ls_lists_every_table(benchmarks):
@@ -209,9 +214,13 @@ BAD = {
     ),
     "unknown index": (["run", "--dataset", "synthetic", "--index", "flatt"], 2, "flat"),
     "unknown engine": (["run", "--dataset", "synthetic", "--engine", "openvin"], 2, "openvino"),
-    "k = 0": (["run", "--dataset", "synthetic", "--k", "0"], 2, "at least 1, got 0"),
+    "k = 0": (
+        ["run", "--dataset", "synthetic", "--k", "0"],
+        2,
+        "--k must be a whole number of at least 1, got 0: write --k 2.",
+    ),
     "k > n": (["run", "--dataset", "synthetic", "--k", "100000"], 2, "lower k"),
-    "k = two": (["run", "--dataset", "synthetic", "--k", "two"], 2, "int"),
+    "k = two": (["run", "--dataset", "synthetic", "--k", "two"], 2, "got two: write --k 2"),
     "negative seed": (["run", "--dataset", "synthetic", "--seed", "-1"], 2, "at least 0, got -1"),
     "normalised pixels": (
         ["run", "--dataset", "synthetic", "--detector", "geom", "--normalize", "l2"],
@@ -269,6 +278,53 @@ BAD = {
 }
 
 
+NUMBERS = {
+    "run": {
+        "--k": "0",
+        "--clean": "1",
+        "--centres": "0",
+        "--size": "-1",
+        "--n-train": "10,none",
+        "--contamination": "-0.1",
+        "--group-sizes": "1",
+        "--n-groups": "0",
+        "--draws": "0",
+        "--seed": "1.5",
+        "--seeds": "nan",
+        "--workers": "-1",
+    },
+    "sweep": {
+        "--trials": "0",
+        "--k-values": "1,0",
+        "--clean": "nan",
+        "--sizes": "0",
+        "--seed": "-1",
+        "--workers": "two",
+    },
+}
+"""Verb -> each of its options that takes numbers, with a value that is refused."""
+
+
+@pytest.mark.parametrize("verb", NUMBERS)
+def test_every_number_is_refused_with_its_option_and_a_remedy(benchmarks, verb):
+    command = main.get_command(click.Context(main), verb)
+    numeric = [one for one in command.params if isinstance(one.type, Number)]
+    assert {one.opts[0] for one in numeric} == set(NUMBERS[verb])
+    assert not [one for one in command.params if one.type in (click.INT, click.FLOAT)]
+    for option, value in NUMBERS[verb].items():
+        done = benchmarks(verb, "--dataset", "synthetic", option, value)
+        wrong = value.rpartition(",")[2]
+        assert_refused(done, 2, f"got {wrong}: write {option} ")
+        assert done.stderr.startswith(f"error: {option} must be a ")
+
+
+def test_each_remedy_is_a_value_that_is_taken():
+    for verb in NUMBERS:
+        for option in main.get_command(click.Context(main), verb).params:
+            if isinstance(option.type, Number):
+                option.type.convert(option.type.example, option, None)
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_line_and_an_exit_code(benchmarks, case):
     arguments, code, words = BAD[case]
@@ -321,3 +377,75 @@ def test_several_suites_in_one_command_have_each_cell_once():
         both = [cell.key for cell in cells("table1,k_sweep")]
         assert set(both) == {cell.key for name in ("table1", "k_sweep") for cell in cells(name)}
     assert len(both) == len(set(both)) == 28, "k = 2 is in both"
+
+
+def test_a_new_encoder_in_a_package_is_swept_by_itself(monkeypatch):
+    lites = [f"efficientnet_lite{number}" for number in range(3)]
+    assert default_encoders() == (
+        *lites,
+        "efficientnet_lite0+efficientnet_lite1",
+        "efficientnet_lite0+efficientnet_lite2",
+        "efficientnet_lite1+efficientnet_lite2",
+        "+".join(lites),
+    )
+    monkeypatch.setitem(ENCODERS, "new", replace(ENCODERS[lites[0]], name="new"))
+    assert {"new", "+".join([*lites[:2], "new"])} <= set(default_encoders())
+
+
+def image_folder(folder, sizes, parts):
+    for part in parts:
+        (folder / part).mkdir(parents=True)
+        for number, size in enumerate(sizes):
+            Image.fromarray(np.full((size, size), 9 * number, np.uint8)).save(
+                folder / part / f"{number}.png"
+            )
+    return f"folder:{folder}"
+
+
+WHOLE = ("train/good", "test/good", "test/bad")
+FOLDERS = {
+    "not there": (None, (), [], 3, "cannot be read"),
+    "no image": ((), (), [], 3, "cannot be read"),
+    "no test image": ((8, 8), ("train/good",), [], 2, "has no test image"),
+    "no anomaly": ((8, 8), ("train/good", "test/good"), [], 2, "of at least one other class"),
+    "too few": ((8, 8), WHOLE, ["--k", "3"], 2, "lower k"),
+    "unknown class": ((8, 8), WHOLE, ["--classes", "god"], 2, "Did you mean good"),
+    "many sizes": ((8, 9), WHOLE, ["--detector", "ocsvm"], 2, "such as --size 64"),
+    "no such weights": ((8, 8), WHOLE, ["--weights", "/none.pth"], 3, "/none.pth"),
+    "bad parameter": ((8, 8), WHOLE, ["--set", "k=none"], 2, "k must be"),
+}
+"""What is wrong -> sides of images in each part, parts, options, exit code, words of the message."""
+
+
+@pytest.mark.parametrize("problem", FOLDERS)
+@pytest.mark.parametrize("home", ["home", "a home without weights"])
+def test_plan_refuses_the_folders_that_run_refuses(benchmarks, tmp_path, problem, home):
+    sizes, parts, options, code, words = FOLDERS[problem]
+    name = f"folder:{tmp_path / 'images'}"
+    if sizes is not None:
+        image_folder(tmp_path / "images", sizes, parts)
+    (tmp_path / "a home without weights").mkdir()
+    place = [] if home == "home" else ["--home", str(tmp_path / home)]
+    planned = benchmarks("plan", "--dataset", name, *options, *place)
+    assert_refused(planned, code, words)
+    if home == "home":
+        ran = benchmarks("run", "--dataset", name, *options)
+        assert ran.returncode == code
+        assert planned.stderr.strip() in ran.stderr
+
+
+def test_plan_says_which_weights_are_to_be_fetched(benchmarks, tmp_path):
+    name = image_folder(tmp_path / "images", (8, 8), WHOLE)
+    done = benchmarks("plan", "--dataset", name, "--home", str(tmp_path / "empty"), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["cells"][0]["features"] == "weights to fetch"
+
+
+@pytest.mark.parametrize("called", ["dn2-bench", "/usr/bin/dn2-bench"])
+def test_the_usage_line_has_the_name_that_the_program_was_called_by(
+    benchmarks, monkeypatch, called
+):
+    assert "Usage: python -m benchmarks run " in benchmarks("run", "--help").stdout
+    monkeypatch.setattr(sys, "argv", [called, "run"])
+    assert "Usage: dn2-bench run " in benchmarks("run", "--help").stdout
+    assert benchmarks("--version").stdout.startswith("dn2-bench ")
