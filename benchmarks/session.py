@@ -366,7 +366,7 @@ class Session:
     def _look_up(self, cell: Experiment) -> bool:
         """Take a cell from the tracking store, and tell whether it is finished."""
         if cell.key not in self.finished and (found := self.ledger.find(cell)) is not None:
-            self.finished[cell.key] = found
+            self.finished[cell.key] = without_scores(found)
         return cell.key in self.finished
 
     def _finish(self, cell: Experiment, results: tuple[Result, ...]) -> None:
@@ -381,7 +381,7 @@ class Session:
             cost[name] = max(value, cost.get(name, 0.0))
         skipped = {"skipped_images": float(len(dataset.skipped))}
         self.ledger.finish(finished, dataset, {**cost, **skipped})
-        self.finished[cell.key] = replace(finished, results=tuple(map(without_scores, results)))
+        self.finished[cell.key] = without_scores(finished)
 
     def _fail(self, cells: Iterable[Experiment], error: Exception) -> None:
         """End the runs of cells that failed; the others go on."""
@@ -449,7 +449,9 @@ def cell_name(cell: Experiment) -> str:
     return " ".join(f"{key}={value}" for key, value in cell.params.items())
 
 
-def without_scores(result: Result) -> Result:
-    """Drop a result's arrays, so that a suite of many cells does not hold them."""
+def without_scores(cell: Cell) -> Cell:
+    """Drop the arrays of a cell's results: a session of many cells need not hold them."""
     empty = np.empty(0)
-    return replace(result, scores=empty, rows=empty, is_anomaly=empty, nearest=None)
+    arrays = dict.fromkeys(("scores", "rows", "is_anomaly"), empty)
+    results = (replace(result, nearest=None, **arrays) for result in cell.results)
+    return replace(cell, results=tuple(results))
