@@ -452,6 +452,8 @@ def cell_name(cell: Experiment) -> str:
 def without_scores(cell: Cell) -> Cell:
     """Drop the arrays of a cell's results: a session of many cells need not hold them."""
     empty = np.empty(0)
-    arrays = dict.fromkeys(("scores", "rows", "is_anomaly"), empty)
-    results = (replace(result, nearest=None, **arrays) for result in cell.results)
+    results = (
+        replace(result, scores=empty, rows=empty, is_anomaly=empty, nearest=None)
+        for result in cell.results
+    )
     return replace(cell, results=tuple(results))
