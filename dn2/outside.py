@@ -61,7 +61,7 @@ def import_outside(name: str) -> Outside:
                 "or run the command in the folder that holds it"
             ) from None
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"'{name}' cannot be imported ({reason}): mend '{module_name}'") from error
+        raise ValueError(f"'{name}' cannot be imported ({reason}): fix '{module_name}'") from error
     if not hasattr(module, attribute):
         near = get_close_matches(attribute, vars(module), n=1)
         hint = f"write {module_name}:{near[0]}" if near else f"define it in '{module_name}'"
