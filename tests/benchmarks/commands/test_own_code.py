@@ -75,7 +75,8 @@ def fails():
 
 def network(width=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)):
     torch.manual_seed(0)
-    made = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 8))
+    pool, flat = torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    made = torch.nn.Sequential(pool, flat, torch.nn.Linear(3, 8))
     made.width, made.mean, made.std = width, mean, std
     return made
 
@@ -155,9 +156,9 @@ def load_failing(home, root):
 
 WRONG = {
     "no module": ("--detector", "nowhere:Sum", "there is no module 'nowhere': install it"),
-    "no submodule": ("--detector", "own_code.inner:Sum", "cannot be imported"),
+    "no submodule": ("--detector", "own_code.inner:Sum", "'own_code.inner'"),
     "no attribute": ("--detector", "own_code:Summ", "has no 'Summ': write own_code:Sum"),
-    "nothing near": ("--detector", "own_code:Xyz", "define it in 'own_code'"),
+    "nothing near": ("--detector", "own_code:Xyz", "define it there"),
     "no name": ("--detector", "own_code:", "is not of the form MODULE:NAME"),
     "a path": ("--detector", "./own_code.py:Sum", "is not of the form MODULE:NAME"),
     "broken": ("--detector", "own_broken:Sum", "(NameError: name 'undefined' is not defined)"),
@@ -171,8 +172,12 @@ WRONG = {
     "bad input": ("--detector", "own_code:BadInput", "input = 'pixel': set it to 'features'"),
     "groups": ("--detector", "own_code:Groups", "gives single images, which 'own_code:Groups'"),
     "unknown": ("--detector", "sum", "Or MODULE:CLASS"),
-    "no encoder": ("--encoder", "own_code:make", "encoder 'own_code:make' cannot be imported"),
-    "unknown encoder": ("--encoder", "network", "and <module>:<function> of your own"),
+    "no encoder": (
+        "--encoder",
+        "own_code:make",
+        "unknown encoder 'own_code:make': 'own_code' has no",
+    ),
+    "unknown encoder": ("--encoder", "network", "or <module>:<function> of your own"),
     "encoder is a number": ("--encoder", "own_code:number", "has no source file"),
     "encoder of nothing": ("--encoder", "own_code:nothing", "returned a NoneType"),
     "failing encoder": ("--encoder", "own_code:fails", "(RuntimeError: no such luck)"),
@@ -187,7 +192,7 @@ WRONG = {
     "no mean": ("--encoder", "own_code:no_mean", "the attribute mean"),
     "one std": ("--encoder", "own_code:one_std", "the attribute std"),
     "takes no image": ("--encoder", "own_code:takes_no_image", "must map (1, 3, 224, 224)"),
-    "no data set": ("--dataset", "own_code:loaded", "Or give folder:PATH"),
+    "no data set": ("--dataset", "own_code:loaded", "Or your own data: folder:PATH"),
     "data set is a class": ("--dataset", "own_code:NoScore", "takes no arguments"),
     "data set without arguments": ("--dataset", "own_code:nothing", "load(home, root)"),
     "data set of nothing": ("--dataset", "own_code:load_nothing", "returned a NoneType"),
