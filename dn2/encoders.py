@@ -172,7 +172,7 @@ def get_encoder(name: str) -> EncoderEntry:
         return _outside_encoder(name)
     raise ValueError(
         f"unknown encoder {name!r}{_nearest(name, list(ENCODERS))}; there are "
-        f"{', '.join(ENCODERS)}, timm:<name>, and <module>:<function> of your own"
+        f"{', '.join(ENCODERS)} and timm:<name>, or <module>:<function> of your own"
     )
 
 
@@ -393,8 +393,8 @@ def _load_outside(encoder: EncoderEntry) -> torch.nn.Module:
     network, _, digest = _make_outside(encoder.name)
     if digest != encoder.sha256:
         raise ValueError(
-            f"encoder {encoder.name!r} makes other weights than before: keep the file that it loads "
-            "them from as it is while the command runs"
+            f"encoder {encoder.name!r} makes other weights than before: leave the file that it "
+            "loads them from unchanged while the command runs"
         )
     return network.requires_grad_(False)
 
@@ -408,7 +408,7 @@ def _make_outside(name: str) -> tuple[torch.nn.Module, Path, str]:
     try:
         made = import_outside(name)
     except ValueError as error:
-        raise ValueError(f"encoder {error}") from None
+        raise ValueError(f"unknown encoder {name!r}: {error}") from None
     if not callable(made.value):
         raise ValueError(
             f"encoder {name!r} is a {type(made.value).__name__}: name a function without "

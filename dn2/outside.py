@@ -44,11 +44,11 @@ def import_outside(name: str) -> Outside:
     ------
     ValueError
         If the name has another form, there is no such module or attribute, the module cannot be
-        imported, or no source file defines the object.
+        imported, or no source file defines the object. The message does not repeat the name.
     """
     module_name, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), attribute]):
-        raise ValueError(f"'{name}' is not of the form MODULE:NAME: write it like {EXAMPLE}")
+        raise ValueError(f"it is not of the form MODULE:NAME: write it like {EXAMPLE}")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)  # a console script does not look there
@@ -57,25 +57,23 @@ def import_outside(name: str) -> Outside:
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name in _parents(module_name):
             raise ValueError(
-                f"'{name}' cannot be imported, as there is no module '{error.name}': install it, "
-                "or run the command in the folder that holds it"
+                f"there is no module '{error.name}': install it, or run the command in the folder "
+                "that holds it"
             ) from None
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"'{name}' cannot be imported ({reason}): mend '{module_name}'") from error
+        raise ValueError(f"'{module_name}' cannot be imported ({reason}): correct it") from error
     if not hasattr(module, attribute):
         near = get_close_matches(attribute, vars(module), n=1)
-        hint = f"write {module_name}:{near[0]}" if near else f"define it in '{module_name}'"
-        raise ValueError(
-            f"'{name}' cannot be imported, as '{module_name}' has no '{attribute}': {hint}"
-        )
+        hint = f"write {module_name}:{near[0]}" if near else "define it there"
+        raise ValueError(f"'{module_name}' has no '{attribute}': {hint}")
     value = getattr(module, attribute)
     try:
         file = Path(inspect.getfile(value))
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
     except (TypeError, OSError):
         raise ValueError(
-            f"'{name}' has no source file, which identifies it in results: name a class or a "
-            "function that a file defines"
+            "it has no source file, which would identify it in results: name a class or a function "
+            "that a file defines"
         ) from None
     return Outside(value, file.resolve(), digest)
 

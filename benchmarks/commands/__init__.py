@@ -1,1 +1,4 @@
-"""The verbs of ``python -m benchmarks``, one a file. Heavy imports happen inside the verbs, so that ``--help`` is quick."""
+"""The verbs of ``dn2-bench``, one a file.
+
+Heavy imports happen inside the verbs, so that ``--help`` is quick.
+"""

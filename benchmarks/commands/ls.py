@@ -92,12 +92,12 @@ def _detectors() -> Iterable[dict[str, Any]]:
             if entry.input == "features"
             else entry.input
         )
-        said = [f"{entry.summary} ({params})", f"input {source}"]
-        said += [f"variants {', '.join(entry.variants)}"] if entry.variants else []
-        said += [f"presets {', '.join(presets)}"] if presets else []
+        parts = [f"{entry.summary} ({params})", f"input {source}"]
+        parts += [f"variants {', '.join(entry.variants)}"] if entry.variants else []
+        parts += [f"presets {', '.join(presets)}"] if presets else []
         yield {
             "name": name,
-            "summary": "; ".join(said),
+            "summary": "; ".join(parts),
             "input": entry.input,
             "variants": list(entry.variants),
             "presets": presets,

@@ -57,28 +57,28 @@ class _Task:
         self.number, self.first, self.started = number, done, time.monotonic()
 
     def rate(self, done: int) -> float:
-        """How many a second since this process began: what an earlier one did is not ours."""
+        """Compute the rate per second, without what an earlier process did."""
         return (done - self.first) / max(time.monotonic() - self.started, 1e-3)
 
 
 class _Lines:
-    """One line each 15 s for each thing that is going on, so that a log file shows life."""
+    """Print a line for each task every 15 s, so that a log file shows progress."""
 
     def __init__(self) -> None:
         self.tasks: dict[str, _Task] = {}
-        self.spoken: dict[str, float] = {}
+        self.printed: dict[str, float] = {}
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        if not total:  # how much is not known: npm, pip and apt-get do not tell
+        if not total:  # unknown: npm, pip and apt-get do not say
             click.echo(f"{what} ...", err=True)
             return
         task = self.tasks.get(what)
         if task is None or done < task.first:  # work of the same name, once more
             task = self.tasks[what] = _Task(0, done)
         now = time.monotonic()
-        if now - self.spoken.setdefault(what, task.started) < SECONDS_BETWEEN_LINES:
+        if now - self.printed.setdefault(what, task.started) < SECONDS_BETWEEN_LINES:
             return
-        self.spoken[what] = now
+        self.printed[what] = now
         rate = task.rate(done)
         left = f", {(total - done) / rate:.0f} s left" if rate else ""
         click.echo(f"{what}: {done}/{total}, {rate:.1f}/s{left}", err=True)

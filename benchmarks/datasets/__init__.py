@@ -264,7 +264,10 @@ def _function(name: str) -> tuple[Callable[[Path, Path | None], Dataset], str]:
     try:
         outside = import_outside(name)
     except ValueError as error:
-        raise UsageError(f"data set {error}. Or give {' or '.join(OWN_DATA)}.") from None
+        raise UsageError(
+            f"unknown data set '{name}': {error}. There are: {', '.join(sorted(DATASETS))}. "
+            f"Or your own data: {', '.join(OWN_DATA)}."
+        ) from None
     if not callable(outside.value):
         raise UsageError(
             f"data set '{name}' is a {type(outside.value).__name__}: name a function "

@@ -12,11 +12,12 @@ Nothing else in the benchmarks asks what a detector can do. A detector needs `fi
 ``score_subsets(bank, subsets, X)``
     Return, for each subset of the bank's rows, what ``fit(bank[subset]).score_path(X)`` yields.
 ``score_joined(banks, X, joins)``
-    Do so for each join of the parts of which training rows and X are given, where ``joins`` is true.
+    Do so for each join of the parts whose training rows and X are given. The class's attribute
+    ``joins`` is true where this can be called.
 ``scores_and_accuracy(X)``
     Return besides the scores the fraction of an image's transformations that were recognised, (n,).
 ``reference()``
-    Make the detector of which this one is an approximation, not fitted; None if it is none. It is
+    Make the exact detector, not fitted, that this one approximates; None if there is none. It is
     scored as well, and the result's metrics say how far the two differ.
 ``arithmetic()``
     Say what this machine computes in, if scores depend on it: it is part of a cell's key.
@@ -26,8 +27,8 @@ A parameter is described in the constructor: its default, and in its annotation 
 ``monitor`` and ``checkpoint`` if it has arguments of these names.
 
 A class that is named as ``module:Class`` has no entry in the table. Its attributes say what an
-entry would: ``input``, which is ``"features"`` (the default), ``"pixels"`` or ``"pixels:SIZE"``, and
-``groups``, true if it scores groups of images.
+entry would: ``input``, which is ``"features"`` (the default), ``"pixels"`` or ``"pixels:SIZE"``,
+and ``groups``, true if it scores groups of images.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class Method:
         return self.detector.arithmetic() if hasattr(self.detector, "arithmetic") else None
 
     def exact_twin(self) -> Method | None:
-        """Make the method, not fitted, of which this one is an approximation; None if it is none."""
+        """Make the exact method, not fitted, that this one approximates; None if there is none."""
         twin = self.detector.reference() if hasattr(self.detector, "reference") else None
         return None if twin is None else Method(twin)
 
@@ -166,7 +167,7 @@ def _outside_entry(name: str) -> DetectorEntry:
     try:
         outside = import_outside(name)
     except ValueError as error:
-        raise UsageError(f"detector {error}.") from None
+        raise UsageError(f"unknown detector '{name}': {error}.") from None
     made = outside.value
     if not inspect.isclass(made):
         raise UsageError(

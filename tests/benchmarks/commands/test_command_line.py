@@ -1,6 +1,8 @@
-"""The command line as a user types it: a small real run end to end, and every bad input with its exit code and its one line.
+"""The command line as a user types it.
 
-The first run, one refusal and the help are processes of their own; the rest calls what they call, which saves them the imports.
+A small real run end to end, and every bad input with its exit code and its one line. The first run,
+one refusal and the help are processes of their own; the rest calls what they call, which saves the
+imports.
 """
 
 import json
@@ -29,7 +31,7 @@ ROOT = Path(__file__).parent.parent.parent.parent
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, weights_home):
-    """A working directory with its own DN2_HOME, in which earlier tests' results are found by later ones."""
+    """Make a working directory with its own DN2_HOME; later tests find earlier tests' results."""
     folder = tmp_path_factory.mktemp("work")
     shutil.copytree(weights_home / "weights", folder / "home" / "weights")
     return folder
@@ -358,8 +360,10 @@ def test_help_is_quick_because_it_imports_nothing_heavy():
         "rich",
     }
     verbs = ("ls", "fetch", "plan", "run", "paper", "ui")
-    code = "import sys; from benchmarks.__main__ import run_main; [run_main([verb, '--help']) for verb in sys.argv[1:]]; "
-    code += "print(sorted(sys.modules))"
+    code = (
+        "import sys; from benchmarks.__main__ import run_main; "
+        "[run_main([verb, '--help']) for verb in sys.argv[1:]]; print(sorted(sys.modules))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, *verbs], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -414,7 +418,7 @@ FOLDERS = {
     "no such weights": ((8, 8), WHOLE, ["--weights", "/none.pth"], 3, "/none.pth"),
     "bad parameter": ((8, 8), WHOLE, ["--set", "k=none"], 2, "k must be"),
 }
-"""What is wrong -> sides of images in each part, parts, options, exit code, words of the message."""
+"""What is wrong -> sides of images in each part, parts, options, exit code, words."""
 
 
 @pytest.mark.parametrize("problem", FOLDERS)

@@ -47,7 +47,7 @@ def test_other_forms_are_unknown(name):
         check_dataset(name)
 
 
-@pytest.mark.parametrize("form", OWN_DATA)
+@pytest.mark.parametrize("form", [form for form in OWN_DATA if form.endswith(":PATH")])
 def test_a_path_that_is_not_there_is_missing_data(form, tmp_path):
     name = form.replace("PATH", str(tmp_path / "nowhere"))
     assert not is_on_disk(name, home=tmp_path)

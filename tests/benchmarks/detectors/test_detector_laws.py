@@ -34,7 +34,7 @@ def fitted(name):
 
 
 def assert_equal_scores(name, scores, expected):
-    """Equal to the last bit; what a library's matrix product computes for any number of rows, to 1e-12."""
+    """Compare to the last bit, or to 1e-12 where a library's matrix product is involved."""
     tolerance = 1e-12 * np.abs(expected).max() if name.startswith("ocsvm") else 0
     np.testing.assert_allclose(scores, expected, rtol=0, atol=tolerance)
 
@@ -281,7 +281,7 @@ def test_a_variants_toy_is_the_variant():
 
 
 def test_no_law_and_no_entry_escapes():
-    """Each function here that takes a detector's name is in the list; each exception names a law and an entry that exist."""
+    """Check that each function here is in the list, and that each exception exists."""
     functions = [
         value
         for value in globals().values()

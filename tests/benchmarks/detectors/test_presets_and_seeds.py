@@ -26,7 +26,7 @@ def cells(*detectors, **asked):
     return make_experiments(datasets=["synthetic"], detectors=detectors, **asked)
 
 
-def test_the_rivals_are_trained_and_have_a_preset_for_a_laptop():
+def test_the_baselines_are_trained_and_have_a_preset_for_a_laptop():
     assert TRAINED == ["geom", "deep_svdd", "goad", "mhrot"]
     assert all(set(DETECTORS[name].presets) == {"cpu"} and draws(name) for name in TRAINED)
 
@@ -42,7 +42,7 @@ def test_every_variant_and_preset_sets_known_parameters(name):
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_the_laptops_training_is_at_most_so_many_images_through_a_network(name):
+def test_the_training_on_a_laptop_has_a_limit_of_images_through_a_network(name):
     views = {"geom": 72, "goad": 72, "mhrot": 36, "deep_svdd": 1}
     for variant in ("", *DETECTORS[name].variants):
         for dataset in ("", *DETECTORS[name].for_dataset):
@@ -113,12 +113,15 @@ def test_data_sets_with_own_values_exist_and_set_known_parameters():
     [
         (
             ("mhrot", "low"),
-            "the published settings; not as published: all of low resolution, which was never released",
+            "the published settings; not as published: all of low resolution, which was never "
+            "released",
         ),
         (("mhrot", "high"), "has one step an epoch."),
+        (("mhrot", "high"), "100 epochs for the released 5 of nine passes each; "),
         (
             ("geom", "dirichlet"),
-            "the published settings; not as published: probabilities are kept above 0 before the logarithm.",
+            "the published settings; not as published: probabilities are kept above 0 before the "
+            "logarithm.",
         ),
         (("geom", "simple"), "geom simple: the published settings."),
         (
@@ -132,7 +135,7 @@ def test_what_is_not_as_published_is_said_of_the_published_settings_too(method, 
     assert said in next(budgets([cell]))
 
 
-def test_what_is_asked_for_beats_the_variants_preset_which_beats_the_variant_which_beats_the_preset():
+def test_what_is_asked_for_beats_the_variants_preset_then_the_variant_then_the_preset():
     assert detector_params("geom", "", {}, "cpu")["epochs"] == 1
     assert detector_params("geom", "rotation", {})["epochs"] == 16
     assert detector_params("geom", "rotation", {}, "cpu")["epochs"] == 3
