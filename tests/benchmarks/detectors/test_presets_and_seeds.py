@@ -126,7 +126,8 @@ def test_data_sets_with_own_values_exist_and_set_known_parameters():
         (("geom", "simple"), "geom simple: the published settings."),
         (
             ("goad", ""),
-            "the published settings; not as published: residual blocks keep the BatchNorm and ReLU ",
+            "the published settings; not as published: residual blocks keep the BatchNorm and "
+            "ReLU ",
         ),
     ],
 )
