@@ -29,6 +29,7 @@ from benchmarks.scoring import (
     GatheredRows,
     Scored,
     Watch,
+    name_split,
     score_joined,
     score_split,
     score_together,
@@ -124,7 +125,9 @@ class Worker:
                     rate = X.only(cell.encoders).images_per_second if isinstance(X, Rows) else None
                     speed = {"throughput/images_per_second": rate} if rate else {}
                     cost = {**speed, "memory/peak_mb": peak_megabytes()}
-                    yield _result(cell, scored, batch.provenance, cost)
+                    with name_split(cell, scored.split):
+                        result = _result(cell, scored, batch.provenance, cost)
+                    yield result
 
     def _scores(
         self, batch: Batch, X: Input, watch: Watch | None, progress: Progress | None

@@ -332,6 +332,11 @@ def plan(
             rows = _key_of_splits(last)
             if rows not in made:
                 made[rows] = tuple(make_splits(last, datasets[last.dataset]))
+                if not made[rows]:
+                    raise UsageError(
+                        f"protocol '{last.protocol}' makes no split of {last.dataset}: "
+                        "give it a data set with such classes, or other parameters."
+                    )
             _check_rows(group, made[rows])
             batches.append(
                 Batch(

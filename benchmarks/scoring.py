@@ -277,7 +277,7 @@ def name_split(experiment: Experiment, split: Split) -> Iterator[None]:
         raise
     except Exception as error:
         kind, where = "", ""
-        if not isinstance(error, ValueError):
+        if type(error) is not ValueError:  # a plain one is a message, others need their place
             last = traceback.extract_tb(error.__traceback__)[-1]
             kind, where = f"{type(error).__name__}: ", f" ({last.filename}, line {last.lineno})"
         raise SplitError(f"{experiment.called}, {split.name}: {kind}{error}{where}") from error

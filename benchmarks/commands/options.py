@@ -439,7 +439,7 @@ def _like(default: Any, name: str, values: tuple[Any, ...]) -> Any:
     if not several and len(values) > 1:
         raise UsageError(
             f"--set {name} takes one value, got {','.join(map(str, values))}: "
-            f"write --set {name}={default}."
+            f"write --set {name}={values[0]}."
         )
     kinds = {type(one) for one in default} if several else {type(default)}
     if float in kinds:

@@ -260,9 +260,22 @@ def draws(name: str) -> bool:
 
 
 def make_detector(experiment: Experiment) -> Detector:
-    """Make an experiment's detector, not yet fitted, with the experiment's seed and device."""
+    """Make an experiment's detector, not yet fitted, with the experiment's seed and device.
+
+    Raises
+    ------
+    UsageError
+        If the constructor fails.
+    """
     made = load_class(experiment.detector)
     accepted = inspect.signature(made).parameters
     given = {name: getattr(experiment, name) for name in OF_THE_EXPERIMENT if name in accepted}
-    detector: Detector = made(**given, **experiment.detector_params)
+    try:
+        detector: Detector = made(**given, **experiment.detector_params)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UsageError(
+            f"detector '{experiment.detector}' cannot be made ({reason}): "
+            "its constructor should only store its arguments."
+        ) from error
     return detector
