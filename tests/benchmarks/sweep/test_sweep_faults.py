@@ -131,7 +131,7 @@ def test_several_workers_do_the_trials(place):
 
 def test_what_is_wrong_is_one_line_before_any_work(place):
     wrong = {
-        ("--trials", "0"): "--trials must be at least 1",
+        ("--trials", "0"): "--trials must be a whole number of at least 1",
         ("--sampler", "grid"): "sampler",
         ("--objective", "guess"): "objective",
         ("--storage", "mysql://x"): "sqlite:///",
