@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -85,7 +85,7 @@ class Worker:
 
     def work(
         self, batch: Batch, watch: Watch | None = None, progress: Progress | None = None
-    ) -> Iterator[Result]:
+    ) -> Generator[Result, None, None]:
         """Evaluate a batch, yielding each result as soon as it exists.
 
         Cells that differ only in the detector's path (every k of DN2) share a fit and a search. So

@@ -297,6 +297,7 @@ def plan(
     datasets: Mapping[str, Dataset],
     provenance: Mapping[str, Any],
     along: Sequence[Experiment] = (),
+    made: dict[str, tuple[Split, ...]] | None = None,
 ) -> list[Batch]:
     """Group cells that one fit serves into batches, and make their splits.
 
@@ -309,6 +310,8 @@ def plan(
         Copied into each result.
     along : sequence of Experiment
         Resolved cells that may be asked for later. They join a batch if its fit serves them too.
+    made : dict, optional
+        Splits of earlier plans, which are used again; those that are made here are added.
 
     Returns
     -------
@@ -323,7 +326,7 @@ def plan(
     wanted = frozenset(cell.key for cell in cells)
     ordered = sorted(cells, key=lambda cell: (cell.dataset, cell.input, cell.normalize))
     more = [cell for cell in along if cell.key not in wanted]
-    made: dict[str, tuple[Split, ...]] = {}
+    made = {} if made is None else made
     batches = []
     for group in same_fit([*ordered, *more]):
         here = wanted & {cell.key for cell in group}
@@ -367,7 +370,9 @@ def _key_of_splits(cell: Experiment) -> str:
 
 def _check_rows(cells: Sequence[Experiment], splits: Sequence[Split]) -> None:
     """Check that each cell's detector can train on the rows of each split."""
-    first = {len(split.train): split for split in reversed(splits)}
+    first: dict[int, Split] = {}
+    for split in splits:
+        first.setdefault(len(split.train), split)
     for cell in cells:
         method = Method.of(cell)
         for n, split in first.items():
@@ -383,17 +388,23 @@ def same_fit(experiments: Sequence[Experiment]) -> list[list[Experiment]]:
     They differ only in parameters of the detector's path, and in their inputs, if one of these
     holds the encoders of all. The last of each group has the largest values of the path.
     """
+    methods = {experiment.key: Method.of(experiment) for experiment in experiments}
     families: dict[str, list[Experiment]] = {}
     for experiment in experiments:
-        families.setdefault(family_of(experiment), []).append(experiment)
+        family = _family(experiment, methods[experiment.key])
+        families.setdefault(family, []).append(experiment)
+
+    def path_values(experiment: Experiment) -> tuple[Any, ...]:
+        names = methods[experiment.key].path_parameters
+        return tuple(experiment.detector_params[name] for name in names)
+
     groups = []
-    for family in families.values():
-        left = family
+    for left in families.values():
         while left:
             held = set(max(left, key=lambda cell: len(set(cell.encoders))).encoders)
             groups.append([cell for cell in left if held.issuperset(cell.encoders)])
             left = [cell for cell in left if not held.issuperset(cell.encoders)]
-    return [sorted(group, key=_path_values) for group in groups]
+    return [sorted(group, key=path_values) for group in groups]
 
 
 def family_of(experiment: Experiment) -> str:
@@ -401,14 +412,12 @@ def family_of(experiment: Experiment) -> str:
 
     It covers everything but the path's parameters and, if the detector joins inputs, the encoders.
     """
-    method = Method.of(experiment)
+    return _family(experiment, Method.of(experiment))
+
+
+def _family(experiment: Experiment, method: Method) -> str:
     experiment = experiment.with_params(**dict.fromkeys(method.path_parameters))
     if experiment.encoders and method.joins:
         resolved = {name: value for name, value in experiment.resolved.items() if name != "weights"}
         experiment = replace(experiment, input="features", resolved=resolved)
     return experiment.key
-
-
-def _path_values(experiment: Experiment) -> tuple[Any, ...]:
-    names = Method.of(experiment).path_parameters
-    return tuple(experiment.detector_params[name] for name in names)

@@ -150,7 +150,9 @@ class Ledger:
 
     @_one_at_a_time
     def start(self, cell: Experiment, dataset: Dataset) -> None:
-        """Open a cell's run."""
+        """Open a cell's run, unless it is open."""
+        if cell.key in self._open:
+            return
         self._try(partial(self._start, cell, dataset))
 
     @_one_at_a_time

@@ -25,6 +25,8 @@ import hashlib
 import json
 import os
 import shutil
+import socket
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -35,7 +37,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contracts import Experiment, OutsideError, Result
-from dn2.files import hold, remove_leftovers, write_atomically
+from dn2.files import hold, write_atomically
 
 LAYOUT = 2
 """Number of the layout of a split's file. The split of a file of another layout is computed again.
@@ -47,6 +49,8 @@ RECORD = b"result"
 """Where the schema's metadata has the split's record."""
 
 DIGEST_BYTES = 32
+
+OLD_SECONDS = 3600
 
 
 class ResultStoreError(OutsideError):
@@ -65,7 +69,8 @@ class ResultStore:
     -----
     Hold `lock` around `load`, the computation and `save`. If two processes are asked for the same
     cell, one of them then computes it, and the other finds its results. `load` alone, to read,
-    needs no lock.
+    needs no lock, nor does `save` of a result that comes along with others: equal keys mean equal
+    results.
     """
 
     def __init__(self, home: Path) -> None:
@@ -74,6 +79,10 @@ class ResultStore:
     def folder(self, experiment: Experiment) -> Path:
         """Return the folder of a cell's files."""
         return self.home / "cells" / experiment.key
+
+    def _finished(self, experiment: Experiment) -> Path:
+        """Return the folder of the files of a finished cell that this process logs."""
+        return self.folder(experiment) / f"finished-{socket.gethostname()}-{os.getpid()}"
 
     def checkpoint(self, experiment: Experiment, split: str) -> Path:
         """Return the file in which a detector keeps the state of its training on a split."""
@@ -104,7 +113,6 @@ class ResultStore:
         path = self.folder(result.experiment) / f"{result.split}.result"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(path)
             write_atomically(path, _encode(result, labels), lasting=lasting)
             self.checkpoint(result.experiment, result.split).unlink(missing_ok=True)
         except OSError as error:
@@ -171,7 +179,7 @@ class ResultStore:
         """
         # Results that could not be logged at once are logged later, without the lock. So another
         # process may do the same.
-        folder = self.folder(results[0].experiment) / f"finished-{os.getpid()}"
+        folder = self._finished(results[0].experiment)
         try:
             if folder.exists():  # an earlier attempt to log them
                 shutil.rmtree(folder)
@@ -192,6 +200,9 @@ class ResultStore:
     def discard(self, experiment: Experiment) -> None:
         """Remove all files of a cell but its lock, so that it is computed from the start.
 
+        Another process may be writing a result that came along with its own, or logging the cell:
+        its temporary files and its folder stay, unless they are an hour old.
+
         Raises
         ------
         ResultStoreError
@@ -200,10 +211,12 @@ class ResultStore:
         for path in self.folder(experiment).glob("*"):
             try:
                 if path.is_dir():
-                    shutil.rmtree(path)
-                # A temporary file may be that of a writer at work. `save` removes the others.
-                elif path.name != "lock" and path.suffix != ".tmp":
+                    if path == self._finished(experiment) or _is_old(path):
+                        shutil.rmtree(path)
+                elif path.name != "lock" and (path.suffix != ".tmp" or _is_old(path)):
                     path.unlink(missing_ok=True)
+            except FileNotFoundError:  # another process was faster
+                continue
             except OSError as error:
                 raise _unusable("remove", path, error) from error
 
@@ -240,6 +253,11 @@ class ResultStore:
                 except OSError as error:
                     raise _unusable("lock the cell", folder, error) from error
             yield
+
+
+def _is_old(path: Path) -> bool:
+    """Tell whether a file or folder was left by a killed process: none writes for an hour."""
+    return time.time() - path.stat().st_mtime > OLD_SECONDS
 
 
 def read_finished(

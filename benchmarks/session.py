@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -132,6 +133,8 @@ class Session:
         self._along: dict[str, list[Experiment]] = {}
         self._stored: set[tuple[str, str]] = set()
         self._marked: set[str] = set()
+        self._forced: set[str] = set()
+        self._splits: dict[str, tuple[Split, ...]] = {}
         self._stopping = False
 
     @property
@@ -168,7 +171,7 @@ class Session:
         families = {family_of(cell) for cell in cells} if self._along else set()
         along = [cell for family in families for cell in self._along.get(family, ())]
         along = [cell for cell in along if self._is_stored(cell)]
-        return plan(cells, datasets, self._provenance, along)
+        return plan(cells, datasets, self._provenance, along, self._splits)
 
     def expect(self, cells: Iterable[Experiment]) -> None:
         """Announce resolved cells: a batch also computes those that cost it nothing extra."""
@@ -298,17 +301,18 @@ class Session:
     def _run_batch(self, batch: Batch) -> None:
         """Look up finished cells and compute the rest, saving each result as it comes."""
         try:
-            with self.disk.lock(batch.locks, self._wait):
+            with self.disk.lock(batch.locks, lambda _: self._wait(batch)):
                 batch, results = self._begin(batch)
                 if any(len(of_cell) < len(batch.splits) for of_cell in results.values()):
                     watch = TrainingWatch(self.disk, self.ledger, self.progress)
                     what = f"{batch.called}, {batch.cells[-1].normalize}"
                     left = sum(len(batch.needing(split)) for split in batch.splits)
-                    work = self.executor.work(batch, watch, self.progress)
-                    for number, result in enumerate(work, start=1):
-                        self._keep(result, results)
-                        if self.progress:
-                            self.progress(what, number, left)
+                    # Closed at once if a result cannot be kept: workers then drop what is left.
+                    with closing(self.executor.work(batch, watch, self.progress)) as work:
+                        for number, result in enumerate(work, start=1):
+                            self._keep(result, results)
+                            if self.progress:
+                                self.progress(what, number, left)
                 for cell in batch.asked:
                     if cell.key in results:
                         of_cell = results.pop(cell.key)
@@ -339,7 +343,8 @@ class Session:
         done = {(cell.key, name) for cell in batch.asked if self._look_up(cell) for name in names}
         for cell in batch.asked:
             if cell.key not in self.finished:
-                if self.force:
+                if self.force and cell.key not in self._forced:
+                    self._forced.add(cell.key)
                     self.disk.discard(cell)
                 results[cell.key] = self.disk.load(cell)
                 done |= {(cell.key, name) for name in results[cell.key]}
@@ -360,8 +365,8 @@ class Session:
         if of_cell is not None:
             of_cell[result.split] = result
 
-    def _wait(self, folder: Path) -> None:
-        self.say(f"waiting for the run {folder.name}, which another process or worker is computing")
+    def _wait(self, batch: Batch) -> None:
+        self.say(f"waiting for {batch.called}, which another process or worker is computing")
 
     def _look_up(self, cell: Experiment) -> bool:
         """Take a cell from the tracking store, and tell whether it is finished."""

@@ -7,11 +7,13 @@ losses and progress to a file under ``DN2_HOME``, and the driver reads it (`Noti
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import signal
+import socket
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from multiprocessing import resource_tracker
@@ -36,6 +38,9 @@ TRIES = 3
 
 SECONDS_BETWEEN_LOOKS = 0.25
 
+Results = Generator[Result, None, None]
+"""Results as they come. Closing it drops what has not begun."""
+
 ENDED = "the workers have been ended; finished results are kept"
 
 
@@ -54,7 +59,7 @@ class Executor(Protocol):
 
     workers: int
 
-    def work(self, batch: Batch, watch: Watch, progress: Progress | None) -> Iterator[Result]:
+    def work(self, batch: Batch, watch: Watch, progress: Progress | None) -> Results:
         """Evaluate what is left of a batch, yielding each result as soon as it exists.
 
         Any number of threads may call it.
@@ -84,7 +89,7 @@ class Serial:
     def __init__(self, workspace: Workspace) -> None:
         self.worker = Worker(workspace)
 
-    def work(self, batch: Batch, watch: Watch, progress: Progress | None) -> Iterator[Result]:
+    def work(self, batch: Batch, watch: Watch, progress: Progress | None) -> Results:
         """Evaluate what is left of a batch: see `Executor`."""
         return self.worker.work(batch, watch, progress)
 
@@ -130,7 +135,7 @@ class Pool(ABC):
         """End the workers, even in the middle of a unit."""
         self._threads.shutdown(cancel_futures=True)
 
-    def work(self, batch: Batch, watch: Watch, progress: Progress | None) -> Iterator[Result]:
+    def work(self, batch: Batch, watch: Watch, progress: Progress | None) -> Results:
         """Evaluate what is left of a batch: see `Executor`.
 
         Splits that share rows make one unit.
@@ -154,9 +159,7 @@ class Pool(ABC):
                 list(self._do([batch.only(())] * self.workers, watch, progress))
                 self._filled.add(wanted)
 
-    def _do(
-        self, units: Sequence[Batch], watch: Watch, progress: Progress | None
-    ) -> Iterator[Result]:
+    def _do(self, units: Sequence[Batch], watch: Watch, progress: Progress | None) -> Results:
         """Evaluate units and yield their results; raise the first failure at the end."""
         failed: Exception | None = None
         disk = ResultStore(self.workspace.home)
@@ -218,7 +221,8 @@ class Notices:
         watch: Watch,
         progress: Progress | None,
     ) -> None:
-        self.path = disk.folder(unit.cells[-1]) / f"unit-{number}.notices"
+        name = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}-{number}.notices"
+        self.path = disk.folder(unit.asked[0]) / name  # whose lock is held
         self.watch, self.progress = watch, progress
         self._cells = {cell.key: cell for cell in unit.cells}
         self._splits = {split.name: split for split in unit.splits}

@@ -62,7 +62,8 @@ def turns(
         of_test = is_class[test]
         if not of_test.any():
             raise UsageError(
-                f"class '{name}' has no test image: add some, or leave the class out of --classes."
+                f"class '{name}' has no test image: add some, or leave the class out of --classes. "
+                "To score images without a benchmark, use dn2.DN2 in Python."
             )
         if of_test.all():
             raise UsageError(

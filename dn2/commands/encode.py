@@ -119,7 +119,7 @@ def _show_progress() -> Callable[[int, int], None]:
         now = time.monotonic()
         if now - shown >= every or (is_terminal and done == total):
             shown = now
-            line = f"encoded {done:,} of {total:,} images"
+            line = f"read {done:,} of {total:,} images"
             click.echo(f"\r{line}" if is_terminal else line, nl=not is_terminal, err=True)
             if is_terminal and done == total:
                 click.echo(err=True)

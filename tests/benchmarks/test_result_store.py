@@ -7,6 +7,8 @@ import os
 import pickle
 import resource
 import signal
+import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -432,3 +434,38 @@ def test_locks_in_opposite_order_do_not_wait_for_each_other(cells):
     finally:
         for process in both:
             process.kill()
+
+
+def test_two_writers_of_one_result_do_not_disturb_each_other(cells):
+    """One holds the cell's lock; for the other the result came along with those of its own cell."""
+    result, failed = make_result(), []
+
+    def save():
+        for _ in range(60):
+            try:
+                cells.save(result, LABELS, lasting=False)
+                cells.discard(OTHER)
+            except ResultStoreError as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=save) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert_equal_results(cells.load(result.experiment)[result.split], result)
+
+
+def test_what_a_killed_process_left_is_removed_after_an_hour(cells):
+    folder = cells.folder(EXPERIMENT)
+    (folder / "finished-elsewhere-1").mkdir(parents=True)
+    for name in ("a.result.1-2.tmp", "b.result.1-2.tmp"):
+        (folder / name).write_bytes(b"cut short")
+    two_hours_ago = time.time() - 7200
+    os.utime(folder / "a.result.1-2.tmp", (two_hours_ago, two_hours_ago))
+    cells.discard(EXPERIMENT)
+    assert {path.name for path in folder.iterdir()} == {"finished-elsewhere-1", "b.result.1-2.tmp"}
+    os.utime(folder / "finished-elsewhere-1", (two_hours_ago, two_hours_ago))
+    cells.discard(EXPERIMENT)
+    assert {path.name for path in folder.iterdir()} == {"b.result.1-2.tmp"}

@@ -91,7 +91,7 @@ def kill_server_while_scoring(process_group):
 def compute_nothing():
     from benchmarks.evaluate import Worker
 
-    Worker.work = lambda *_, **__: iter(())
+    Worker.work = lambda *_, **__: (result for result in ())
 
 
 def test_killed_during_extraction_and_again_during_scoring_it_continues_in_the_same_runs(

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from batches import Heard, batch_of, do, in_order, run_session, training
 from forked import stored_features
+from handmade import start
 
-from benchmarks.contracts import SplitError, UsageError, Workspace
+from benchmarks.contracts import OutsideError, SplitError, UsageError, Workspace
 from benchmarks.executors import (
     EXECUTORS,
     Serial,
@@ -24,6 +25,7 @@ from benchmarks.executors.executor import Pool, fit_to_travel
 from benchmarks.experiments import make_experiments
 from benchmarks.session import Session
 
+CLASSES = ("disc", "square", "cross", "stripes")
 HERE = [name for name in EXECUTORS if name != "ray"]  # which test_ray_cluster.py tests
 
 
@@ -367,6 +369,37 @@ def test_units_whose_results_nobody_takes_are_dropped(workspace):
     results.close()
     pool.close()
     assert len(pool.given()) < 4
+
+
+def test_a_result_that_cannot_be_kept_drops_the_units_that_have_not_begun(workspace, tracker):
+    pool = InThisProcess(workspace, 1, lambda unit: time.sleep(0.3 if unit.splits else 0))
+    session = Session(workspace, tracker, executor=pool)
+
+    def refuse(*_, **__):
+        raise OutsideError("the disk is full")
+
+    session.disk.save = refuse
+    outcome = run_session(session, make_experiments(datasets=["synthetic"], classes=CLASSES))
+    assert [str(error) for error in outcome.failures.values()] == ["the disk is full"]
+    pool.close()
+    assert len(pool.given()) < 4
+
+
+def test_workers_end_without_a_word(workspace):
+    """A killed process leaves semaphores: Python's warning of them would be the last line read."""
+    code = """
+import sys
+from pathlib import Path
+from batches import batch_of, do
+from benchmarks.contracts import Workspace
+from benchmarks.executors.processes import Processes
+workspace = Workspace(Path(sys.argv[1]))
+pool = Processes(workspace, 2)
+assert len(do(pool, batch_of(workspace), workspace)[0]) == 4
+pool.close()
+"""
+    out, err = start(code, workspace.home).communicate(timeout=120)
+    assert (out, err) == ("", "")
 
 
 def test_no_notices_are_left_behind(two, workspace):

@@ -248,9 +248,9 @@ def test_progress_is_one_changing_line_or_few_lines(is_terminal, monkeypatch):
         now[0] += 1.0
         show(done, 3000)
     shown = stream.getvalue()
-    assert "encoded 3,000 of 3,000 images" in shown
+    assert "read 3,000 of 3,000 images" in shown
     if is_terminal:
         assert shown.count("\r") == 30
         assert shown.count("\n") == 1
     else:
-        assert shown.splitlines() == [f"encoded {n},000 of 3,000 images" for n in (1, 2, 3)]
+        assert shown.splitlines() == [f"read {n},000 of 3,000 images" for n in (1, 2, 3)]
