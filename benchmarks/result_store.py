@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contracts import Experiment, OutsideError, Result
-from dn2.files import hold, write_atomically
+from dn2.files import OLD_SECONDS, hold, remove_leftovers, write_atomically
 
 LAYOUT = 2
 """Number of the layout of a split's file. The split of a file of another layout is computed again.
@@ -49,8 +49,6 @@ RECORD = b"result"
 """Where the schema's metadata has the split's record."""
 
 DIGEST_BYTES = 32
-
-OLD_SECONDS = 3600
 
 
 class ResultStoreError(OutsideError):
@@ -113,6 +111,7 @@ class ResultStore:
         path = self.folder(result.experiment) / f"{result.split}.result"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(path)
             write_atomically(path, _encode(result, labels), lasting=lasting)
             self.checkpoint(result.experiment, result.split).unlink(missing_ok=True)
         except OSError as error:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
+OLD_SECONDS = 3600  # no writer takes so long
 POLL_SECONDS = 0.02  # between two looks at a lock that another holds
 
 Content = bytes | bytearray | memoryview
@@ -92,7 +95,8 @@ def write_atomically(
     OSError
         If the file cannot be written. What was under its name stays.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    writer = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
+    temporary = path.with_name(f"{path.name}.{writer}.tmp")
     try:
         with temporary.open("wb") as file:
             if callable(content):
@@ -125,8 +129,24 @@ def _sync_folder(path: Path) -> None:
 def remove_leftovers(path: Path) -> None:
     """Remove the temporary files that killed writers of ``path`` left.
 
-    Call it only while holding a lock that all writers of ``path`` take: it would remove the
-    temporary file of a writer at work, too.
+    Those of a living process of this host stay, and those of other hosts for an hour: a writer at
+    work needs them.
     """
     for leftover in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
-        leftover.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            if not _is_at_work(leftover):
+                leftover.unlink()
+
+
+def _is_at_work(temporary: Path) -> bool:
+    """Tell whether the writer of a temporary file may be writing still."""
+    host, _, process = temporary.name.rpartition(".tmp")[0].rpartition("-")[0].rpartition("-")
+    if not host.endswith(f".{socket.gethostname()}"):
+        return time.time() - temporary.stat().st_mtime < OLD_SECONDS and bool(process.isdecimal())
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it lives, under another user
+    return True

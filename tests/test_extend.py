@@ -233,7 +233,7 @@ def test_a_detector_on_pixels_says_so_in_its_class(write, run, capfd):
     assert 0 < ran["rocauc"] <= 1
 
 
-def test_a_detector_is_swept_without_an_edit(write, run, capfd):
+def test_a_detector_is_swept_without_an_edit(write, run, capfd, tmp_path):
     write(
         "A detector",
         "mean_distance.py",
@@ -244,7 +244,8 @@ def test_a_detector_is_swept_without_an_edit(write, run, capfd):
     )
     small = ("--encoders", "efficientnet_lite0", "--normalize", "none", "--json")
     detector = ("--detector", "mean_distance:MeanDistance")
-    assert run(*ONE_CLASS, *detector, *small, verb="sweep") == 0
+    storage = ("--storage", f"sqlite:///{tmp_path}/study.db")  # the home outlives the test
+    assert run(*ONE_CLASS, *detector, *small, *storage, verb="sweep") == 0
     trials = json.loads(capfd.readouterr().out)["trials"]
     assert sorted(trial["params"]["power"] for trial in trials) == [1.0, 2.0]
 
