@@ -238,7 +238,7 @@ def _load_own(name: str, home: Path, root: Path | None) -> Dataset:
     except (UsageError, MissingDataError):
         raise
     except UNREADABLE as error:
-        kind_of_error = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+        kind_of_error = f"{type(error).__name__}: " if isinstance(error, KeyError) else ""
         raise MissingDataError(f"{name} cannot be read ({kind_of_error}{error})") from None
     except Exception as error:
         if kind in PATHS:
