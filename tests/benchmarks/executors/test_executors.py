@@ -10,6 +10,7 @@ import pytest
 from batches import Heard, batch_of, do, in_order, run_session, training
 from forked import stored_features
 from handmade import start
+from lethal import die_at_once
 
 from benchmarks.contracts import OutsideError, SplitError, UsageError, Workspace
 from benchmarks.executors import (
@@ -37,6 +38,14 @@ def workspace(tmp_path_factory, weights_home):
 @pytest.fixture(params=HERE, scope="module")
 def any_executor(request, workspace):
     made = make_executor(request.param, workspace, 0 if request.param == "serial" else 2)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def pool(workspace):
+    """Two processes that several tests share, since a process takes seconds to start."""
+    made = processes.Processes(workspace, 2)
     yield made
     made.close()
 
@@ -96,14 +105,14 @@ def test_losses_are_heard_and_every_unit_of_a_worker_starts_afresh(any_executor,
             Heard(workspace.home).forget(result)  # which removes the checkpoint
 
 
-def test_losses_are_heard_while_the_training_goes_on(two, workspace):
+def test_losses_are_heard_while_the_training_goes_on(pool, workspace):
     first = []
 
     def note():
         first.append(time.monotonic())
 
-    do(two, training(workspace, epochs=[40]), workspace, at_loss=note)
-    assert time.monotonic() - first[0] > 1
+    do(pool, training(workspace, epochs=[30]), workspace, at_loss=note)
+    assert time.monotonic() - first[0] > 0.5
 
 
 def test_an_error_of_a_unit_arrives_as_it_is_and_the_worker_lives_on(any_executor, workspace):
@@ -144,11 +153,22 @@ def test_a_killed_worker_costs_its_own_unit_alone(two, workspace):
             killed.append(pids(two)[0])
             os.kill(killed[0], 9)
 
-    results, _ = do(two, training(workspace, epochs=[30]), workspace, at_loss=kill_first)
+    results, _ = do(two, training(workspace, epochs=[12]), workspace, at_loss=kill_first)
     assert sorted(result.split for result in results) == ["cross", "disc"]
     assert len(evaluated) == 3, "one of the two is done again, and the other is not"
 
 
+def test_a_unit_that_kills_its_workers_at_once_is_given_up(two, workspace, monkeypatch):
+    evaluated, evaluate = [], two.evaluate
+    monkeypatch.setattr(processes, "evaluate_unit", die_at_once)
+    monkeypatch.setattr(two, "evaluate", lambda *unit: evaluated.append(unit) or evaluate(*unit))
+    batch = training(workspace)
+    with pytest.raises(WorkerLostError, match=r"died \(exit code SIGKILL\(-9\)\).*lower --workers"):
+        do(two, batch.only(batch.splits[:1]), workspace)
+    assert len(evaluated) == executor.TRIES
+
+
+@pytest.mark.slow
 def test_a_unit_that_kills_every_worker_is_given_up(two, workspace, monkeypatch):
     started, start = [], two._start
 
@@ -302,9 +322,9 @@ def test_all_workers_encode_an_input_together_and_once(workspace):
     assert len(pool.units) == 2, "pixels are not encoded"
 
 
-def test_workers_share_the_splits_of_a_batch(two, workspace):
-    do(two, batch_of(workspace), workspace)
-    assert len(pids(two)) == 2
+def test_workers_share_the_splits_of_a_batch(pool, workspace):
+    do(pool, batch_of(workspace), workspace)
+    assert len(pids(pool)) == 2
 
 
 def test_what_is_done_is_dealt_to_nobody(workspace):
@@ -402,17 +422,17 @@ pool.close()
     assert (out, err) == ("", "")
 
 
-def test_no_notices_are_left_behind(two, workspace):
-    do(two, training(workspace), workspace)
+def test_no_notices_are_left_behind(pool, workspace):
+    do(pool, training(workspace), workspace)
     assert not list(workspace.home.glob("cells/*/*.notices"))
 
 
-def test_a_batch_may_come_from_several_threads_at_once(two, workspace):
+def test_a_batch_may_come_from_several_threads_at_once(pool, workspace):
     batches = [batch_of(workspace, normalize=[name]) for name in ("none", "l2", "power")]
     found = {}
 
     def take(batch):
-        found[batch.cells[0].normalize] = do(two, batch, workspace)[0]
+        found[batch.cells[0].normalize] = do(pool, batch, workspace)[0]
 
     threads = [threading.Thread(target=partial(take, batch)) for batch in batches]
     for thread in threads:
