@@ -323,6 +323,18 @@ class Batch:
         """Return the batch with these splits alone: the unit of work of one worker."""
         return replace(self, splits=tuple(splits))
 
+    def for_cell(self, cell: Experiment, is_free: Callable[[Experiment], bool]) -> Batch:
+        """Return the batch in which one of its cells is asked for.
+
+        Of the other cells, those are left that are free: their input is there. One of the cells
+        has the encoders of all.
+        """
+        there = [one for one in self.cells if one.key == cell.key or is_free(one)]
+        wider = [one for one in there if set(one.encoders).issuperset(cell.encoders)]
+        held = set(max(wider, key=lambda one: len(set(one.encoders))).encoders)
+        cells = tuple(one for one in there if held.issuperset(one.encoders))
+        return replace(self, cells=cells, input=join_inputs(cells), wanted=frozenset({cell.key}))
+
     def apart(self) -> list[Batch]:
         """Split the batch into one for each input of the wanted cells."""
         by_input: dict[str, list[Experiment]] = {}

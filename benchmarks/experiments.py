@@ -296,7 +296,6 @@ def plan(
     cells: Sequence[Experiment],
     datasets: Mapping[str, Dataset],
     provenance: Mapping[str, Any],
-    along: Sequence[Experiment] = (),
     made: dict[str, tuple[Split, ...]] | None = None,
 ) -> list[Batch]:
     """Group cells that one fit serves into batches, and make their splits.
@@ -308,8 +307,6 @@ def plan(
     datasets : mapping of name to Dataset
     provenance : mapping
         Copied into each result.
-    along : sequence of Experiment
-        Resolved cells that may be asked for later. They join a batch if its fit serves them too.
     made : dict, optional
         Splits of earlier plans, which are used again; those that are made here are added.
 
@@ -323,34 +320,30 @@ def plan(
     UsageError
         If a detector cannot train on the rows of a split, or one of its parameters is bad.
     """
-    wanted = frozenset(cell.key for cell in cells)
     ordered = sorted(cells, key=lambda cell: (cell.dataset, cell.input, cell.normalize))
-    more = [cell for cell in along if cell.key not in wanted]
     made = {} if made is None else made
     batches = []
-    for group in same_fit([*ordered, *more]):
-        here = wanted & {cell.key for cell in group}
-        if here:
-            last = group[-1]
-            rows = _key_of_splits(last)
-            if rows not in made:
-                made[rows] = tuple(make_splits(last, datasets[last.dataset]))
-                if not made[rows]:
-                    raise UsageError(
-                        f"protocol '{last.protocol}' makes no split of {last.dataset}: "
-                        "give it a data set with such classes, or other parameters."
-                    )
-            _check_rows(group, made[rows])
-            batches.append(
-                Batch(
-                    cells=tuple(group),
-                    splits=made[rows],
-                    input=join_inputs(group),
-                    wanted=here,
-                    family=family_of(last),
-                    provenance=provenance,
+    for group in same_fit(ordered):
+        last = group[-1]
+        rows = _key_of_splits(last)
+        if rows not in made:
+            made[rows] = tuple(make_splits(last, datasets[last.dataset]))
+            if not made[rows]:
+                raise UsageError(
+                    f"protocol '{last.protocol}' makes no split of {last.dataset}: "
+                    "give it a data set with such classes, or other parameters."
                 )
+        _check_rows(group, made[rows])
+        batches.append(
+            Batch(
+                cells=tuple(group),
+                splits=made[rows],
+                input=join_inputs(group),
+                wanted=frozenset(cell.key for cell in group),
+                family=family_of(last),
+                provenance=provenance,
             )
+        )
     return batches
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 from benchmarks.contracts import Dataset, Experiment, MissingDataError, Workspace
 from benchmarks.datasets import is_own, load_dataset
-from benchmarks.experiments import plan, resolve, same_fit
+from benchmarks.experiments import plan, resolve
 from benchmarks.inputs import encoder_names, feature_store, input_identity, load_input
 from benchmarks.tracking import Tracker
 from dn2.encoders import MissingWeightsError
@@ -67,15 +67,17 @@ def plan_cells(
     TrackingError
     """
     look = _Look(workspace, tracker)
-    planned = [look.at(experiment) for experiment in experiments]
-    pending = [cell.experiment for cell in planned if cell.status == "pending"]
+    resolved = [look.resolve(experiment) for experiment in experiments]
+    # It refuses what cannot run, also if weights have still to be fetched.
+    batches = plan([cell for cell in resolved if cell.resolved], look.datasets, {})
+    planned = [look.at(cell) for cell in resolved]
+    pending = {cell.experiment.key for cell in planned if cell.status == "pending"}
     # Inputs that were searched together have each its part of the time.
-    first = {
+    searched = {
         key
-        for group in same_fit(pending)
-        for key in {cell.input: cell.key for cell in reversed(group)}.values()
+        for batch in batches
+        for key in _beside_the_first([cell for cell in batch.cells if cell.key in pending])
     }
-    searched = {cell.key for cell in pending} - first
     return [
         replace(cell, seconds=0.0)
         if cell.experiment.key in searched and cell.seconds is not None
@@ -84,37 +86,41 @@ def plan_cells(
     ]
 
 
+def _beside_the_first(cells: Sequence[Experiment]) -> set[str]:
+    """Return the keys of the cells that the search of the first with the same input serves."""
+    first = {cell.input: cell.key for cell in reversed(cells)}
+    return {cell.key for cell in cells} - set(first.values())
+
+
 class _Look:
     """Look up once what several cells ask for."""
 
     def __init__(self, workspace: Workspace, tracker: Tracker) -> None:
         self.workspace = workspace
         self.tracker = tracker
-        self._open = cache(self._open_dataset)
-        self._identity = cache(lambda name: input_identity(name, workspace))
+        self.datasets: dict[str, Dataset] = {}
+        self._identity = cache(self._find_identity)
         self._missing: dict[str, int] = {}
 
-    def at(self, experiment: Experiment) -> PlannedCell:
-        """Look at one cell.
-
-        What `run` would refuse is refused here, also if weights have still to be fetched.
-        """
+    def resolve(self, experiment: Experiment) -> Experiment:
+        """Write into a cell what its names stand for; a cell without its data stays as it is."""
+        name = experiment.dataset
         try:
-            dataset = self._open(experiment.dataset)
+            if name not in self.datasets:
+                self.datasets[name] = self._open_dataset(name)
         except MissingDataError:
-            if self.workspace.root is not None or is_own(experiment.dataset):
+            if self.workspace.root is not None or is_own(name):
                 raise
-            return PlannedCell(experiment, "pending", "data to fetch", None, None)
-        try:
-            identity = self._identity(experiment.input)
-        except MissingWeightsError:
-            if self.workspace.weights is not None:
-                raise
-            identity = None
-        cell = resolve(experiment, dataset, identity or {})
-        plan([cell], {cell.dataset: dataset}, {})  # which refuses what cannot run
-        if identity is None:
-            return PlannedCell(experiment, "pending", "weights to fetch", None, None)
+            return experiment
+        return resolve(experiment, self.datasets[name], self._identity(experiment.input) or {})
+
+    def at(self, cell: Experiment) -> PlannedCell:
+        """Look at one cell, which `resolve` returned."""
+        if not cell.resolved:
+            return PlannedCell(cell, "pending", "data to fetch", None, None)
+        if self._identity(cell.input) is None:
+            return PlannedCell(cell, "pending", "weights to fetch", None, None)
+        dataset = self.datasets[cell.dataset]
         if not encoder_names(cell.input):
             load_input(dataset, cell.input, self.workspace)  # no image is decoded
         stored = "stored" if encoder_names(cell.input) else "none"
@@ -132,6 +138,15 @@ class _Look:
             seconds = None if seconds is None or not rate else seconds + new / rate
         features = f"{to_compute:,} to compute" if to_compute else stored
         return PlannedCell(cell, "pending", features, seconds, earlier.get("memory/peak_mb"))
+
+    def _find_identity(self, name: str) -> Mapping[str, Any] | None:
+        """Return an input's identity; None if its weights have still to be fetched."""
+        try:
+            return input_identity(name, self.workspace)
+        except MissingWeightsError:
+            if self.workspace.weights is not None:
+                raise
+            return None
 
     def _to_compute(self, dataset: Dataset, cell: Experiment) -> tuple[int, int]:
         """Count the images to encode for a cell.

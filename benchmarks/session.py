@@ -32,7 +32,7 @@ from benchmarks.contracts import (
 from benchmarks.detectors import selection_of
 from benchmarks.evaluate import Worker
 from benchmarks.executors import Executor, Serial
-from benchmarks.experiments import family_of, plan, resolve
+from benchmarks.experiments import plan, resolve
 from benchmarks.inputs import feature_store, input_identity
 from benchmarks.ledger import DEFINITIONS, NO_MARK, NOTHING, Ledger, Mark, Summary
 from benchmarks.metrics import mean_rocauc
@@ -130,7 +130,7 @@ class Session:
         self.finished: dict[str, Cell] = {}
         self.failures: dict[str, Exception] = {}
         self._provenance = provenance()
-        self._along: dict[str, list[Experiment]] = {}
+        self._expected: dict[str, Batch] = {}
         self._stored: set[tuple[str, str]] = set()
         self._marked: set[str] = set()
         self._forced: set[str] = set()
@@ -163,20 +163,31 @@ class Session:
     def plan(self, cells: Sequence[Experiment]) -> list[Batch]:
         """Make the batches of resolved cells, checking what can be checked before they run.
 
+        An expected cell is in the batch that `expect` made.
+
         Raises
         ------
         UsageError
         """
-        datasets = {name: self.dataset(name) for name in {cell.dataset for cell in cells}}
-        families = {family_of(cell) for cell in cells} if self._along else set()
-        along = [cell for family in families for cell in self._along.get(family, ())]
-        along = [cell for cell in along if self._is_stored(cell)]
-        return plan(cells, datasets, self._provenance, along, self._splits)
+        new = [cell for cell in cells if cell.key not in self._expected]
+        datasets = {name: self.dataset(name) for name in {cell.dataset for cell in new}}
+        batches = plan(new, datasets, self._provenance, self._splits)
+        expected = [cell for cell in cells if cell.key in self._expected]
+        return batches + [
+            self._expected[cell.key].for_cell(cell, self._is_stored) for cell in expected
+        ]
 
-    def expect(self, cells: Iterable[Experiment]) -> None:
-        """Announce resolved cells: a batch also computes those that cost it nothing extra."""
-        for cell in cells:
-            self._along.setdefault(family_of(cell), []).append(cell)
+    def expect(self, cells: Sequence[Experiment]) -> None:
+        """Plan resolved cells that will be asked for one by one.
+
+        The first that is asked for brings along those that cost it nothing extra.
+
+        Raises
+        ------
+        UsageError
+        """
+        for batch in self.plan(cells):
+            self._expected |= dict.fromkeys((cell.key for cell in batch.cells), batch)
 
     def __enter__(self) -> Session:
         """Connect to the tracking store.

@@ -92,8 +92,7 @@ class _Search:
         folder = session.workspace.home / "studies"
         points = [question.first] if question.size is None else list(question.grid())
         cells = [self._cell(params) for params in points]
-        session.plan(cells)  # raises UsageError if a cell cannot run
-        session.expect(cells)
+        session.expect(cells)  # raises UsageError if a cell cannot run
         resolved = cells[0].resolved
         identity = question.identity(resolved["data"], resolved["versions"])
         where = plan.storage or str(folder / f"{plan.study}.journal")

@@ -12,6 +12,7 @@ from batches import run_session
 from small_studies import LITE, question_of, run_study, small
 
 import benchmarks.evaluate
+import benchmarks.experiments
 from benchmarks.contracts import OutsideError, SplitError, UsageError
 from benchmarks.datasets import load_dataset
 from benchmarks.experiments import make_experiments
@@ -49,10 +50,12 @@ def artifact(tracker, run_id, name):
 
 def test_a_grid_is_visited_once_and_all_k_cost_one_search(workspace, tracker, monkeypatch):
     searches = counted(monkeypatch, DN2, "score_path")
+    plans = counted(monkeypatch, benchmarks.experiments, "same_fit")
     question = question_of()
     found, _ = run_study(question, workspace, tracker)
     # Normalisations x classes x folds, and the winner's classes; not three times as many.
     assert len(searches) == 2 * 4 * 5 + 4
+    assert [len(cells) for (cells,) in plans] == [6, 1]  # the whole grid at once, then the winner
     assert len(found.table.trials) == 6
     assert {point_text(trial.params) for trial in found.table.trials} == {
         point_text(params) for params in question.grid()
