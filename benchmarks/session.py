@@ -169,13 +169,12 @@ class Session:
         ------
         UsageError
         """
-        new = [cell for cell in cells if cell.key not in self._expected]
-        datasets = {name: self.dataset(name) for name in {cell.dataset for cell in new}}
-        batches = plan(new, datasets, self._provenance, self._splits)
         expected = [cell for cell in cells if cell.key in self._expected]
-        return batches + [
-            self._expected[cell.key].for_cell(cell, self._is_stored) for cell in expected
-        ]
+        batches = [self._expected[cell.key].for_cell(cell, self._is_stored) for cell in expected]
+        if new := [cell for cell in cells if cell.key not in self._expected]:
+            datasets = {name: self.dataset(name) for name in {cell.dataset for cell in new}}
+            batches += plan(new, datasets, self._provenance, self._splits)
+        return batches
 
     def expect(self, cells: Sequence[Experiment]) -> None:
         """Plan resolved cells that will be asked for one by one.
