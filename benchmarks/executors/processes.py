@@ -36,7 +36,12 @@ class Processes(Pool):
     """
 
     def __init__(self, workspace: Workspace, workers: int = 0) -> None:
+        # Imported here, not in the threads of the units: two that import joblib at once may each
+        # see a part of it that is not finished.
+        from joblib.externals.loky import process_executor
+
         super().__init__(workspace, workers or available_cores())
+        self._loky = process_executor
         self._environment = dict.fromkeys(THREADS, str(max(1, available_cores() // self.workers)))
         self._closed, self._lock = False, threading.Lock()
         self._started: set[ProcessPoolExecutor] = set()
@@ -46,18 +51,16 @@ class Processes(Pool):
 
     def evaluate(self, unit: Batch, notices: Path) -> list[Result]:
         """Wait for an idle worker, and have it evaluate a unit: see `Pool`."""
-        from joblib.externals.loky.process_executor import BrokenProcessPool, ShutdownExecutorError
-
         executor = self._idle.get()
         try:
             executor = executor or self._start()
             doing = executor.submit(evaluate_unit, self.workspace, unit, notices)
             found: list[Result] = doing.result()
             return found
-        except ShutdownExecutorError as error:
+        except self._loky.ShutdownExecutorError as error:
             executor = None
             raise WorkerLostError(ENDED) from error
-        except BrokenProcessPool as error:
+        except self._loky.BrokenProcessPool as error:
             if executor is not None:
                 self._started.discard(executor)
                 executor.shutdown(kill_workers=True)
@@ -82,12 +85,10 @@ class Processes(Pool):
         super().close()
 
     def _start(self) -> ProcessPoolExecutor:
-        from joblib.externals.loky.process_executor import ProcessPoolExecutor
-
         with self._lock:
             if self._closed:
                 raise WorkerLostError(ENDED)
-            executor = ProcessPoolExecutor(
+            executor = self._loky.ProcessPoolExecutor(
                 1, env=self._environment, initializer=_prepare, initargs=(os.getpid(),)
             )
             self._started.add(executor)
