@@ -78,6 +78,8 @@ def class_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> ClassT
         *notes.hindsight([group[0] for group in groups]),
         *notes.budgets(experiments),
         *notes.approximation(experiments),
+        *notes.accuracy([cell for group in groups for cell in group]),
+        *notes.warnings(groups, columns),
         *_notes(groups, experiments, rows, mean),
     ]
     metric = "rocauc_validation" if first.partition == "validation" else "rocauc"
