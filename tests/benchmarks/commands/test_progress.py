@@ -151,9 +151,10 @@ def on_a_terminal(command, limit, environment):
                     read = os.read(ours, 65536)
                 except OSError:  # the other end is closed
                     break
-                first = time.monotonic() - begun if first is None and read.strip() else first
                 output += read
-        p.kill()
+                if first is None and re.sub(rb"\x1b\[[?\d;]*[A-Za-z]", b"", output).strip():
+                    first = time.monotonic() - begun
+        p.terminate()  # `ui` then ends its server
     os.close(ours)
     return output.decode(errors="replace"), first
 
@@ -207,7 +208,8 @@ def test_every_command_says_within_two_seconds_what_it_does(
 ):
     """The bound is 2 s on an idle machine; of three starts the fastest counts, for a busy one."""
     environment = {name: v for name, v in os.environ.items() if not name.startswith("MLFLOW_")}
-    environment |= {"DN2_HOME": str(weights_home), "PYTHONPATH": str(ROOT), "TERM": "xterm"}
+    (tmp_path / "weights").symlink_to(weights_home / "weights")
+    environment |= {"DN2_HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "TERM": "xterm"}
     environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{tmp_path}/mlflow.db"
     command = [sys.executable, "-m", "benchmarks", *COMMANDS[verb]]
     best = 1000.0
@@ -222,7 +224,7 @@ def test_every_command_says_within_two_seconds_what_it_does(
             ) as process:
                 if select.select([process.stdout], [], [], 2.5)[0]:
                     best = min(best, time.monotonic() - begun)
-                process.kill()
+                process.terminate()
         if best < 2:
             return
     pytest.fail(f"{verb} says nothing for {best:.1f} s")
