@@ -205,10 +205,10 @@ def curve_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> CurveT
     columns = label_seeds(make_columns(experiments, hidden), groups)
     results = tuple(results_of_seeds(group) for group in groups)
     remarks = [
+        *notes.warnings(groups, columns),
         *(f"{name}: {text}." for name, text in definitions.items() if name == protocol),
         *notes.hindsight([group[0] for group in groups]),
         *notes.budgets(experiments),
-        *notes.warnings(groups, columns),
         *notes.seeds(
             [group for group in groups if len(group) > 1],
             "each draw of each seed counts as one draw",

@@ -106,7 +106,7 @@ def learned_nothing(cell: Cell, label: str = "") -> Iterator[str]:
     guessing = [result for result in cell.results if chance and _is_guess(result, chance)]
     if chance and guessing:
         yield (
-            f"{BEWARE}{called} recognises transformations of normal images no better than guessing "
+            f"{BEWARE}the accuracy of {called} on normal images cannot be told from guessing "
             f"({100 * chance:.1f} %) in {_names(cell, guessing)}, so its ROCAUC there says nothing "
             "about the method: train it longer."
         )

@@ -12,7 +12,7 @@ from baselines.mhrot import HEADS, MHRot, head_labels
 from benchmarks.contracts import Experiment, Interval
 from benchmarks.detectors import Method, detector_params
 from benchmarks.metrics import split_metrics
-from benchmarks.report import result_table
+from benchmarks.report import result_table, result_tables
 
 CLASSES = ("cat", "dog", "frog", "ship", "bird")
 
@@ -94,7 +94,7 @@ def test_a_rocauc_below_one_half_is_named_if_its_interval_is():
 def test_an_accuracy_at_chance_is_named_with_the_margin_of_its_images():
     # 10,000 test images, 90 % anomalies: the standard error at 1/72 is at most 0.37 percent.
     (note,) = warned(cell_of("geom", metrics=[right(0.0205), right(0.0217), *[right(0.9)] * 3]))
-    assert "geom recognises transformations of normal images no better than guessing" in note
+    assert "the accuracy of geom on normal images cannot be told from guessing" in note
     assert "(1.4 %) in cat, so " in note
     text = text_of(result_table([cell_of("geom", metrics=[right(0.5)] * 5)]))
     assert "acc (accuracy): percentage of an image's transformations" in text
@@ -110,7 +110,15 @@ def test_runs_side_by_side_and_seeds_are_told_apart():
     seeds = [cell_of("geom", metrics=[right(0.9 - 0.89 * seed)] * 5) for seed in (0, 1)]
     seeds = [replace(c, experiment=replace(c.experiment, seed=s)) for s, c in enumerate(seeds)]
     (note,) = warned(*seeds)
-    assert note.startswith("Beware: geom (seed 1) recognises")
+    assert note.startswith("Beware: the accuracy of geom (seed 1) on")
+
+
+def test_the_warning_is_the_first_line_under_the_table_and_under_that_of_all_methods():
+    bad = cell_of(metrics=[below(0.4)])
+    assert result_table([bad], {"one_vs_rest": "one"}).notes[0] == warned(bad)[0]
+    tables = result_tables([bad, cell_of("geom")])
+    (joint,) = [table for name, table in tables.items() if name.startswith("methods")]
+    assert warned(bad)[0] in joint.notes
 
 
 def test_curves_are_warned_of_too():
