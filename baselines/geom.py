@@ -130,6 +130,11 @@ class GEOM(TransformationBaseline):
         self.device = device
         self.precision = precision
 
+    @property
+    def chance(self) -> float:
+        """The share of an image's transformations that guessing recognises."""
+        return 1 / (4 if self.transformations == "rotation" else 72)
+
     def _sources(self, side: int) -> torch.Tensor:
         return (
             rotations(side)

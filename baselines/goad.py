@@ -103,6 +103,11 @@ class GOAD(TransformationBaseline):
         self.device = device
         self.precision = precision
 
+    @property
+    def chance(self) -> float:
+        """The share of an image's transformations that guessing recognises."""
+        return 1 / 72
+
     def _sources(self, side: int) -> torch.Tensor:
         return geometric_transformations(side)
 

@@ -112,6 +112,11 @@ class MHRot(TransformationBaseline):
     def _min_side(self) -> int:
         return MIN_SIDE_HIGH if self.resolution == "high" else MIN_SIDE
 
+    @property
+    def chance(self) -> float:
+        """The share of an image's transformations that guessing recognises: a mean over heads."""
+        return sum(1 / answers for answers in HEADS) / len(HEADS)
+
     def _sources(self, side: int) -> torch.Tensor:
         return turns_and_shifts(side, 0 if self.resolution == "low" else _crop(side))
 

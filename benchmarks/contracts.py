@@ -23,7 +23,10 @@ PathPoint = tuple[Mapping[str, Any], np.ndarray, np.ndarray | None]
 """One point of a detector's path: parameters, scores, positions of the nearest training rows."""
 
 Progress = Callable[[str, int, int], None]
-"""Called as ``progress(what, done, total)`` while a long step runs."""
+"""Called as ``progress(what, done, total)`` while a long step runs.
+
+A total of 0 means a stage of which only the name is known; it ends when something else begins.
+"""
 
 
 class UsageError(ValueError):

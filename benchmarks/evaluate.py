@@ -62,6 +62,8 @@ class Worker:
         UsageError, MissingDataError
         """
         if name not in self._datasets:
+            if progress:
+                progress(f"reading {name}", 0, 0)
             where = self.workspace
             self._datasets[name] = load_dataset(
                 name,

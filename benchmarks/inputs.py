@@ -317,6 +317,8 @@ def _features(
 
     encoder = get_encoder(encoder_name)
     weights = find_weights(encoder, workspace.home / "weights", workspace.weights)
+    if progress:
+        progress(f"compiling {encoder_name}", 0, 0)
     extractor = load_extractor(encoder_name, weights, workspace.engine, workspace.device)
     what = f"{encoder_name} on {dataset.name}, images"
     store.fill(

@@ -195,6 +195,8 @@ class Session:
         ------
         TrackingError
         """
+        if self.progress:
+            self.progress("opening the tracking store", 0, 0)
         self.tracker.connect()
         self.tracker.mark_dead()
         self.ledger = Ledger(
@@ -285,6 +287,8 @@ class Session:
     def close(self, cells: Sequence[Experiment], more: Summary = NOTHING) -> Outcome:
         """Log the tables of these cells and what else belongs in the summary run."""
         finished = [self.finished[cell.key] for cell in cells if cell.key in self.finished]
+        if self.progress:
+            self.progress("logging tables and figures", 0, 0)
         tables = result_tables(finished, DEFINITIONS)
         names = dict.fromkeys(cell.dataset for cell in cells)
         skipped = [line for name in names for line in self.dataset(name).skipped]
@@ -315,8 +319,10 @@ class Session:
                 batch, results = self._begin(batch)
                 if any(len(of_cell) < len(batch.splits) for of_cell in results.values()):
                     watch = TrainingWatch(self.disk, self.ledger, self.progress)
-                    what = f"{batch.called}, {batch.cells[-1].normalize}"
+                    what = f"{batch.called}, {batch.cells[-1].normalize}, results"
                     left = sum(len(batch.needing(split)) for split in batch.splits)
+                    if self.progress:
+                        self.progress(what, 0, left)
                     # Closed at once if a result cannot be kept: workers then drop what is left.
                     with closing(self.executor.work(batch, watch, self.progress)) as work:
                         for number, result in enumerate(work, start=1):

@@ -37,7 +37,7 @@ def fetch(names: tuple[str, ...], home: Path, root: Path | None, source: str) ->
     missing: list[Exception] = []
     for name in names:
         try:
-            with show_progress() as progress:
+            with show_progress(f"checking {name}") as progress:
                 if name in DATASETS or is_own(name):
                     served = fetch_dataset(
                         name, home=home, root=root, source=source or None, progress=progress

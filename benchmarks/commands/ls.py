@@ -17,13 +17,16 @@ from benchmarks.commands.options import home_option, json_option
 @json_option
 def ls(home: Path, as_json: bool) -> None:
     """List data sets, encoders, detectors, protocols and suites, and what is on this machine."""
-    tables = {
-        "datasets": list(_datasets(home)),
-        "encoders": list(_encoders(home)),
-        "detectors": list(_detectors()),
-        "protocols": list(_protocols()),
-        "suites": list(_suites()),
-    }
+    from benchmarks.commands.progress import show_progress
+
+    with show_progress("looking up what is there"):
+        tables = {
+            "datasets": list(_datasets(home)),
+            "encoders": list(_encoders(home)),
+            "detectors": list(_detectors()),
+            "protocols": list(_protocols()),
+            "suites": list(_suites()),
+        }
     if as_json:
         click.echo(json.dumps(tables, indent=2))
         return

@@ -215,7 +215,7 @@ executor_options = _chain(
         "--workers",
         type=Number(AT_LEAST_ZERO, "2"),
         default=0,
-        help="Runs computed at the same time. [one per core]",
+        help="Runs computed at the same time; 0 is one per core. [0]",
     ),
     click.option(
         "--ray-address",

@@ -14,8 +14,11 @@ def paper(tracking_uri: str) -> None:
 
     Their tag `source` is paper.
     """
-    from benchmarks.report import published_rows
-    from benchmarks.tracking import Tracker
+    from benchmarks.commands.progress import show_progress
 
-    logged = Tracker(tracking_uri or None).log_published(published_rows())
+    with show_progress("logging the published numbers"):
+        from benchmarks.report import published_rows
+        from benchmarks.tracking import Tracker
+
+        logged = Tracker(tracking_uri or None).log_published(published_rows())
     click.echo(f"{logged} published results logged.")

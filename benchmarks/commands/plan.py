@@ -27,14 +27,18 @@ def plan(tracking_uri: str, as_json: bool, **options: Any) -> None:
 
     Time and memory are those of earlier runs of the same kind. Nothing is computed or fetched.
     """
-    from benchmarks.experiments import check_early
-    from benchmarks.planning import plan_cells
-    from benchmarks.tracking import Tracker
+    from benchmarks.commands.progress import LOADING, show_progress
 
-    workspace = pop_workspace(options)
-    _, experiments = pop_experiments(options, workspace.device)
-    check_early(experiments, workspace)  # as `run` does
-    cells = plan_cells(experiments, workspace, Tracker(tracking_uri or None))
+    with show_progress(LOADING) as progress:
+        from benchmarks.experiments import check_early
+        from benchmarks.planning import plan_cells
+        from benchmarks.tracking import Tracker
+
+        workspace = pop_workspace(options)
+        _, experiments = pop_experiments(options, workspace.device)
+        check_early(experiments, workspace)  # as `run` does
+        progress("looking up what is there", 0, 0)
+        cells = plan_cells(experiments, workspace, Tracker(tracking_uri or None))
     if as_json:
         click.echo(json.dumps({"cells": [cell.record() for cell in cells]}, indent=2))
         return

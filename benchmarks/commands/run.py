@@ -33,37 +33,39 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
     Lists make one run of each combination: --k 1,2,5 --normalize none,l2 is six. Finished runs are
     looked up, and interrupted ones continue.
     """
-    from benchmarks.commands.progress import show_progress
-    from benchmarks.experiments import check_early
-    from benchmarks.fetch import fetch_needed
-    from benchmarks.session import Session
-    from benchmarks.tracking import Tracker, cell_record, find_store
+    from benchmarks.commands.progress import LOADING, show_progress
 
-    workspace = pop_workspace(options)
-    suite, experiments = pop_experiments(options, workspace.device)
-    # A mistake that is found now costs nothing; later, it would cost a download.
-    find_store(tracking_uri or None)
-    check_early(experiments, workspace)
-    tracker = Tracker(tracking_uri or None)
-    with pop_executor(options, workspace) as executor, show_progress() as progress:
-        skipped = fetch_needed(experiments, workspace, progress)
-        say = lambda line: click.echo(line, err=True)  # noqa: E731
-        session = Session(
-            workspace,
-            tracker,
-            suite=suite,
-            force=force,
-            executor=executor,
-            progress=progress,
-            say=say,
-        )
-        wanted = [one for one in experiments if one.key not in skipped]
-        cells = session.resolve(wanted)
-        batches = session.plan(cells)
-        session.say_skipped_images(cells)
-        with session:
-            session.run(batches)
-            outcome = session.close(cells)
+    with show_progress(LOADING) as progress:
+        from benchmarks.experiments import check_early
+        from benchmarks.fetch import fetch_needed
+        from benchmarks.session import Session
+        from benchmarks.tracking import Tracker, cell_record, find_store
+
+        workspace = pop_workspace(options)
+        suite, experiments = pop_experiments(options, workspace.device)
+        # A mistake that is found now costs nothing; later, it would cost a download.
+        find_store(tracking_uri or None)
+        check_early(experiments, workspace)
+        tracker = Tracker(tracking_uri or None)
+        with pop_executor(options, workspace) as executor:
+            skipped = fetch_needed(experiments, workspace, progress)
+            say = lambda line: click.echo(line, err=True)  # noqa: E731
+            session = Session(
+                workspace,
+                tracker,
+                suite=suite,
+                force=force,
+                executor=executor,
+                progress=progress,
+                say=say,
+            )
+            wanted = [one for one in experiments if one.key not in skipped]
+            cells = session.resolve(wanted)
+            batches = session.plan(cells)
+            session.say_skipped_images(cells)
+            with session:
+                session.run(batches)
+                outcome = session.close(cells)
     for reason in dict.fromkeys(skipped.values()):
         click.echo(f"skipped: {reason}", err=True)
     if as_json:

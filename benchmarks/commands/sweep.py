@@ -26,7 +26,7 @@ from benchmarks.commands.options import (
 from benchmarks.contracts import UsageError, Workspace
 
 if TYPE_CHECKING:
-    from benchmarks.sweep import Question, SweepOutcome
+    from benchmarks.sweep import Question, Standing, SweepOutcome
 
 BEST_SHOWN, WIDE = 10, 120
 
@@ -136,41 +136,53 @@ def sweep(tracking_uri: str, as_json: bool, **options: Any) -> None:
     so. Finished trials are looked up. The same command continues an interrupted study, and several
     processes can share one.
     """
-    from benchmarks.commands.progress import show_progress
-    from benchmarks.session import Session
-    from benchmarks.sweep import (
-        StudyPlan,
-        check_storage,
-        check_study_name,
-        choose_sampler,
-        what_fits,
-    )
-    from benchmarks.sweep import sweep as run_study
-    from benchmarks.tracking import Tracker, find_store
+    from benchmarks.commands.progress import LOADING, show_progress, study_text
 
-    workspace = pop_workspace(options)
-    storage, study = options.pop("storage"), options.pop("study")
-    sampler, trials = options.pop("sampler"), options.pop("trials")
-    question = _question(options, workspace)
-    find_store(tracking_uri or None)
-    check_storage(storage)
-    choose_sampler(sampler, question, trials)
-    check_study_name(study or question.study_name())
-    tracker = Tracker(tracking_uri or None)
-    with pop_executor(options, workspace) as executor, show_progress() as progress:
-        question, skipped = _made_ready(question, workspace, progress)
-        for reason in skipped:
-            click.echo(f"skipped: {reason}", err=True)
-        name = study or question.study_name()
-        say = lambda line: click.echo(line, err=True)  # noqa: E731
-        session = Session(
-            workspace, tracker, suite=name, executor=executor, progress=progress, say=say
+    with show_progress(LOADING) as progress:
+        from benchmarks.session import Session
+        from benchmarks.sweep import (
+            StudyPlan,
+            check_storage,
+            check_study_name,
+            choose_sampler,
+            what_fits,
         )
-        question, left_out = what_fits(question, lambda cell: session.plan(session.resolve([cell])))
-        for reason in left_out:
-            click.echo(f"left out: {reason}", err=True)
-        plan = StudyPlan(name, *choose_sampler(sampler, question, trials), storage)
-        found = run_study(question, plan, session)
+        from benchmarks.sweep import sweep as run_study
+        from benchmarks.tracking import Tracker, find_store
+
+        workspace = pop_workspace(options)
+        storage, study = options.pop("storage"), options.pop("study")
+        sampler, trials = options.pop("sampler"), options.pop("trials")
+        question = _question(options, workspace)
+        find_store(tracking_uri or None)
+        check_storage(storage)
+        choose_sampler(sampler, question, trials)
+        check_study_name(study or question.study_name())
+        tracker = Tracker(tracking_uri or None)
+
+        def say(line: str) -> None:
+            click.echo(line, err=True)
+
+        def tell(line: str, standing: Standing) -> None:
+            progress.show_study(standing)
+            if line:
+                say(f"{line} ({study_text(standing)})")
+
+        with pop_executor(options, workspace) as executor:
+            question, skipped = _made_ready(question, workspace, progress)
+            for reason in skipped:
+                say(f"skipped: {reason}")
+            name = study or question.study_name()
+            session = Session(
+                workspace, tracker, suite=name, executor=executor, progress=progress, say=say
+            )
+            question, left_out = what_fits(
+                question, lambda cell: session.plan(session.resolve([cell]))
+            )
+            for reason in left_out:
+                say(f"left out: {reason}")
+            plan = StudyPlan(name, *choose_sampler(sampler, question, trials), storage)
+            found = run_study(question, plan, session, tell)
     if as_json:
         click.echo(json.dumps(found.record(), indent=2))
     else:
@@ -256,10 +268,11 @@ def _print(found: SweepOutcome, tracker: Any, tracking_uri: str) -> None:
 
     from benchmarks.commands.page import how_to_look
     from benchmarks.report import percent
+    from benchmarks.sweep import cheapest_first
     from benchmarks.tracking import find_store
 
     table = found.table
-    best = sorted(table.done, key=lambda trial: (-(trial.value or 0.0), trial.number))[:BEST_SHOWN]
+    best = cheapest_first(table.trials)[:BEST_SHOWN]
     grid = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
     varied = [
         name
@@ -297,8 +310,14 @@ def _print(found: SweepOutcome, tracker: Any, tracking_uri: str) -> None:
 
 def _print_best(found: SweepOutcome) -> None:
     from benchmarks.report import percent
-    from benchmarks.sweep import best_record
+    from benchmarks.sweep import best_record, ties
 
+    tied = ties(found.table.trials)
+    if len(tied) > 1:
+        click.echo(
+            f"{len(tied)} trials tie at {percent(tied[0].value, decimals=2)} %; the cheapest is "
+            f"taken, trial {tied[0].number}: fewest encoders and features, then smallest k."
+        )
     record = best_record(found.question, found.best, found.winner)  # type: ignore[arg-type]
     params = ", ".join(f"{name}={value}" for name, value in record["params"].items())
     if found.question.objective == "oracle":

@@ -16,6 +16,8 @@ Nothing else in the benchmarks asks what a detector can do. A detector needs `fi
     ``joins`` is true where this can be called.
 ``scores_and_accuracy(X)``
     Return besides the scores the fraction of an image's transformations that were recognised, (n,).
+``chance``
+    The fraction of transformations that guessing recognises: a number.
 ``reference()``
     Make the exact detector, not fitted, that this one approximates; None if there is none. It is
     scored as well, and the result's metrics say how far the two differ.
@@ -73,6 +75,8 @@ class Method:
         Parameters whose every value up to the detector's own one fit covers.
     joins : bool
         Whether one search serves every join of the same encoders (`score_joined`).
+    chance : float or None
+        The accuracy of guessing, for detectors that have an accuracy.
     shares_rows : bool
         Whether splits that train on much the same rows are scored together (`score_subsets`).
     """
@@ -81,6 +85,7 @@ class Method:
         self.detector: Any = detector
         self.path_parameters: tuple[str, ...] = getattr(detector, "path_parameters", ())
         self.joins: bool = getattr(detector, "joins", False)
+        self.chance: float | None = getattr(detector, "chance", None)
         self.shares_rows = hasattr(detector, "score_subsets")
 
     @staticmethod

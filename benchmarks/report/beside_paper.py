@@ -73,11 +73,13 @@ def class_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> ClassT
     hidden = (*IN_TITLE, "seed") if any(len(group) > 1 for group in groups) else IN_TITLE
     columns = label_seeds(make_columns(experiments, hidden), groups)
     method, subject = first.method, f"{kind[0]}, {kind[1]}"
-    remarks = [f"{name}: {text}." for name, text in definitions.items() if name == first.protocol]
+    remarks = [*notes.warnings(groups, columns)]
+    remarks += [f"{name}: {text}." for name, text in definitions.items() if name == first.protocol]
     remarks += [
         *notes.hindsight([group[0] for group in groups]),
         *notes.budgets(experiments),
         *notes.approximation(experiments),
+        *notes.accuracy([cell for group in groups for cell in group]),
         *_notes(groups, experiments, rows, mean),
     ]
     metric = "rocauc_validation" if first.partition == "validation" else "rocauc"

@@ -205,6 +205,7 @@ def curve_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> CurveT
     columns = label_seeds(make_columns(experiments, hidden), groups)
     results = tuple(results_of_seeds(group) for group in groups)
     remarks = [
+        *notes.warnings(groups, columns),
         *(f"{name}: {text}." for name, text in definitions.items() if name == protocol),
         *notes.hindsight([group[0] for group in groups]),
         *notes.budgets(experiments),

@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks import figures
 from benchmarks.report.class_table import ClassRow, ClassScore, ClassTable, spread_of
+from benchmarks.report.notes import BEWARE
 from benchmarks.report.tables import Column, Lines, Table, percent, stacked
 
 COLUMNS_THAT_FIT = 5
@@ -108,7 +109,7 @@ def method_table(tables: Sequence[ClassTable]) -> MethodTable:
         note
         for table in tables
         for note in table.notes
-        if note.startswith(("preset=", "selection="))
+        if note.startswith(("preset=", "selection=", BEWARE))
     )
     own = (
         "Values are percentages. Each method's own table has the intervals, the times and the "

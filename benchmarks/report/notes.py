@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from benchmarks.contracts import Cell, Experiment
-from benchmarks.detectors import PRESETS, beside_paper_settings, deviations, draws
+from benchmarks.contracts import Cell, Experiment, Result
+from benchmarks.detectors import PRESETS, Method, beside_paper_settings, deviations, draws
+from benchmarks.report.tables import Column
 from dn2.search import SMALLEST
+
+BEWARE = "Beware: "
+"""How a note begins that warns of a number."""
+
+NAMED = 3
+"""Of more splits than this, a note names the first and counts the others."""
+
+Z95 = 1.96
+"""The 97.5 % point of the normal distribution, as for the intervals of a ROCAUC."""
 
 
 def budgets(experiments: Sequence[Experiment]) -> Iterator[str]:
@@ -17,7 +27,7 @@ def budgets(experiments: Sequence[Experiment]) -> Iterator[str]:
     for experiment in experiments:
         if experiment.preset != "none":
             changed = [
-                f"{key}={ours} ({theirs})"
+                f"{key} {ours} instead of {theirs}"
                 for key, (ours, theirs) in beside_paper_settings(experiment).items()
             ]
             but = [text for text in (", ".join(changed), *deviations(experiment)) if text]
@@ -38,6 +48,108 @@ def hindsight(cells: Sequence[Cell]) -> Iterator[str]:
                 f"selection=oracle: for each class, {cell.experiment.method} takes the grid point "
                 "with the best ROCAUC on the test labels, a choice that no user can make."
             )
+
+
+def accuracy(cells: Sequence[Cell]) -> Iterator[str]:
+    """Explain the accuracy of transformations, with the accuracy of guessing."""
+    accurate = [cell for cell in cells if _has_accuracy(cell)]
+    if accurate:
+        chances = {chance for cell in accurate if (chance := _chance(cell)) is not None}
+        guessing = " or ".join(f"{100 * chance:.1f} %" for chance in sorted(chances))
+        yield (
+            "acc (accuracy): percentage of an image's transformations that the network recognises, "
+            "on normal and on anomalous test images"
+            + (f"; guessing recognises {guessing}." if chances else ".")
+        )
+
+
+def warnings(groups: Sequence[Sequence[Cell]], columns: Sequence[Column]) -> Iterator[str]:
+    """Warn of each run of a table that learned nothing; several are told apart by their labels."""
+    for group, column in zip(groups, columns, strict=True):
+        for cell in group:
+            label = [column.label] if len(columns) > 1 else []
+            seed = [f"seed {cell.experiment.seed}"] if len(group) > 1 else []
+            yield from learned_nothing(cell, ", ".join([*label, *seed]))
+
+
+def learned_nothing(cell: Cell, label: str = "") -> Iterator[str]:
+    """Warn of a detector that learned nothing, or the reverse of what it should.
+
+    Three things are looked for, in each split: all scores are equal; the 95 % interval of the
+    ROCAUC, or of the mean, lies below one half; the accuracy on normal images cannot be told from
+    guessing. As an image's transformations are not independent, that accuracy counts as one
+    answer an image, which makes its standard error the largest that is possible.
+
+    Parameters
+    ----------
+    cell : Cell
+        Its results need no scores.
+    label : str
+        What tells the cell from the others of the table.
+    """
+    called = f"{cell.experiment.method}{f' ({label})' if label else ''}"
+    chance = _chance(cell)
+    equal = [result for result in cell.results if _is_constant(result)]
+    if equal:
+        yield (
+            f"{BEWARE}{called} gives all test images the same score in {_names(cell, equal)}: "
+            "a ROCAUC of 50 there comes from ties, and it says nothing."
+        )
+    below = [result for result in cell.results if result.metrics["rocauc_high"] < 0.5]
+    if below or (cell.mean is not None and cell.mean.high < 0.5):
+        mean = "the mean" if cell.mean is not None and cell.mean.high < 0.5 else ""
+        where = " and ".join(filter(None, [mean, _names(cell, below) if below else ""]))
+        yield (
+            f"{BEWARE}the ROCAUC of {called} is significantly below 50, which is chance, for "
+            f"{where}: anomalies score lower there than normal images do."
+        )
+    guessing = [result for result in cell.results if chance and _is_guess(result, chance)]
+    if chance and guessing:
+        yield (
+            f"{BEWARE}the accuracy of {called} on normal images cannot be told from guessing "
+            f"({100 * chance:.1f} %) in {_names(cell, guessing)}, so its ROCAUC there says nothing "
+            "about the method: train it longer."
+        )
+
+
+def _has_accuracy(cell: Cell) -> bool:
+    return any("accuracy_normal" in result.metrics for result in cell.results)
+
+
+def _chance(cell: Cell) -> float | None:
+    """Return the accuracy of guessing; None if the cell has no accuracy, or it is unknown."""
+    return Method.of(cell.experiment).chance if _has_accuracy(cell) else None
+
+
+def _is_constant(result: Result) -> bool:
+    """Tell whether all scores of a result are equal.
+
+    Then DeLong's interval is one half, without width, and only then. If there is only one normal
+    or one anomalous image, it is wide, and nothing is told.
+    """
+    names = ("rocauc", "rocauc_low", "rocauc_high")
+    return all(result.metrics[name] == 0.5 for name in names)
+
+
+def _is_guess(result: Result, chance: float) -> bool:
+    """Tell whether an accuracy on normal images is at most 1.96 standard errors above chance."""
+    if "accuracy_normal" not in result.metrics:
+        return False
+    images = max(result.n_test * (1 - result.metrics["prevalence"]), 1)
+    return (
+        result.metrics["accuracy_normal"] <= chance + Z95 * (chance * (1 - chance) / images) ** 0.5
+    )
+
+
+def _names(cell: Cell, results: Sequence[Result]) -> str:
+    """Name splits; if there are many, the first and how many more."""
+    if len(results) == len(cell.results) > 1:
+        is_class = len({result.class_name for result in results}) == len(results)
+        return f"all {len(results)} {'classes' if is_class else 'splits'}"
+    names = [result.split for result in results]
+    if len(names) > NAMED:
+        return f"{', '.join(names[:NAMED])} and {len(names) - NAMED} more"
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def approximation(experiments: Sequence[Experiment]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.trial import FrozenTrial
 
 from benchmarks.contracts import Cell, Experiment
 from benchmarks.ledger import Mark, Summary
@@ -24,6 +25,7 @@ from benchmarks.session import InterruptedSessionError, Session
 from benchmarks.sweep import results, studies
 from benchmarks.sweep.results import SweepOutcome, Trial, best_of, ended_trials, make_table
 from benchmarks.sweep.space import Question
+from benchmarks.sweep.studies import Standing
 from benchmarks.threads import result_of
 from benchmarks.tracking.connection import owner_tags
 
@@ -55,7 +57,13 @@ class StudyPlan:
     storage: str = ""
 
 
-def sweep(question: Question, plan: StudyPlan, session: Session) -> SweepOutcome:
+Tell = Callable[[str, Standing], None]
+"""Called with the line of each trial that has a value, empty for others, and the standing then."""
+
+
+def sweep(
+    question: Question, plan: StudyPlan, session: Session, tell: Tell | None = None
+) -> SweepOutcome:
     """Run trials until the study has as many as planned, test the winner, and log both.
 
     Several processes may run one study: each takes other trials, and all wait for the last one.
@@ -67,6 +75,8 @@ def sweep(question: Question, plan: StudyPlan, session: Session) -> SweepOutcome
         With a sampler and a number of trials from `benchmarks.sweep.choose_sampler`.
     session : Session
         Not yet entered; made with ``suite=plan.study``.
+    tell : callable, optional
+        By default, the session says each line, without the standing.
 
     Raises
     ------
@@ -75,14 +85,20 @@ def sweep(question: Question, plan: StudyPlan, session: Session) -> SweepOutcome
     OutsideError
         If the storage cannot be used.
     """
-    return _Search(question, plan, session).run()
+    return _Search(question, plan, session, tell).run()
 
 
 class _Search:
     """Run one sweep; holds its question, plan and session, and the cells of its points."""
 
-    def __init__(self, question: Question, plan: StudyPlan, session: Session) -> None:
+    def __init__(
+        self, question: Question, plan: StudyPlan, session: Session, tell: Tell | None
+    ) -> None:
         self.question, self.plan, self.session = question, plan, session
+        self._tell = tell or (lambda line, _: session.say(line) if line else None)
+        self._lines: dict[int, str] = {}
+        self._begun = time.monotonic()
+        self._done_before = 0
         self._cells: dict[str, Experiment] = {}
         self._resolving = threading.Lock()
 
@@ -113,6 +129,8 @@ class _Search:
         A process may die meanwhile; its trials are then run here.
         """
         waiting = False
+        self._begun, (self._done_before, _) = time.monotonic(), studies.counted(self.study)
+        self._tell("", self._standing())
         while True:
             # Listed first: a trial given up after that is requeued below, or waited for next time.
             others = studies.running_elsewhere(
@@ -137,7 +155,7 @@ class _Search:
             n_trials=number,
             n_jobs=min(number, self.session.workers),
             catch=(TrialFailedError, studies.GridDoneError),
-            callbacks=[self._stop_when_enough],
+            callbacks=[self._after_trial],
         )
         if self.session.workers == 1:
             optimize()
@@ -154,11 +172,19 @@ class _Search:
         if count := studies.requeue(self.study, self.question.space, failed=failed):
             self.session.say(f"trials that were interrupted or failed and are run again: {count}")
 
-    def _stop_when_enough(self, study: optuna.Study, _: Any) -> None:
+    def _after_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._tell(self._lines.pop(trial.number, ""), self._standing())
         if self.session.stopping or not studies.trials_left(
             study, self.plan.sampler, self.plan.trials
         ):
             study.stop()
+
+    def _standing(self) -> Standing:
+        done, best = studies.counted(self.study)
+        seconds, since = time.monotonic() - self._begun, done - self._done_before
+        total = max(self.plan.trials, done)
+        left = seconds / since * (total - done) if since > 0 else None
+        return Standing(self.plan.study, done, total, best, left)
 
     def _trial(self, trial: optuna.Trial) -> float:
         """Run one trial; return its value."""
@@ -176,7 +202,9 @@ class _Search:
         value = value_of(finished)
         trial.set_user_attr("run_id", self.session.run_id(cell))
         point = " ".join(f"{name}={given}" for name, given in params.items())
-        self.session.say(f"trial {trial.number}: {point}: {self.question.metric} {value:.4f}")
+        self._lines[trial.number] = (
+            f"trial {trial.number}: {point}: {self.question.metric} {value:.4f}"
+        )
         return value
 
     def _cell(self, params: Mapping[str, Any]) -> Experiment:

@@ -11,8 +11,9 @@ import importlib.util
 import json
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,28 @@ SAMPLERS = {
 }
 DEFAULT_TRIALS = 60
 """The number of trials for a space with a range, which has no last point."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Say how far a study is, over all the processes that share it.
+
+    Attributes
+    ----------
+    study : str
+    done, total : int
+        Trials that have ended, and trials in the end.
+    best : float or None
+        The highest value so far.
+    seconds_left : float or None
+        As the trials since this process began make it expect; None if there was none.
+    """
+
+    study: str
+    done: int
+    total: int
+    best: float | None
+    seconds_left: float | None
 
 
 class GridDoneError(Exception):
@@ -379,19 +402,33 @@ def trials_left(study: optuna.Study, sampler: str, trials: int) -> int:
         for trial in found
         if trial.state in (TrialState.COMPLETE, TrialState.RUNNING)
     ]
-    replaced = {number for trial in found for number in trial.user_attrs.get(REPLACES, ())}
-    failed_for_good = [
-        point_of(trial)
-        for trial in found
-        if trial.state == TrialState.FAIL
-        and "error" in trial.user_attrs
-        and trial.number not in replaced
-        and point_of(trial) not in live
-    ]
+    failed_for_good = [point for point in _failed_for_good(found) if point not in live]
     if sampler != BRUTE:
         return max(trials - len(live) - len(failed_for_good), 0)
     waiting = sum(trial.state == TrialState.WAITING for trial in found)
     return min(max(trials - len({*live, *failed_for_good}), 0), waiting)
+
+
+def _failed_for_good(trials: Sequence[FrozenTrial]) -> list[str]:
+    """List the points of trials that failed for a reason of their own and are not run again."""
+    replaced = {number for trial in trials for number in trial.user_attrs.get(REPLACES, ())}
+    return [
+        point_of(trial)
+        for trial in trials
+        if trial.state == TrialState.FAIL
+        and "error" in trial.user_attrs
+        and trial.number not in replaced
+    ]
+
+
+def counted(study: optuna.Study) -> tuple[int, float | None]:
+    """Count the trials that have ended, and return the highest value; None if there is none."""
+    found = study.get_trials(deepcopy=False)
+    complete = [trial for trial in found if trial.state == TrialState.COMPLETE]
+    points = {point_of(trial) for trial in complete}
+    failed = [point for point in _failed_for_good(found) if point not in points]
+    values = [trial.value for trial in complete if trial.value is not None]
+    return len(complete) + len(failed), max(values, default=None)
 
 
 def suggest_point(trial: optuna.Trial, space: Mapping[str, Values]) -> dict[str, Any]:

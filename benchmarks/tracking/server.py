@@ -23,6 +23,8 @@ STARTS_WITHIN_SECONDS = 60
 def serve(uri: str | None, host: str, port: int, ready: Callable[[str], None]) -> None:
     """Serve the MLflow page until Ctrl-C, SIGTERM or SIGHUP, which end the whole server.
 
+    These return once the page has answered, and raise KeyboardInterrupt before.
+
     A tracking store that is a server has its own page. Then `ready` gets the link to that page,
     and nothing is started.
 
@@ -55,8 +57,8 @@ def serve(uri: str | None, host: str, port: int, ready: Callable[[str], None]) -
         _ending_on_signals(),
         _server(address, host, port, output) as process,
     ):
+        _wait_until_answering(process, base)
         try:
-            _wait_until_answering(process, base)
             ready(ui_link(experiment_id, base))
             process.wait()
         except KeyboardInterrupt:

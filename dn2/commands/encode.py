@@ -129,7 +129,11 @@ def _show_progress() -> Callable[[int, int], None]:
 
 def _image_files(folder: Path) -> Iterator[Path]:
     """Find the image files that are not hidden, by suffix; paths are relative to the folder."""
+    begun: float | None = time.monotonic()
     for path in folder.rglob("*"):
+        if begun is not None and time.monotonic() - begun > 1:
+            click.echo(f"looking for images in {folder}", err=True)
+            begun = None
         relative = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in relative.parts)
         if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():

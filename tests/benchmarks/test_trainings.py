@@ -163,8 +163,8 @@ def test_a_store_that_goes_away_in_training_costs_neither_result_nor_loss(place)
 def test_progress_tells_the_stage_and_how_much_is_left(place):
     code, _, err = run(place, lines_at_once)
     assert code == 0, err
-    assert "pretraining deep_svdd one_class on synthetic, disc, percent: 100/100" in err
-    assert "training deep_svdd one_class on synthetic, cross, percent: 75/100" in err
+    assert "pretraining deep_svdd one_class on synthetic, disc: 100 %" in err
+    assert "training deep_svdd one_class on synthetic, cross: 75 %" in err
     assert " s left" in err
 
 

@@ -29,10 +29,18 @@ def small(**asked):
 
 
 def run_study(
-    question, workspace, tracker, study="toy", sampler="", trials=None, storage="", force=False
+    question,
+    workspace,
+    tracker,
+    study="toy",
+    sampler="",
+    trials=None,
+    storage="",
+    force=False,
+    tell=None,
 ):
     """Run a study; return its outcome, and the lines that the session said."""
     said = []
     session = Session(workspace, tracker, suite=study, say=said.append, force=force)
     plan = StudyPlan(study, *choose_sampler(sampler, question, trials), storage)
-    return sweep(question, plan, session), said
+    return sweep(question, plan, session, tell), said

@@ -5,10 +5,13 @@ import os
 import socket
 import subprocess
 import sys
+import warnings
+from contextlib import contextmanager
 
 import click
 import pytest
 
+from benchmarks.__main__ import run_main
 from benchmarks.commands import page
 from benchmarks.commands.ui import ui
 from benchmarks.tracking import server
@@ -107,6 +110,39 @@ def test_ui_notes_its_page_while_it_serves(home, listening, monkeypatch, capsys)
     assert found == [f"http://127.0.0.1:{listening}"]
     assert list((home / "pages").iterdir()) == []
     assert "Ctrl-C stops the page" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("is_up", [False, True])
+def test_ctrl_c_interrupts_a_page_that_starts_and_ends_one_that_serves(
+    home, monkeypatch, capfd, is_up, tmp_path
+):
+    """The server's process is another one here, which is waited for just as long."""
+
+    class Process:
+        pid = 0
+
+        def wait(self, timeout=None):
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def start(*_):
+        yield Process()
+
+    def wait_until_answering(*_):
+        if not is_up:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(server, "_server", start)
+    monkeypatch.setattr(server, "_wait_until_answering", wait_until_answering)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    code = run_main(["ui", "--tracking-uri", uri, "--port", str(port)])
+    out, err = capfd.readouterr()
+    assert code == (0 if is_up else 130)
+    assert ("The runs are at" in out) == is_up
+    assert ("error: interrupted" in err) != is_up
 
 
 def test_ui_leaves_the_note_of_another_server(home, listening):

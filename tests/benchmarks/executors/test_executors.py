@@ -348,8 +348,8 @@ def test_every_batch_of_a_session_is_dealt_to_all_workers(workspace, tracker, no
     assert not outcome.failures
     assert len(pool.given()) == 4 * len(normalize)
     for name in normalize:
-        assert [call[1:] for call in said if call[0] == f"dn2 on synthetic, {name}"] == [
-            (done, 4) for done in range(1, 5)
+        assert [call[1:] for call in said if call[0] == f"dn2 on synthetic, {name}, results"] == [
+            (done, 4) for done in range(5)
         ]
 
 

@@ -95,9 +95,12 @@ def test_presets_have_a_column_each_and_their_budgets_are_stated():
     notes = " ".join(table.notes)
     assert (
         "preset=cpu, geom rotation: training shortened for a laptop, scoring not; "
-        "not as published: epochs=3 (16), " in notes
+        "not as published: epochs 3 instead of 16, " in notes
     )
-    assert "max_images=5000 (0); 4 rotations and 16 epochs are this project's choice;" in notes
+    assert (
+        "max_images 5000 instead of 0; 4 rotations and 16 epochs are this project's choice;"
+        in notes
+    )
     assert (
         "preset=paper, geom rotation: the published settings; "
         "not as published: 4 rotations and 16 epochs are " in notes
@@ -108,8 +111,8 @@ def test_presets_have_a_column_each_and_their_budgets_are_stated():
 def test_a_paper_run_with_changed_parameters_says_so():
     notes = " ".join(result_table([cell(0.9, preset="paper", epochs=1)]).notes)
     assert (
-        "preset=paper, geom rotation: changed by hand; not as published: epochs=1 (16); 4 rotations"
-        in notes
+        "preset=paper, geom rotation: changed by hand; not as published: epochs 1 instead of 16; 4 "
+        "rotations" in notes
     )
 
 

@@ -108,7 +108,10 @@ def test_two_on_one_study_share_its_trials(place, storage):
     for code, _, err in both:
         assert code == 0, err
     assert sum(err.count("saved") for _, _, err in both) == ALL_SAVES
+    told = "".join(err for _, _, err in both)
     first, second = (whole(out) for _, out, _ in both)
+    best = first["best"]["rocauc_validation"]
+    assert f" ({POINTS}/{POINTS}, best {best:.4f} so far)" in told, "counts are the study's"
     assert first["best"] == second["best"]
     assert len(first["trials"]) == POINTS
     assert len(cell_runs(place)) == POINTS + 1
@@ -127,6 +130,7 @@ def test_several_workers_do_the_trials(place):
     code, out, err = start(place, None, "--executor", "processes", "--workers", "2").finish()
     assert code == 0, err
     whole(out)
+    assert f" ({POINTS}/{POINTS}, best " in err
 
 
 def test_what_is_wrong_is_one_line_before_any_work(place):

@@ -16,7 +16,7 @@ from PIL import Image
 import dn2
 from dn2 import Encoder, features
 from dn2.commands import run_main
-from dn2.commands.encode import _show_progress
+from dn2.commands.encode import _image_files, _show_progress
 from dn2.encoders import ENCODERS, EncoderEntry
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -232,6 +232,15 @@ def test_ctrl_c_ends_a_real_process_with_130(tmp_path):
         process.send_signal(signal.SIGINT)
         assert process.stderr.read().splitlines()[-1] == "error: interrupted"
     assert process.returncode == 130
+
+
+def test_a_large_folder_is_said_while_it_is_searched(tmp_path, monkeypatch, capsys):
+    for i in range(9):
+        (tmp_path / f"{i}.png").touch()
+    seconds = iter(range(0, 90, 9))
+    monkeypatch.setattr(time, "monotonic", lambda: next(seconds) / 10)
+    assert len(list(_image_files(tmp_path))) == 9
+    assert lines(capsys)[1] == [f"looking for images in {tmp_path}"]
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
