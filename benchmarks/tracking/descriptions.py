@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from benchmarks.tracking.views import view_link
+from benchmarks.tracking.views import KINDS, view_link
 
 NOTE = "mlflow.note.content"
 """The tag that holds a description."""
@@ -33,7 +33,8 @@ def describe(
 ) -> str:
     """Return a description: a title, links to views, and a text as it was printed.
 
-    Whatever does not fit is left out: lines of the text from its end, and links from theirs.
+    Whatever does not fit is left out: lines of the text from its end, and links to a subject's
+    views.
 
     Parameters
     ----------
@@ -47,12 +48,19 @@ def describe(
     longest : int
         The most letters.
     """
-    links: list[str] = []
+    by_subject: dict[str, list[str]] = {}
     for key, name in views.items():
-        line = f"- [{_plain(name)}]({view_link(experiment_id, key)})\n"
-        if sum(map(len, links)) + len(line) > longest * LINKS:
-            break
-        links.append(line)
+        subject, _, kind = name.rpartition(" ")
+        if kind not in KINDS:
+            subject, kind = "", name
+        link = f"[{_plain(kind)}]({view_link(experiment_id, key)})"
+        by_subject.setdefault(subject, []).append(link)
+    links: list[str] = []
+    for subject, of_subject in by_subject.items():
+        shown = f"{_plain(subject)}: {', '.join(of_subject)}" if subject else ", ".join(of_subject)
+        if sum(map(len, links)) + len(shown) > longest * LINKS:
+            continue
+        links.append(f"- {shown}\n")
     head = f"**{OURS}** {_plain(title)}\n\n{''.join(links)}\n"
     fence = "```"
     while fence in text:

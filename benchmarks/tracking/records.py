@@ -46,6 +46,9 @@ USUAL_DATASET, USUAL_PROTOCOL, USUAL_PRESETS = "cifar10", "one_vs_rest", ("none"
 
 LONGEST_RUN_NAME = 250
 
+DECIMALS = 6
+"""Of a metric, for the page would show sixteen. The exact value stands in ``results.json``."""
+
 LONGEST_DIGEST = 36
 """MLflow's limit for the digest of a data set. The whole digest is in the data set's source."""
 
@@ -140,7 +143,7 @@ def metric_points(
                 f"the metric {name} of cell {results[0].experiment.key} is {value}: "
                 "it cannot be logged"
             )
-    return [(name, float(value), step) for (name, step), value in values.items()]
+    return [(name, round(float(value), DECIMALS), step) for (name, step), value in values.items()]
 
 
 def _mean(results: Sequence[Result], metric: str) -> float:

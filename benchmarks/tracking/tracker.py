@@ -201,10 +201,10 @@ class Tracker:
         """
         with self._asking(f"open a run for cell {experiment.key}") as client:
             tags = {
-                "key": experiment.key,
-                "input": experiment.input,
                 "selection": selection,
+                "input": experiment.input,
                 **measured_tags("cell", suite, provenance),
+                "key": experiment.key,
                 **(tags or {}),
             }
             params = page_params(experiment)

@@ -31,11 +31,29 @@ LONGEST = 5000
 MOST_CLASSES = 30
 """The most classes with a chart of their own; the table of a run has all of them."""
 
+KINDS = ("charts", "leaderboard", "parameters", "curves")
+"""Of the views of results. Their names begin with the subject."""
+
 MOST_AXES = 5
 """The most parameters of one chart; more would leave no room for their values' names."""
 
 LONGEST_NAME = 80
 """Of a view, in letters: the menu is narrow, and a data set may be a path."""
+
+WIDTHS = {
+    "rocauc": 90,
+    "detector": 90,
+    "encoder": 140,
+    "normalize": 90,
+    "k": 50,
+    "clean": 60,
+    "preset": 65,
+    "rocauc_low": 95,
+    "rocauc_high": 95,
+    "selection": 85,
+    "source": 85,
+}
+"""Of columns, in pixels. The page's own, 100 each, would leave half of them out of sight."""
 
 LEADERBOARD = re.compile(r"(^|-)leaderboard-[0-9a-f]{8}$")
 """The key of a leaderboard."""
@@ -63,7 +81,7 @@ class View:
     subject : str
         What it shows, in a link's text: ``cifar10``, ``synthetic contamination``.
     kind : str
-        ``leaderboard``, ``charts``, ``parameters``, ``curves`` or ``study``.
+        One of `KINDS`, or ``study``.
     where, order_by : str
         A filter and a column, as MLflow spells them. The largest comes first.
     columns : tuple of str
@@ -131,7 +149,13 @@ class View:
             "modelVersionFilter": "All Runs",
             "datasetsFilter": [],
             "selectedColumns": list(self.columns),
-            "runsHiddenMode": "FIRST_20_RUNS",
+            "columnOrder": list(self.columns),
+            "columnWidths": {
+                name: WIDTHS[label]
+                for name in self.columns
+                if (label := name.split("`")[1]) in WIDTHS
+            },
+            "runsHiddenMode": "FIRST_10_RUNS",
             "compareRunCharts": cards,
             "compareRunSections": sections,
             # Otherwise the page sorts the sections by name, which begins with the memory.
@@ -179,6 +203,7 @@ def result_views(
                     Section("ROCAUC of each class", tuple(of_classes), columns=2),
                     COST,
                 ),
+                wide=True,
             ),
         )
     tested, best = f"{runs} and metrics.rocauc >= 0", _metric("rocauc")
@@ -202,7 +227,7 @@ def result_views(
             "leaderboard",
             tested,
             best,
-            (*method, _param("preset"), *interval, *origin),
+            (interval[0], *method, _param("preset"), *interval[1:], *origin),
             charts,
         ),
         View(
@@ -345,7 +370,7 @@ def _tag(name: str) -> str:
 
 
 def _bar(metric: str) -> dict[str, Any]:
-    return {"type": "BAR", "metricKey": metric, "runsCountToCompare": 20}
+    return {"type": "BAR", "metricKey": metric, "runsCountToCompare": 10}
 
 
 def _line(metric: str) -> dict[str, Any]:
@@ -353,8 +378,7 @@ def _line(metric: str) -> dict[str, Any]:
     return {
         "type": "LINE",
         "metricKey": metric,
-        "selectedMetricKeys": [metric],
-        "runsCountToCompare": 20,
+        "runsCountToCompare": 10,
         "xAxisKey": "step",
         "useGlobalXaxisKey": False,
         "xAxisScaleType": "linear",
