@@ -2,8 +2,7 @@
 
     connection.py  the store: its address, whether it answers, its errors; whose a run is
     records.py     results as metrics, records, tags and names, and how they are logged
-    views.py       what the page shows first, as tags of the experiment
-    descriptions.py  the texts above runs
+    views.py       what the page shows first: saved views, and descriptions
     tracker.py     Tracker: one top-level run a cell, one summary run an invocation
     server.py      the MLflow page; imported by `ui` alone
 

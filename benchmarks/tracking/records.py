@@ -46,7 +46,7 @@ USUAL_DATASET, USUAL_PROTOCOL, USUAL_PRESETS = "cifar10", "one_vs_rest", ("none"
 
 LONGEST_RUN_NAME = 250
 
-DECIMALS = 6
+DECIMALS = 7
 """Of a metric, for the page would show sixteen. The exact value stands in ``results.json``."""
 
 LONGEST_DIGEST = 36
@@ -295,6 +295,9 @@ def run_name(experiment: Experiment, usual: Mapping[str, Any]) -> str:
         changed["seed"] = _text(experiment.seed)
     if experiment.classes:
         changed["classes"] = _text(experiment.classes)
+    normalize = "normalize=none" if experiment.normalize == "none" else experiment.normalize
+    if experiment.normalize == usual.get("normalize", "none"):
+        normalize = ""
     source = ""
     if experiment.input != usual.get("input"):
         source = short_encoders(experiment.encoders) if experiment.encoders else experiment.input
@@ -302,7 +305,7 @@ def run_name(experiment: Experiment, usual: Mapping[str, Any]) -> str:
         "" if experiment.protocol == USUAL_PROTOCOL else experiment.protocol,
         experiment.method,
         "" if experiment.preset in USUAL_PRESETS else experiment.preset,
-        "" if experiment.normalize == usual.get("normalize", "none") else experiment.normalize,
+        normalize,
         *(f"{name}={value}" for name, value in changed.items()),
         source,
         "" if experiment.partition == "test" else experiment.partition,

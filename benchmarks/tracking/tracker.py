@@ -35,13 +35,6 @@ from benchmarks.tracking.connection import (
     owner_tags,
     without_password,
 )
-from benchmarks.tracking.descriptions import (
-    LONGEST_OF_EXPERIMENT,
-    LONGEST_OF_RUN,
-    NOTE,
-    describe,
-)
-from benchmarks.tracking.descriptions import is_ours as is_ours_note
 from benchmarks.tracking.records import (
     MetricPoint,
     cell_record,
@@ -53,7 +46,17 @@ from benchmarks.tracking.records import (
     page_params,
     whole,
 )
-from benchmarks.tracking.views import View, equals, names_of_views, view_tags
+from benchmarks.tracking.views import (
+    LONGEST,
+    LONGEST_OF_RUN,
+    NOTE,
+    View,
+    describe,
+    equals,
+    may_describe,
+    names_of_views,
+    view_tags,
+)
 
 VIEW = "view"
 """The tag of a summary run that names the view of its results."""
@@ -438,8 +441,8 @@ class Tracker:
             every = {**own, **dict(sorted(names_of_views(tags).items(), key=lambda one: one[1]))}
             of_run = describe(title, text, own, self._experiment_id, LONGEST_OF_RUN)
             log(client, run_id, tags={NOTE: of_run, VIEW: views[0].key if views else ""})
-            note = describe(title, text, every, self._experiment_id, LONGEST_OF_EXPERIMENT)
-            if is_ours_note(tags.get(NOTE, "")) and note != tags.get(NOTE):
+            note = describe(title, text, every, self._experiment_id, LONGEST)
+            if may_describe(tags.get(NOTE, "")) and note != tags.get(NOTE):
                 client.set_experiment_tag(self._experiment_id, NOTE, note)
 
     def end(self, run_id: str, status: str, error: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Views of the MLflow page: what it shows first, and in which order.
+"""What the MLflow page shows first: saved views, and descriptions.
 
 MLflow keeps a saved view as a tag of the experiment, and lists it in the page's menu *Views*. The
 tag's value is JSON text, and holds the page's state as JSON text again, which the page itself
@@ -9,6 +9,7 @@ arguments. A version of MLflow that does not know such tags ignores them.
     study_view     of one study of a sweep
     view_tags      views as tags, without those that are there already
     view_link      the address that opens a view
+    describe       a text above the runs: the table that was printed, and links to views
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 TAG = "mlflow.sharedViewState."
@@ -27,6 +28,12 @@ TAG = "mlflow.sharedViewState."
 
 LONGEST = 5000
 """MLflow's limit for the value of an experiment's tag."""
+
+FEWER = (16, 8, 4, 2, 1)
+"""How many charts a section keeps, from try to try, if the text is too long."""
+
+NOW = 10**13 - 1
+"""A date that is as long as any."""
 
 MOST_CLASSES = 30
 """The most classes with a chart of their own; the table of a run has all of them."""
@@ -113,6 +120,11 @@ class View:
         words = re.sub(r"[^a-z0-9]+", "-", self.subject.lower()).strip("-")[-40:].strip("-")
         digest = hashlib.sha256(f"{self.subject}\n{self.kind}".encode()).hexdigest()[:8]
         return "-".join(filter(None, [words, self.kind, digest]))
+
+    def cut(self, most: int) -> View:
+        """Return the view with so many columns, and charts in a section, at most."""
+        sections = (replace(one, cards=one.cards[:most]) for one in self.sections)
+        return replace(self, columns=self.columns[:most], sections=tuple(sections))
 
     def state(self) -> dict[str, Any]:
         """Return the page's state."""
@@ -273,7 +285,8 @@ def study_view(study: str, metric: str, parameters: Sequence[str]) -> View:
 def view_tags(views: Sequence[View], tags: Mapping[str, str], now: int) -> dict[str, str]:
     """Return the tags of views that an experiment lacks, or has with another content.
 
-    A view that cannot be stored, because its text is too long for a tag, is left out.
+    A view whose text is too long for a tag loses charts and columns from the end. One that is still
+    too long is left out.
 
     Parameters
     ----------
@@ -285,7 +298,7 @@ def view_tags(views: Sequence[View], tags: Mapping[str, str], now: int) -> dict[
     """
     changed = {}
     for view in views:
-        name, state, made = f"{TAG}{view.key}", view.state(), now
+        name, state, made = f"{TAG}{view.key}", _fitting(view), now
         try:
             stored = json.loads(tags[name])
             made = int(stored["createdAt"])
@@ -293,12 +306,23 @@ def view_tags(views: Sequence[View], tags: Mapping[str, str], now: int) -> dict[
                 continue
         except (KeyError, TypeError, ValueError, zlib.error):
             pass  # there is none, or a hand has changed it
-        text = json.dumps(
-            {"name": view.name, "createdAt": made, "updatedAt": now, "state": pack(state)}
-        )
-        if len(text) <= LONGEST:
-            changed[name] = text
+        if state is not None:
+            changed[name] = _saved(view, state, made, now)
     return changed
+
+
+def _fitting(view: View) -> dict[str, Any] | None:
+    """Return the state of a view, with as many charts as fit into a tag; None if none do."""
+    for one in (view, *map(view.cut, FEWER)):
+        state = one.state()
+        if len(_saved(view, state, NOW, NOW)) <= LONGEST:
+            return state
+    return None
+
+
+def _saved(view: View, state: Mapping[str, Any], made: int, now: int) -> str:
+    dates = {"createdAt": made, "updatedAt": now}
+    return json.dumps({"name": view.name, **dates, "state": pack(state)})
 
 
 def names_of_views(tags: Mapping[str, str]) -> dict[str, str]:
@@ -407,3 +431,88 @@ def _parallel(parameters: Sequence[str], metric: str) -> dict[str, Any]:
 COSTS = ("time/fit_seconds", "time/score_seconds", "memory/peak_mb", "throughput/images_per_second")
 
 COST = Section("Cost", tuple(_bar(name) for name in COSTS))
+
+
+# Descriptions
+
+NOTE = "mlflow.note.content"
+"""The tag that holds a description."""
+
+OURS = "DN2 benchmark"
+"""The first words of a description that we wrote. Another one is the user's, and stays."""
+
+LONGEST_OF_RUN = 8000
+"""MLflow's limit for the value of a run's tag."""
+
+LINKS = 0.5
+"""The largest part of a description that may be links."""
+
+LONGEST_TITLE = 200
+
+CUT = "…"
+
+
+def describe(
+    title: str,
+    text: str,
+    views: Mapping[str, str],
+    experiment_id: str,
+    longest: int,
+) -> str:
+    """Return a description: a title, links to views, and a text as it was printed.
+
+    Whatever does not fit is left out: lines of the text from its end, and links to a subject's
+    views.
+
+    Parameters
+    ----------
+    title : str
+        One line.
+    text : str
+        Shown letter by letter, whatever is in it.
+    views : mapping
+        Key -> name.
+    experiment_id : str
+    longest : int
+        The most letters.
+    """
+    by_subject: dict[str, list[str]] = {}
+    for key, name in views.items():
+        subject, _, kind = name.rpartition(" ")
+        if kind not in KINDS:
+            subject, kind = "", name
+        link = f"[{_plain(kind)}]({view_link(experiment_id, key)})"
+        by_subject.setdefault(subject, []).append(link)
+    links: list[str] = []
+    for subject, of_subject in by_subject.items():
+        named = f"{_plain(subject)}: " if subject else ""
+        line = f"- {named}{', '.join(of_subject)}\n"
+        if sum(map(len, links)) + len(line) <= longest * LINKS:
+            links.append(line)
+    head = f"**{OURS}** {_plain(title[:LONGEST_TITLE])}\n\n{''.join(links)}\n"
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    left = longest - len(head) - 2 * len(fence) - len(f"text\n\n{CUT}\n\n")
+    lines, shown = text.rstrip("\n").split("\n"), []
+    for line in lines:
+        left -= len(line) + 1
+        if left < 0:
+            shown.append(CUT)
+            break
+        shown.append(line)
+    body = "\n".join(shown)
+    return f"{head}{fence}text\n{body}\n{fence}\n"[:longest]
+
+
+def may_describe(note: str) -> bool:
+    """Tell whether a description may be replaced: there is none, or we wrote it."""
+    return not note.strip() or note.startswith(f"**{OURS}**")
+
+
+def _plain(text: str) -> str:
+    """Write text so that neither Markdown nor HTML finds anything in it."""
+    for letter, name in {"&": "&amp;", "<": "&lt;", ">": "&gt;"}.items():
+        text = text.replace(letter, name)
+    marked = "".join(f"\\{letter}" if letter in "\\`*_{}[]()#+-.!|" else letter for letter in text)
+    return " ".join(marked.split())
