@@ -36,7 +36,7 @@ from benchmarks.detectors import (
     entry_of,
 )
 from benchmarks.inputs import encoder_names
-from benchmarks.protocols import PROTOCOLS, make_splits, validation
+from benchmarks.protocols import PROTOCOLS, make_splits
 from benchmarks.protocols import protocol_params as protocol_params_of
 from dn2.encoders import check_weights, get_encoder
 from dn2.engines import engine_class
@@ -282,6 +282,8 @@ def resolve(experiment: Experiment, dataset: Dataset, identity: Mapping[str, Any
         "detector": entry_of(experiment.detector).version,
     }
     if experiment.partition == "validation":
+        from benchmarks.protocols import validation  # most runs need no folds
+
         versions["validation"] = validation.VERSION
     arithmetic = Method.of(experiment).arithmetic()
     computed_in = {} if arithmetic is None else {"arithmetic": arithmetic}

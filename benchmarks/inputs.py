@@ -191,8 +191,7 @@ class Rows:
     names : sequence of str
         The encoders of the parts.
     rates : sequence of float
-        Images a second at which each part was encoded, from the stores' manifests; empty if
-        unknown.
+        Images a second at which each part was encoded just now; 0 for one that was stored.
     """
 
     parts: Sequence[Any]
@@ -207,7 +206,7 @@ class Rows:
 
     @property
     def images_per_second(self) -> float | None:
-        """How fast the features were extracted, one encoder after the other."""
+        """How fast the features were extracted just now; None if some were stored already."""
         return 1 / sum(1 / rate for rate in self.rates) if self.rates and all(self.rates) else None
 
     def __len__(self) -> int:
@@ -287,8 +286,8 @@ def load_input(
 
     from dn2.features import none  # imports torch
 
-    parts = [_features(dataset, encoder, workspace, progress) for encoder in names]
-    return Rows(parts, none, names, [part.images_per_second for part in parts])
+    found = [_features(dataset, encoder, workspace, progress) for encoder in names]
+    return Rows([part for part, _ in found], none, names, [rate for _, rate in found])
 
 
 def feature_store(dataset: Dataset, encoder_name: str, workspace: Workspace) -> FeatureStore:
@@ -306,12 +305,15 @@ def feature_store(dataset: Dataset, encoder_name: str, workspace: Workspace) -> 
 
 def _features(
     dataset: Dataset, encoder_name: str, workspace: Workspace, progress: Progress | None
-) -> Any:
-    """Open one encoder's features as an array, computing first those that are missing."""
+) -> tuple[Any, float]:
+    """Open one encoder's features as an array, computing first those that are missing.
+
+    The second value is how many images a second were encoded, and 0 if none was missing.
+    """
     store = feature_store(dataset, encoder_name, workspace)
     if not store.missing():
         store.fill(lambda _: ())  # writes only the manifest, in case a killed process did not
-        return store.open()
+        return store.open(), 0.0
 
     from dn2.features import encode_batches, load_extractor  # imports torch
 
@@ -325,4 +327,5 @@ def _features(
         lambda rows: encode_batches(dataset.images, extractor, rows),
         None if progress is None else lambda done, total: progress(what, done, total),
     )
-    return store.open()
+    opened = store.open()
+    return opened, opened.images_per_second

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import threading
 import time
@@ -11,11 +12,11 @@ from functools import partial, wraps
 from typing import Any, TypeVar, cast
 
 from benchmarks.contracts import Cell, Dataset, Experiment
-from benchmarks.detectors import selection_of
+from benchmarks.detectors import detector_input, detector_params, entry_of, selection_of
 from benchmarks.protocols import PROTOCOLS
 from benchmarks.report import Table, result_table, summary_points
 from benchmarks.result_store import ResultStore
-from benchmarks.tracking import Tracker, TrackingError
+from benchmarks.tracking import Tracker, TrackingError, View, run_name
 
 DEFINITIONS = {name: entry.definition for name, entry in PROTOCOLS.items()}
 
@@ -46,12 +47,18 @@ class Summary:
     points : sequence of (name, value, step)
         Points of curves.
     tags : mapping
+    views : sequence of View
+        Of the MLflow page, before those of the results.
+    text : str
+        For the description, before the tables.
     """
 
     texts: Mapping[str, str] = field(default_factory=dict)
     figures: Mapping[str, Any] = field(default_factory=dict)
     points: Sequence[tuple[str, float, int]] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    views: Sequence[View] = ()
+    text: str = ""
 
 
 NOTHING = Summary()
@@ -59,15 +66,9 @@ NOTHING = Summary()
 
 @dataclass(frozen=True)
 class Mark:
-    """Hold the tags and numbers that a study adds to a cell's run, named after the study."""
+    """Hold the tags that a study adds to a cell's run, named after the study."""
 
     tags: Mapping[str, str] = field(default_factory=dict)
-    numbers: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def points(self) -> list[tuple[str, float, int]]:
-        """The numbers as points of curves."""
-        return [(name, value, 0) for name, value in self.numbers.items()]
 
 
 NO_MARK = Mark()
@@ -97,6 +98,8 @@ class Ledger:
         Why something is not logged yet.
     run_ids : dict
         Key -> run id of the cells that this invocation has looked up or logged.
+    views : tuple of View
+        That the MLflow page has of this invocation's results, once it is closed.
     """
 
     def __init__(
@@ -118,6 +121,7 @@ class Ledger:
         self._lock = threading.RLock()
         self._summary = tracker.start_summary(suite, provenance)
         self.run_ids: dict[str, str] = {}
+        self.views: tuple[View, ...] = ()
         self._marks: dict[str, Mark] = {}
         self._open: dict[str, str] = {}  # key -> run id of cells that are not finished
         self._pending: dict[str, tuple[Cell, Dataset, Mapping[str, float]]] = {}
@@ -213,8 +217,11 @@ class Ledger:
         skipped: Sequence[str],
         failed: bool,
         more: Summary = NOTHING,
+        views: Sequence[View] = (),
     ) -> str:
         """Log the invocation's tables, figures, curves and skipped images in the summary run.
+
+        Then have the page show them: its views, and the descriptions.
 
         Returns
         -------
@@ -241,13 +248,27 @@ class Ledger:
             self.tracker.finish_summary, texts=texts, figures=figures, points=points, status=status
         )
         self._try(partial(end, self._summary))
+        if self.error is None:
+            self._show(tables, [*more.views, *views], more.text)
         return self._summary
+
+    def _show(self, tables: Mapping[str, Table], views: Sequence[View], text: str) -> None:
+        """Save the views of the page, and describe what was found.
+
+        The results are logged, so that a store which refuses this is no failure.
+        """
+        titles = [table.title for table in tables.values()]
+        title = f"{titles[0]}, and {len(titles) - 1} more" if titles[1:] else "".join(titles)
+        printed = "\n".join([*([text] if text else []), *map(_printed, tables.values())])
+        try:
+            self.views = self.tracker.save_views(views)
+            self.tracker.describe(self._summary, title or self.suite, printed, self.views)
+        except TrackingError as error:
+            self.say(f"the MLflow page shows the runs, but without their views: {error}")
 
     def _put_mark(self, run_id: str, mark: Mark) -> None:
         if mark.tags:
             self.tracker.tag(run_id, mark.tags)
-        if mark.numbers:
-            self.tracker.log_points(run_id, mark.points)
 
     def _start(self, cell: Experiment, dataset: Dataset) -> None:
         self._open[cell.key] = self.tracker.start_cell(
@@ -255,6 +276,7 @@ class Ledger:
             suite=self.suite,
             fingerprint=dataset.fingerprint,
             provenance=self.provenance,
+            name=run_name(cell, usual_values(cell)),
             selection=selection_of(cell),
             fresh=self.fresh,
             tags=self._marks.get(cell.key, NO_MARK).tags,
@@ -264,8 +286,7 @@ class Ledger:
         cell = finished.experiment
         if cell.key not in self._open:
             self._start(cell, dataset)
-        points = [*self._losses.get(cell.key, ()), *self._marks.get(cell.key, NO_MARK).points]
-        self.tracker.log_points(self._open[cell.key], points)
+        self.tracker.log_points(self._open[cell.key], self._losses.get(cell.key, ()))
         self.tracker.finish_cell(
             self._open[cell.key],
             finished.results,
@@ -301,6 +322,24 @@ class Ledger:
             self.error = error
             return False
         return True
+
+
+def usual_values(cell: Experiment) -> dict[str, Any]:
+    """Return the values that a cell would have if nothing but its method were asked for."""
+    entry, source = entry_of(cell.detector), detector_input(cell.detector, cell.variant)
+    protocol = PROTOCOLS[cell.protocol].defaults if cell.protocol in PROTOCOLS else {}
+    return {
+        "input": f"features:{entry.encoder}" if source == "features" else source,
+        "normalize": entry.normalize,
+        **protocol,
+        **detector_params(cell.detector, cell.variant, {}, cell.preset, cell.dataset),
+    }
+
+
+def _printed(table: Table) -> str:
+    text = io.StringIO()
+    table.print(text)
+    return text.getvalue()
 
 
 def _figures(finished: Cell) -> dict[str, Any]:

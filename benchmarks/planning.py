@@ -134,7 +134,7 @@ class _Look:
             else None
         )
         if new:
-            rate = earlier.get("throughput/images_per_second")
+            rate = self.tracker.newest_rate(cell)
             seconds = None if seconds is None or not rate else seconds + new / rate
         features = f"{to_compute:,} to compute" if to_compute else stored
         return PlannedCell(cell, "pending", features, seconds, earlier.get("memory/peak_mb"))

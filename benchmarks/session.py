@@ -40,7 +40,7 @@ from benchmarks.provenance import provenance
 from benchmarks.report import Table, result_tables
 from benchmarks.result_store import ResultStore
 from benchmarks.threads import result_of
-from benchmarks.tracking import Tracker, TrackingError
+from benchmarks.tracking import Tracker, TrackingError, View, result_views
 
 KNOWN = (UsageError, MissingDataError, OutsideError, SplitError)
 """Errors whose message needs no type and no traceback."""
@@ -71,6 +71,8 @@ class Outcome:
         Where the MLflow page shows the outcome.
     tracking_error : TrackingError or None
         Why some results are not logged: they are on disk, and the same command logs them.
+    views : tuple of View
+        That the MLflow page has of them.
     """
 
     cells: list[Cell]
@@ -80,6 +82,7 @@ class Outcome:
     summary_run_id: str
     experiment_id: str
     tracking_error: TrackingError | None
+    views: tuple[View, ...] = ()
 
 
 class Session:
@@ -292,7 +295,8 @@ class Session:
         tables = result_tables(finished, DEFINITIONS)
         names = dict.fromkeys(cell.dataset for cell in cells)
         skipped = [line for name in names for line in self.dataset(name).skipped]
-        summary_run_id = self.ledger.close(tables, skipped, bool(self.failures), more)
+        views = self._views(finished)
+        summary_run_id = self.ledger.close(tables, skipped, bool(self.failures), more, views)
         return Outcome(
             cells=[replace(cell, run_id=self.run_id(cell.experiment)) for cell in finished],
             tables=tables,
@@ -301,7 +305,25 @@ class Session:
             summary_run_id=summary_run_id,
             experiment_id=self.tracker.experiment_id,
             tracking_error=self.ledger.error,
+            views=self.ledger.views,
         )
+
+    def _views(self, finished: Sequence[Cell]) -> list[View]:
+        """List the views of finished cells, first those that the links lead to."""
+        classes: dict[tuple[str, str, bool], dict[str, None]] = {}
+        for cell in finished:
+            if cell.experiment.partition == "test":
+                curve = len({result.x for result in cell.results}) > 1
+                about = (cell.experiment.dataset, cell.experiment.protocol, curve)
+                named = classes.setdefault(about, {})
+                named.update(dict.fromkeys(result.class_name for result in cell.results))
+        groups = []
+        for (dataset, protocol, curve), named in classes.items():
+            # The charts of classes that only other runs have are hidden where they are empty.
+            every = self.dataset(dataset).class_names
+            shown = [*named, *(name for name in every if name not in named)]
+            groups.append(result_views(dataset, protocol, shown, curve=curve))
+        return [group[0] for group in groups] + [view for group in groups for view in group[1:]]
 
     def _is_stored(self, cell: Experiment) -> bool:
         """Tell whether the feature store has all that a cell needs."""

@@ -11,19 +11,28 @@ import json
 import os
 import platform
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from benchmarks.commands.options import default_home
 
+if TYPE_CHECKING:
+    from benchmarks.tracking import View
+
 SECONDS_TO_ANSWER = 0.5
 
 
-def how_to_look(store: str, experiment_id: str, tracking_uri: str = "") -> str:
-    """Say how to look at an experiment's runs, with the link.
+MOST_LINKS = 5
+
+
+def how_to_look(
+    store: str, experiment_id: str, tracking_uri: str = "", views: Sequence[View] = ()
+) -> str:
+    """Say how to look at an experiment's runs, with links.
 
     Parameters
     ----------
@@ -32,17 +41,31 @@ def how_to_look(store: str, experiment_id: str, tracking_uri: str = "") -> str:
     experiment_id : str
     tracking_uri : str
         As the user gave it.
+    views : sequence of View
+        To link to, a line each. Without any, the link leads to the charts of all runs.
     """
     from benchmarks.tracking import ui_link
 
-    if store.startswith(("http://", "https://")):
-        return f"Look at them:\n  {ui_link(experiment_id, store)}"
-    base = find_page(store)
+    base = store if store.startswith(("http://", "https://")) else find_page(store)
     if base is not None:
-        return f"Look at them:\n  {ui_link(experiment_id, base)}"
-    option = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
-    called = click.get_current_context().find_root().info_name
-    return f"Look at them: {called} ui{option}, then\n  {ui_link(experiment_id)}"
+        said, served = "Look at them:", {"base": base}
+    else:
+        option = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
+        called = click.get_current_context().find_root().info_name
+        said, served = f"Look at them: {called} ui{option}, then", {}
+    keys = [view.key for view in views[:MOST_LINKS]] or [""]
+    links = [f"  {ui_link(experiment_id, view=key, **served)}" for key in keys]
+    more = len(views) - MOST_LINKS
+    others = [f"  and {more} more, which its menu Views has"] if more > 0 else []
+    return "\n".join([said, *links, *others])
+
+
+def main_views(views: Sequence[View]) -> list[View]:
+    """Return the views to link to: one of each subject."""
+    first: dict[str, View] = {}
+    for view in views:
+        first.setdefault(view.subject, view)
+    return list(first.values())
 
 
 def find_page(store: str) -> str | None:

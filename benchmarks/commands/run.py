@@ -93,7 +93,7 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
 
 def _say_where(outcome: Any, tracker: Any, tracking_uri: str) -> None:
     """Say where the runs are, and how to look at them."""
-    from benchmarks.commands.page import how_to_look
+    from benchmarks.commands.page import how_to_look, main_views
     from benchmarks.tracking import find_store
 
     runs = f"{len(outcome.cells)} runs and their" if len(outcome.cells) > 1 else "1 run and its"
@@ -101,4 +101,5 @@ def _say_where(outcome: Any, tracker: Any, tracking_uri: str) -> None:
     if outcome.looked_up:
         click.echo(f"{outcome.looked_up} of {len(outcome.cells)} had been computed before")
     store = find_store(tracking_uri or None)
-    click.echo(how_to_look(store, outcome.experiment_id, tracking_uri))
+    views = main_views(outcome.views)
+    click.echo(how_to_look(store, outcome.experiment_id, tracking_uri, views))

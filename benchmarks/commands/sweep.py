@@ -305,7 +305,8 @@ def _print(found: SweepOutcome, tracker: Any, tracking_uri: str) -> None:
     if not found.outcome.tracking_error:
         click.echo(f"Trials, figures and the table are in {tracker.address}")
         store = find_store(tracking_uri or None)
-        click.echo(how_to_look(store, found.outcome.experiment_id, tracking_uri))
+        views = found.outcome.views[:1]  # the study's own
+        click.echo(how_to_look(store, found.outcome.experiment_id, tracking_uri, views))
 
 
 def _print_best(found: SweepOutcome) -> None:

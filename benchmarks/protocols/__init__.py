@@ -19,7 +19,6 @@ from benchmarks.protocols.contamination import RATIOS, contamination
 from benchmarks.protocols.groups_of_images import GROUP_SIZES, groups
 from benchmarks.protocols.one_class import leave_one_class_out, one_vs_rest
 from benchmarks.protocols.small_train import N_TRAIN, small_train
-from benchmarks.protocols.validation import validation_splits
 
 
 @dataclass(frozen=True)
@@ -119,6 +118,8 @@ def make_splits(experiment: Experiment, dataset: Dataset) -> list[Split]:
     entry = PROTOCOLS[experiment.protocol]
     function = entry.function
     if experiment.partition == "validation":
+        from benchmarks.protocols.validation import validation_splits  # most runs need no folds
+
         function = partial(validation_splits, function, groups=entry.groups)
     return list(
         function(

@@ -31,6 +31,8 @@ MEASURES = {
 }
 """What an input costs -> its label in figures. More of the first is better, less of the second."""
 
+BEST_IN_TEXT = 10
+
 DISTINCT_LINES = 9
 """The most lines that a reader of one figure can tell apart."""
 
@@ -221,7 +223,6 @@ class SweepTable:
                 "selection": "oracle" if self.question.objective == "oracle" else "none",
                 self.question.metric: trial.value,
                 **trial.params,
-                **self.question.numbers(trial.params),
                 **{measure: self.cost(trial, measure) for measure in fronts},
                 **{
                     f"on_front_{measure}": trial.number in front
@@ -241,6 +242,15 @@ class SweepTable:
         writer.writeheader()
         writer.writerows(records)
         return text.getvalue()
+
+    def to_text(self) -> str:
+        """Write the best trials as lines of text, the best first."""
+        best = sorted(self.done, key=lambda trial: (-(trial.value or 0.0), trial.number))
+        lines = [f"{self.study}: the best of {len(self.done)} trials, {self.question.metric}"]
+        for trial in best[:BEST_IN_TEXT]:
+            point = " ".join(f"{name}={value}" for name, value in trial.params.items())
+            lines.append(f"{trial.value:.4f}  trial {trial.number}: {point}")
+        return "\n".join([*lines, ""])
 
     def best_json(self, best: Trial, winner: Cell | None) -> str:
         """Write the best parameters and their values on both partitions as JSON."""

@@ -27,6 +27,7 @@ from benchmarks.sweep.results import SweepOutcome, Trial, best_of, ended_trials,
 from benchmarks.sweep.space import Question
 from benchmarks.sweep.studies import Standing
 from benchmarks.threads import result_of
+from benchmarks.tracking import study_view
 from benchmarks.tracking.connection import owner_tags
 
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -192,7 +193,7 @@ class _Search:
         params = studies.suggest_point(trial, self.question.space)
         try:
             cell = self._cell(params)
-            finished = self.session.finish(cell, self._mark(f"trial {trial.number}", params))
+            finished = self.session.finish(cell, self._mark(f"trial {trial.number}"))
         except InterruptedSessionError as error:
             raise TrialFailedError(str(error)) from error
         except Exception as error:
@@ -214,13 +215,9 @@ class _Search:
                 (self._cells[name],) = self.session.resolve([self.question.cell(params)])
         return self._cells[name]
 
-    def _mark(self, role: str, params: Mapping[str, Any]) -> Mark:
+    def _mark(self, role: str) -> Mark:
         """Make the mark of this study on a cell's run; a cell may belong to several studies."""
-        numbers = self.question.numbers(params).items()
-        return Mark(
-            {f"study/{self.plan.study}": f"{self.question.objective}, {role}"},
-            {f"{name}/{self.plan.study}": value for name, value in numbers},
-        )
+        return Mark({f"study/{self.plan.study}": f"{self.question.objective}, {role}"})
 
     def _report(self) -> SweepOutcome:
         """Test the winner, and log the summary."""
@@ -237,7 +234,14 @@ class _Search:
         if best is not None:
             texts = {"best.json": table.best_json(best, winner), "trials.csv": table.to_csv()}
         figures = results.draw_figures(self.study, table, session.say)
-        summary = Summary(texts, figures, table.points(best, winner), tags)
+        varied = [
+            name
+            for name, values in question.space.items()
+            if not isinstance(values, tuple) or len(values) > 1
+        ]
+        view = study_view(plan.study, question.metric, varied)
+        points = table.points(best, winner)
+        summary = Summary(texts, figures, points, tags, (view,), table.to_text())
         shown = [winner.experiment] if winner and question.objective == "validation" else []
         outcome = session.close(shown, summary)
         return SweepOutcome(plan.study, question, best, winner, table, outcome)
@@ -252,10 +256,10 @@ class _Search:
 
         An oracle's winner is the trial's own run.
         """
-        cell, mark = self._cell(best.params), self._mark(f"trial {best.number}", best.params)
+        cell, mark = self._cell(best.params), self._mark(f"trial {best.number}")
         if self.question.objective == "validation":
             (cell,) = self.session.resolve([replace(cell, partition="test", resolved={})])
-            tags = self._mark(f"winner, trial {best.number}", best.params).tags
+            tags = self._mark(f"winner, trial {best.number}").tags
             mark = Mark({**tags, "selection": "validation"})
         try:
             return self.session.finish(cell, mark)

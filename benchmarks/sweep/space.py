@@ -118,19 +118,6 @@ class Question:
         ):
             yield dict(zip(self.space, values, strict=True))
 
-    def numbers(self, params: Mapping[str, Any]) -> dict[str, float]:
-        """Give values that are names a number, from 1, as ``<parameter>_number``.
-
-        The axes of MLflow's contour plot take only numbers.
-        """
-        places = {
-            name: values
-            for name, values in self.space.items()
-            if not isinstance(values, Range) and len(values) > 1
-        }
-        names = [name for name in places if isinstance(params[name], str)]
-        return {f"{name}_number": float(places[name].index(params[name]) + 1) for name in names}
-
     @property
     def path(self) -> dict[str, tuple[Any, ...]]:
         """The values of the parameters whose every value one fit covers."""

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from benchmarks.contracts import OutsideError, UsageError
+from benchmarks.tracking.views import view_link
 from dn2.files import hold
 
 SQLITE = "sqlite:///"
@@ -96,13 +97,9 @@ def without_password(uri: str) -> str:
     return uri.replace(f":{password}@", ":***@") if password else uri
 
 
-def ui_link(experiment_id: str, base: str = "http://127.0.0.1:5000") -> str:
-    """Return the address of an experiment's runs, as a table with charts.
-
-    Without the view in the address, the page would open in its GenAI view.
-    """
-    view = "workflowType=machine_learning&compareRunsMode=CHART"
-    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?{view}"
+def ui_link(experiment_id: str, base: str = "http://127.0.0.1:5000", view: str = "") -> str:
+    """Return the address of an experiment's runs, in a view if its key is given."""
+    return f"{base.rstrip('/')}/{view_link(experiment_id, view)}"
 
 
 def import_mlflow() -> ModuleType:

@@ -3,6 +3,7 @@
 metric_points   a cell's results as metrics
 cell_record     a cell's results as ``run --json`` prints them
 measured_tags   what a run says of the code and the process that it comes from
+page_params     the experiment as the page shows it
 run_name        what the page calls a run
 dataset_input   the data set as MLflow shows it
 log             tags, params and metrics, in as few requests as MLflow takes
@@ -10,6 +11,7 @@ log             tags, params and metrics, in as few requests as MLflow takes
 
 from __future__ import annotations
 
+import getpass
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,6 +37,17 @@ CHOSEN = "chosen_"
 
 BATCH = 500
 """Metrics in one request; MLflow takes at most 1000 entries of all kinds."""
+
+PROGRAM = "dn2-bench"
+"""What the page names as the source of our runs."""
+
+USUAL_DATASET, USUAL_PROTOCOL, USUAL_PRESETS = "cifar10", "one_vs_rest", ("none", "paper")
+"""What a run's name leaves out."""
+
+LONGEST_RUN_NAME = 250
+
+DECIMALS = 7
+"""Of a metric, for the page would show sixteen. The exact value stands in ``results.json``."""
 
 LONGEST_DIGEST = 36
 """MLflow's limit for the digest of a data set. The whole digest is in the data set's source."""
@@ -130,7 +143,7 @@ def metric_points(
                 f"the metric {name} of cell {results[0].experiment.key} is {value}: "
                 "it cannot be logged"
             )
-    return [(name, float(value), step) for (name, step), value in values.items()]
+    return [(name, round(float(value), DECIMALS), step) for (name, step), value in values.items()]
 
 
 def _mean(results: Sequence[Result], metric: str) -> float:
@@ -198,7 +211,7 @@ def _distinct(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def measured_tags(kind: str, suite: str, provenance: Mapping[str, Any]) -> dict[str, str]:
-    """Return the tags of a run that we measured.
+    """Return the tags of a run that we measured, among them those that MLflow's page shows.
 
     Parameters
     ----------
@@ -212,9 +225,19 @@ def measured_tags(kind: str, suite: str, provenance: Mapping[str, Any]) -> dict[
         "kind": kind,
         "suite": suite or "none",
         "source": "measured",
+        "mlflow.user": _user(),
+        "mlflow.source.name": PROGRAM,
+        "mlflow.source.type": "LOCAL",
         **code_tags([provenance]),
         **owner_tags(),
     }
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a number without a name
+        return "unknown"
 
 
 def code_tags(provenances: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -229,23 +252,66 @@ def code_tags(provenances: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {"commit": ",".join(commits), "dirty": str(dirty).lower()}
 
 
-def run_name(experiment: Experiment) -> str:
-    """Return what the page calls the run: ``dn2 l2 k=2 cifar10 resnet18``.
+def short_encoders(names: Sequence[str]) -> str:
+    """Name encoders as the page does: ``lite0+lite1``, or ``none``.
 
-    What distinguishes runs comes first, since the page cuts off the end. A trained detector has
-    more parameters than a name can hold, so its name has the preset and the seed.
+    The page cuts off long names, also those of an axis.
     """
-    params = [f"{name}={_text(value)}" for name, value in experiment.detector_params.items()]
-    method = [experiment.method]
-    if experiment.preset != "none":
-        method += [experiment.preset, f"seed={experiment.seed}"]
-        params = []
-    normalize = "" if experiment.normalize == "none" else experiment.normalize
-    source = experiment.input.removeprefix("features:")
-    partition = "" if experiment.partition == "test" else experiment.partition
-    return " ".join(
-        filter(None, [*method, normalize, *params, partition, experiment.dataset, source])
-    )
+    return "+".join(name.removeprefix("efficientnet_") for name in names) or "none"
+
+
+def page_params(experiment: Experiment) -> dict[str, Any]:
+    """Return the experiment as the page shows it: flat, and each fact once.
+
+    The input is not among them, because it is the encoder, or the size of the images. Its exact
+    name is a tag of the run.
+    """
+    params = {**experiment.params, "encoder": short_encoders(experiment.encoders)}
+    if not experiment.encoders:
+        params["size"] = experiment.input.partition(":")[2] or "native"
+    del params["input"]
+    return params
+
+
+def run_name(experiment: Experiment, usual: Mapping[str, Any]) -> str:
+    """Return what the page calls the run: ``dn2 power k=5``, ``contamination dn2 clean=0.5``.
+
+    What distinguishes runs comes first, since the page cuts off the end. What is usual is left out.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    usual : mapping
+        The values that the parameters of this detector and protocol have unless others are asked
+        for, with ``input`` and ``normalize``.
+    """
+    own = {**experiment.protocol_params, **experiment.detector_params}
+    changed = {
+        name: _text(value)
+        for name, value in own.items()
+        if name not in usual or _text(value) != _text(usual[name])
+    }
+    if experiment.seed:
+        changed["seed"] = _text(experiment.seed)
+    if experiment.classes:
+        changed["classes"] = _text(experiment.classes)
+    normalize = "normalize=none" if experiment.normalize == "none" else experiment.normalize
+    if experiment.normalize == usual.get("normalize", "none"):
+        normalize = ""
+    source = ""
+    if experiment.input != usual.get("input"):
+        source = short_encoders(experiment.encoders) if experiment.encoders else experiment.input
+    words = [
+        "" if experiment.protocol == USUAL_PROTOCOL else experiment.protocol,
+        experiment.method,
+        "" if experiment.preset in USUAL_PRESETS else experiment.preset,
+        normalize,
+        *(f"{name}={value}" for name, value in changed.items()),
+        source,
+        "" if experiment.partition == "test" else experiment.partition,
+        "" if experiment.dataset == USUAL_DATASET else experiment.dataset,
+    ]
+    return " ".join(filter(None, words))[:LONGEST_RUN_NAME]
 
 
 def dataset_input(experiment: Experiment, fingerprint: str) -> Any:

@@ -45,9 +45,9 @@ def serve(uri: str | None, host: str, port: int, ready: Callable[[str], None]) -
         If the store cannot be opened, the port is taken or the server ends by itself.
     """
     address = find_store(uri)
-    experiment_id = Tracker(uri).connect().newest_experiment()
+    experiment_id, view = Tracker(uri).connect().newest_view()
     if address.startswith(("http://", "https://")):
-        ready(ui_link(experiment_id, address))
+        ready(ui_link(experiment_id, address, view))
         return
     _check_port(host, port)
     shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
@@ -59,7 +59,7 @@ def serve(uri: str | None, host: str, port: int, ready: Callable[[str], None]) -
     ):
         _wait_until_answering(process, base)
         try:
-            ready(ui_link(experiment_id, base))
+            ready(ui_link(experiment_id, base, view))
             process.wait()
         except KeyboardInterrupt:
             return

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -42,9 +43,25 @@ from benchmarks.tracking.records import (
     log,
     measured_tags,
     metric_points,
-    run_name,
+    page_params,
     whole,
 )
+from benchmarks.tracking.views import (
+    LONGEST,
+    LONGEST_OF_RUN,
+    NOTE,
+    View,
+    describe,
+    equals,
+    may_describe,
+    names_of_views,
+    view_tags,
+)
+
+VIEW = "view"
+"""The tag of a summary run that names the view of its results."""
+
+RATE = "throughput/images_per_second"
 
 MEASURED = "tags.source = 'measured'"
 """What MLflow searches for to find our own runs, not the published ones."""
@@ -109,16 +126,22 @@ class Tracker:
         """MLflow's id of the experiment that the runs go to."""
         return self.connect()._experiment_id
 
-    def newest_experiment(self) -> str:
-        """Return the id of the experiment with the newest summary run.
+    def newest_view(self) -> tuple[str, str]:
+        """Return the experiment with the newest summary run, and the key of that run's view.
 
-        That is the one to look at. If there is no summary run, it is the tracker's own experiment.
+        That is what to look at. Without a summary run, it is the tracker's own experiment. The key
+        is empty if there is no such view.
         """
         with self._asking("look for the newest runs") as client:
             experiments = [experiment.experiment_id for experiment in client.search_experiments()]
             newest = {"max_results": 1, "order_by": ["attributes.start_time DESC"]}
             found = client.search_runs(experiments, "tags.kind = 'summary'", **newest)
-            return found[0].info.experiment_id if found else self._experiment_id
+            if not found:
+                return self._experiment_id, ""
+            experiment = client.get_experiment(found[0].info.experiment_id)
+            key = found[0].data.tags.get(VIEW, "")
+            known = key in names_of_views(experiment.tags)
+            return experiment.experiment_id, key if known else ""
 
     def find_finished(self, key: str) -> str | None:
         """Return the newest finished run of the cell with this key, or None."""
@@ -154,6 +177,7 @@ class Tracker:
         suite: str,
         fingerprint: str,
         provenance: Mapping[str, Any],
+        name: str = "",
         selection: str = "none",
         fresh: bool = False,
         tags: Mapping[str, str] | None = None,
@@ -170,6 +194,8 @@ class Tracker:
             Of the data set.
         provenance : mapping
             With ``commit`` and ``dirty``.
+        name : str
+            What the page calls the run; see `records.run_name`.
         selection : {'none', 'oracle', 'validation'}
         fresh : bool, default=False
             Open a new run in any case (``--force``).
@@ -178,19 +204,25 @@ class Tracker:
         """
         with self._asking(f"open a run for cell {experiment.key}") as client:
             tags = {
-                "key": experiment.key,
                 "selection": selection,
+                "input": experiment.input,
                 **measured_tags("cell", suite, provenance),
+                "key": experiment.key,
                 **(tags or {}),
             }
-            run_id = None if fresh else self._find_unfinished(client, experiment.key)
-            if run_id is None:
+            params = page_params(experiment)
+            unfinished = None if fresh else self._find_unfinished(client, experiment.key)
+            if unfinished is None:
                 run_id = client.create_run(
-                    self._experiment_id, tags=tags, run_name=run_name(experiment)
+                    self._experiment_id, tags=tags, run_name=name or experiment.called
                 ).info.run_id
             else:
+                run_id = unfinished.info.run_id
                 client.update_run(run_id, status="RUNNING")
-            log(client, run_id, tags=tags, params=experiment.params)
+                # An earlier version may have spelled them otherwise, and MLflow refuses changes.
+                for known in unfinished.data.params:
+                    params.pop(known, None)
+            log(client, run_id, tags=tags, params=params)
             client.log_inputs(run_id, datasets=[dataset_input(experiment, fingerprint)])
             return run_id
 
@@ -290,17 +322,39 @@ class Tracker:
 
         It has the same data, detector, preset and input.
         """
+        names = ["protocol", "detector", "variant", "classes", "partition"]
+        if experiment.preset != "none":
+            names.append("preset")
+        return self._newest_metrics(experiment, names)
+
+    def newest_rate(self, experiment: Experiment) -> float | None:
+        """Return how many images a second the newest run of the same data and input encoded.
+
+        Most runs find their features stored, so that is another run than the newest one.
+        """
+        encoded = f"metrics.`{RATE}` > 0"
+        return self._newest_metrics(experiment, [], encoded).get(RATE)
+
+    def _newest_metrics(
+        self, experiment: Experiment, names: Sequence[str], condition: str = ""
+    ) -> dict[str, float]:
+        """Return the metrics of the newest finished run of these data, this input and params."""
         with self._asking("look for earlier runs") as client:
-            names = ["dataset", "protocol", "detector", "variant", "input", "classes", "partition"]
-            if experiment.preset != "none":
-                names.append("preset")
-            values = {name: str(experiment.params[name]) for name in names}
-            if any('"' in value for value in values.values()):
-                return {}  # a filter cannot express it
-            same = " and ".join(f'params.{name} = "{value}"' for name, value in values.items())
-            where = f"{same} and {MEASURED} and attributes.status = 'FINISHED'"
+            conditions = [
+                equals("tags.input", experiment.input),
+                *(
+                    equals(f"params.{name}", str(experiment.params[name]))
+                    for name in ("dataset", *names)
+                ),
+                condition,
+                MEASURED,
+                "attributes.status = 'FINISHED'",
+            ]
             found = client.search_runs(
-                [self._experiment_id], where, max_results=1, order_by=["attributes.start_time DESC"]
+                [self._experiment_id],
+                " and ".join(filter(None, conditions)),
+                max_results=1,
+                order_by=["attributes.start_time DESC"],
             )
             return dict(found[0].data.metrics) if found else {}
 
@@ -316,8 +370,10 @@ class Tracker:
             name = f"summary {suite}".strip()
             if not run_id:
                 return client.create_run(self._experiment_id, tags=tags, run_name=name).info.run_id
+            # `mlflow run` has said who started it, and what.
+            ours = {tag: text for tag, text in tags.items() if not tag.startswith("mlflow.")}
             # The name replaces the one that MLflow made up.
-            log(client, run_id, tags={**tags, "mlflow.runName": name})
+            log(client, run_id, tags={**ours, "mlflow.runName": name})
             return run_id
 
     def finish_summary(
@@ -348,6 +404,47 @@ class Tracker:
             log(client, run_id, points=points)
             client.set_terminated(run_id, status)
 
+    def save_views(self, views: Sequence[View], *, replace: bool = True) -> tuple[View, ...]:
+        """Store views of the page, and return those that the experiment has now.
+
+        Parameters
+        ----------
+        views : sequence of View
+        replace : bool, default=True
+            Write those that have changed. Otherwise, only those that are missing.
+        """
+        with self._asking("save the views of the MLflow page") as client:
+            tags = dict(client.get_experiment(self._experiment_id).tags)
+            for name, text in view_tags(views, tags, int(time.time() * 1000)).items():
+                if replace or name not in tags:
+                    client.set_experiment_tag(self._experiment_id, name, text)
+                    tags[name] = text
+            known = names_of_views(tags)
+            return tuple(view for view in views if view.key in known)
+
+    def describe(self, run_id: str, title: str, text: str, views: Sequence[View]) -> None:
+        """Write the description of a summary run, and that of the experiment.
+
+        The experiment's links lead to all its views, those of this invocation first. A description
+        that somebody else wrote stays.
+
+        Parameters
+        ----------
+        run_id : str
+        title, text : str
+        views : sequence of View
+            That the experiment has.
+        """
+        with self._asking("write the description") as client:
+            tags = client.get_experiment(self._experiment_id).tags
+            own = {view.key: view.name for view in views}
+            every = {**own, **dict(sorted(names_of_views(tags).items(), key=lambda one: one[1]))}
+            of_run = describe(title, text, own, self._experiment_id, LONGEST_OF_RUN)
+            log(client, run_id, tags={NOTE: of_run, VIEW: views[0].key if views else ""})
+            note = describe(title, text, every, self._experiment_id, LONGEST)
+            if may_describe(tags.get(NOTE, "")) and note != tags.get(NOTE):
+                client.set_experiment_tag(self._experiment_id, NOTE, note)
+
     def end(self, run_id: str, status: str, error: str = "") -> None:
         """End a run that has no results: FAILED, with the error as a tag, or KILLED."""
         with self._asking(f"end run {run_id}") as client:
@@ -374,7 +471,7 @@ class Tracker:
         with self._asking("log the published numbers") as client:
             return log_published(client, self._experiment_id, rows)
 
-    def _find_unfinished(self, client: Any, key: str) -> str | None:
+    def _find_unfinished(self, client: Any, key: str) -> Any:
         """Return the run of this host in which a cell was broken off, or None.
 
         A run that another living process has open is left alone.
@@ -387,7 +484,7 @@ class Tracker:
                 is_dead(run.data.tags) or is_ours(run.data.tags)
             )
             if run.info.status == "KILLED" or left_running:
-                return run.info.run_id
+                return run
         return None
 
     @contextmanager

@@ -26,6 +26,7 @@ from handmade import (
 from benchmarks.contracts import Interval
 from benchmarks.result_store import ResultStore
 from benchmarks.tracking.connection import owner_tags
+from benchmarks.tracking.records import page_params
 
 START = {"suite": "main", "fingerprint": FINGERPRINT, "provenance": PROVENANCE}
 OURS = {
@@ -39,6 +40,7 @@ OURS = {
     "pid_started",
     "key",
     "selection",
+    "input",
 }
 
 
@@ -65,11 +67,13 @@ def finished(tracker, results, **options):
 
 
 def law_a_started_cell_says_what_it_is(tracker, folder):
-    run_id = tracker.start_cell(EXPERIMENT, **START, selection="oracle")
+    run_id = tracker.start_cell(EXPERIMENT, **START, name="dn2 l2", selection="oracle")
     run = run_of(tracker, run_id)
     assert run.info.status == "RUNNING"
-    assert run.info.run_name == "dn2 l2 k=2 index=exact cifar10 efficientnet_lite0"
-    assert run.data.params == {name: str(value) for name, value in EXPERIMENT.params.items()}
+    assert run.info.run_name == "dn2 l2"
+    assert run.data.params == {name: str(v) for name, v in page_params(EXPERIMENT).items()}
+    assert run.data.params["encoder"] == "lite0"
+    assert "input" not in run.data.params
     assert run.data.params["k"] == "2"
     assert run.data.metrics == {}
     tags = {name: value for name, value in run.data.tags.items() if not name.startswith("mlflow.")}
@@ -79,6 +83,7 @@ def law_a_started_cell_says_what_it_is(tracker, folder):
         "suite": "main",
         "source": "measured",
         "selection": "oracle",
+        "input": "features:efficientnet_lite0",
         "commit": "c0ffee",
         "dirty": "false",
         **owner_tags(),

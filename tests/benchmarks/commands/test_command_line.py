@@ -8,6 +8,7 @@ imports.
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import warnings
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
+from stored_runs import cell_runs
 
 from benchmarks.__main__ import main, run_main
 from benchmarks.commands.options import EXPERIMENT_OPTIONS, Number, pop_experiments
@@ -167,6 +169,36 @@ def test_the_table_reads_as_text(benchmarks, first_runs):
     assert "python -m benchmarks ui" in done.stdout
     assert "2 of 2 had been computed before" in done.stdout
     assert max(len(line) for line in done.stdout.splitlines() if "http" not in line) <= 130
+
+
+def test_a_store_that_refuses_views_has_the_results_all_the_same(
+    benchmarks, first_runs, make_store, tmp_path, place
+):
+    store = make_store(tmp_path)
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute(
+            "CREATE TRIGGER refuse BEFORE INSERT ON experiment_tags "
+            "BEGIN SELECT RAISE(ABORT, 'read only'); END"
+        )
+    done = benchmarks("run", "--dataset", "synthetic", "--k", "2", "--tracking-uri", store)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "without their views" in line]
+    assert "read only" in line
+    assert "viewStateShareKey" not in done.stdout
+    (cell,) = cell_runs(tmp_path)
+    assert cell.info.status == "FINISHED"
+    assert cell.info.run_name == "dn2 synthetic"
+    encoded = "throughput/images_per_second"
+    assert encoded not in cell.data.metrics, "its features were stored"
+    assert any(encoded in run.data.metrics for run in cell_runs(place))
+
+
+def test_a_run_links_to_the_view_of_its_results(benchmarks, first_runs):
+    done = benchmarks("run", "--dataset", "synthetic", "--k", "2")
+    assert "workflowType=machine_learning&viewStateShareKey=synthetic-charts-" in done.stdout
+    said = benchmarks("paper").stdout
+    assert "viewStateShareKey=cifar10-charts-" in said
+    assert said.count("viewStateShareKey") == 5
 
 
 def test_plan_says_what_is_finished(benchmarks, first_runs):

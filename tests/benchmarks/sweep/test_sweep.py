@@ -9,6 +9,7 @@ import numpy as np
 import optuna
 import pytest
 from batches import run_session
+from mlflow_laws import client
 from small_studies import LITE, question_of, run_study, small
 
 import benchmarks.evaluate
@@ -20,6 +21,7 @@ from benchmarks.inputs import Rows
 from benchmarks.session import Session
 from benchmarks.sweep import check_storage, check_study_name, choose_sampler
 from benchmarks.sweep.studies import make_sampler, point_text
+from benchmarks.tracking.views import TAG, names_of_views, unpack
 from dn2.detector import DN2
 
 
@@ -72,10 +74,7 @@ def test_a_grid_is_visited_once_and_all_k_cost_one_search(workspace, tracker, mo
         trial = found.table.trials[numbers[one.info.run_id]]
         assert one.data.params["k"] == str(trial.params["k"])
         assert one.data.metrics["rocauc_validation"] == pytest.approx(trial.value)
-        assert (
-            one.data.metrics["normalize_number/toy"]
-            == {"l2": 1, "none": 2}[trial.params["normalize"]]
-        )
+        assert not [name for name in one.data.metrics if "_number" in name]
 
     (winner,) = runs_of(tracker, kind="cell", selection="validation")
     assert winner.data.tags["study/toy"] == f"validation, winner, trial {found.best.number}"
@@ -117,21 +116,26 @@ def test_what_is_finished_is_looked_up(workspace, tracker, monkeypatch):
         assert one.data.tags["study/toy"] == one.data.tags["study/another"]
 
 
-def test_a_cell_of_two_studies_has_the_numbers_of_both(workspace, tracker):
+def test_a_cell_of_two_studies_has_the_marks_of_both_and_each_has_a_view(workspace, tracker):
     run_study(small(normalize=("l2", "none"), k_values=(1,)), workspace, tracker, study="one")
     run_study(small(normalize=("none", "power"), k_values=(1,)), workspace, tracker, study="other")
     trials = runs_of(tracker, kind="cell", selection="none")
-    numbers = {
-        one.data.params["normalize"]: {
-            name: v for name, v in one.data.metrics.items() if "_number" in name
-        }
+    marks = {
+        one.data.params["normalize"]: {name for name in one.data.tags if name.startswith("study/")}
         for one in trials
     }
-    assert numbers == {
-        "l2": {"normalize_number/one": 1},
-        "none": {"normalize_number/one": 2, "normalize_number/other": 1},
-        "power": {"normalize_number/other": 2},
+    assert marks == {
+        "l2": {"study/one"},
+        "none": {"study/one", "study/other"},
+        "power": {"study/other"},
     }
+    tags = client(tracker).get_experiment(tracker.experiment_id).tags
+    names = names_of_views(tags).values()
+    assert {"study one", "study other"} <= set(names)
+    (found,) = [text for tag, text in tags.items() if tag.startswith(f"{TAG}one-study-")]
+    state = unpack(json.loads(found)["state"])
+    assert state["compareRunCharts"][0]["selectedParams"] == ["normalize"]
+    assert len(client(tracker).search_runs([tracker.experiment_id], state["searchFilter"])) == 2
 
 
 def test_a_study_is_continued_to_more_trials(workspace, tracker):

@@ -51,7 +51,7 @@ def test_the_run_that_mlflow_run_opened_is_the_summary(tracker, store, monkeypat
     assert [file.path for file in mlflow.list_artifacts(opened)] == ["table.csv"]
     assert len(all_runs(inside)) == 2
     assert all_runs(tracker) == []
-    assert tracker.newest_experiment() == elsewhere
+    assert tracker.newest_view() == (elsewhere, "")
 
 
 def start_two_runs_and_die_between_splits(home):

@@ -12,9 +12,11 @@ from handmade import EXPERIMENT, LABELS, make_cell, make_curve, make_result
 from mlflow_laws import START, all_runs, client, finished, run_of
 
 from benchmarks.contracts import Interval
+from benchmarks.experiments import make_experiments
+from benchmarks.ledger import usual_values
 from benchmarks.result_store import ResultStore
 from benchmarks.tracking import TrackingError
-from benchmarks.tracking.records import metric_points
+from benchmarks.tracking.records import metric_points, page_params, run_name, short_encoders
 
 TESTS = Path(__file__).parents[2]
 
@@ -145,3 +147,76 @@ def test_the_published_table_can_be_logged(tracker):
     assert sum(len(run.data.metrics) for run in all_runs(tracker)) == len(rows) + sum(
         bool(row["spread"]) for row in rows
     )
+
+
+def cells_of(**asked):
+    (cell,) = make_experiments(**{"datasets": ("cifar10",), "detectors": ("dn2",), **asked})
+    return cell
+
+
+JOINED = ["efficientnet_lite0+efficientnet_lite1+resnet50"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ({}, "dn2"),
+        ({"normalize": ["power"]}, "dn2 power"),
+        ({"params": {"k": (5,)}}, "dn2 k=5"),
+        ({"encoders": JOINED}, "dn2 lite0+lite1+resnet50"),
+        (
+            {"protocol": "contamination", "normalize": ["l2"], "params": {"clean": (0.5,)}},
+            "contamination dn2 l2 clean=0.5",
+        ),
+        (
+            {"detectors": ("geom",), "variants": ("rotation",), "presets": ("cpu",), "seed": 2},
+            "geom rotation cpu seed=2",
+        ),
+        ({"detectors": ("dn2_plus",)}, "dn2_plus"),
+        ({"detectors": ("dn2_plus",), "normalize": ["none"]}, "dn2_plus normalize=none"),
+        ({"detectors": ("ocsvm",), "size": 16}, "ocsvm label_free pixels:16"),
+        ({"datasets": ("wbc",), "classes": ("cat", "dog")}, "dn2 classes=cat,dog wbc"),
+    ],
+)
+def test_a_name_has_what_is_not_usual(asked, name):
+    cell = cells_of(**asked)
+    assert run_name(cell, usual_values(cell)) == name
+    trial = replace(cell, partition="validation")
+    assert "validation" in run_name(trial, usual_values(trial))
+
+
+def test_the_page_shows_each_fact_once_and_short():
+    joined = page_params(cells_of(encoders=JOINED))
+    assert joined["encoder"] == "lite0+lite1+resnet50"
+    assert not {"input", "size"} & joined.keys()
+    pixels = [page_params(cells_of(detectors=("ocsvm",), size=size)) for size in (0, 16)]
+    assert [one["size"] for one in pixels] == ["native", "16"]
+    assert {one["encoder"] for one in pixels} == {short_encoders(())} == {"none"}
+
+
+def test_a_cell_that_an_earlier_version_began_is_continued_in_its_run(tracker):
+    run_id = tracker.start_cell(EXPERIMENT, **START)
+    tracker.end(run_id, "KILLED")
+    old = client(tracker).create_run(tracker.experiment_id, tags=run_of(tracker, run_id).data.tags)
+    client(tracker).delete_run(run_id)
+    client(tracker).log_param(old.info.run_id, "encoder", "efficientnet_lite0")
+    client(tracker).set_terminated(old.info.run_id, "KILLED")
+    assert tracker.start_cell(EXPERIMENT, **START) == old.info.run_id
+    params = run_of(tracker, old.info.run_id).data.params
+    assert (params["encoder"], params["k"]) == ("efficientnet_lite0", "2")
+
+
+def test_the_page_knows_who_made_a_run_and_with_what(tracker, monkeypatch):
+    monkeypatch.setenv("LOGNAME", "somebody")
+    tags = run_of(tracker, tracker.start_cell(EXPERIMENT, **START)).data.tags
+    assert (tags["mlflow.user"], tags["mlflow.source.name"]) == ("somebody", "dn2-bench")
+
+
+def test_the_speed_of_encoding_is_that_of_the_newest_run_that_encoded(tracker):
+    assert tracker.newest_rate(EXPERIMENT) is None
+    finished(tracker, make_cell(), metrics={"throughput/images_per_second": 150.0})
+    finished(tracker, make_cell())
+    assert tracker.newest_rate(EXPERIMENT) == 150.0
+    assert "throughput/images_per_second" not in tracker.newest_metrics(EXPERIMENT)
+    assert tracker.newest_rate(replace(EXPERIMENT, input="features:resnet50")) is None
+    assert tracker.newest_metrics(replace(EXPERIMENT, input="features:resnet50")) == {}

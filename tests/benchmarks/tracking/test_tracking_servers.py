@@ -227,7 +227,7 @@ def test_mlflow_run_gives_one_summary_and_flat_cells(tmp_path):
     assert runs["summary"].data.params == {"k": "02", "then": "end"}
     assert runs["cell"].data.params["k"] == "2"
     assert "mlflow.parentRunId" not in runs["cell"].data.tags
-    assert tracker.newest_experiment() == mine
+    assert tracker.newest_view() == (mine, "")
 
 
 def test_what_a_killed_mlflow_run_left_running_is_marked(tmp_path):
