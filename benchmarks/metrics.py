@@ -5,7 +5,9 @@ Anomalies are the positive class, and a higher score is more anomalous, everywhe
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -15,6 +17,12 @@ from benchmarks.contracts import Interval
 
 Z95 = 1.959963984540054
 """The 97.5 % point of the normal distribution: two-sided 95 %."""
+
+REPLICATES = 1000
+"""Replicates of the bootstrap."""
+
+TestRows = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""One split: its test rows, which of them are anomalies, and their scores."""
 
 
 def auroc(is_anomaly: np.ndarray, scores: np.ndarray) -> float:
@@ -89,10 +97,7 @@ def rocauc(is_anomaly: np.ndarray, scores: np.ndarray) -> Interval:
 
 
 def mean_rocauc(
-    splits: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
-    *,
-    replicates: int = 1000,
-    seed: int = 0,
+    splits: Sequence[TestRows], *, replicates: int = REPLICATES, seed: int = 0
 ) -> Interval:
     """Average the ROCAUC over splits, with a 95 % bootstrap interval over the test images.
 
@@ -126,6 +131,103 @@ def mean_rocauc(
     ----------
     Rubin, The Bayesian Bootstrap, Annals of Statistics 9 (1981).
     """
+    return resample(splits, replicates=replicates, seed=seed).mean
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Hold the ROCAUC of each split, and their mean under many weightings of the test images.
+
+    Two of them with equal ``test_set`` were weighted alike, replicate by replicate. So they can be
+    compared as pairs.
+
+    Attributes
+    ----------
+    each : tuple of Interval
+        With DeLong's intervals.
+    means : ndarray of shape (replicates,)
+    test_set : str
+        The digest of the test images, and of which of them are anomalies in which split.
+    """
+
+    each: tuple[Interval, ...]
+    means: np.ndarray
+    test_set: str
+
+    @property
+    def mean(self) -> Interval:
+        """The mean over the splits with its interval: see `mean_rocauc`."""
+        value = float(np.mean([one.value for one in self.each]))
+        if len(self.each) == 1 or all(one.value in (0.0, 1.0) for one in self.each):
+            return Interval(
+                value,
+                float(np.mean([one.low for one in self.each])),
+                float(np.mean([one.high for one in self.each])),
+            )
+        low, high = np.quantile(self.means, [0.025, 0.975])
+        return Interval(value, min(float(low), value), max(float(high), value))
+
+
+def resample(
+    splits: Sequence[TestRows], *, replicates: int = REPLICATES, seed: int = 0
+) -> Resampled:
+    """Compute the ROCAUC of each split, and their mean in each replicate of the bootstrap.
+
+    Parameters and errors are those of `mean_rocauc`.
+    """
+    return resample_all([splits], replicates=replicates, seed=seed)[0]
+
+
+def resample_all(
+    methods: Sequence[Sequence[TestRows]], *, replicates: int = REPLICATES, seed: int = 0
+) -> list[Resampled]:
+    """Resample several methods on the same test images, as if one by one, but drawing only once.
+
+    Parameters
+    ----------
+    methods : sequence of sequences of (rows, is_anomaly, scores)
+        Each is as in `mean_rocauc`, and has the same rows in each of its splits as the others.
+    replicates, seed
+        As in `mean_rocauc`.
+
+    Raises
+    ------
+    ValueError
+        As for `mean_rocauc`; also if two methods have other rows.
+    """
+    each = [tuple(rocauc(labels, scores) for _, labels, scores in splits) for splits in methods]
+    indexed = [_index(splits) for splits in methods]
+    n_units, test_set = indexed[0][0], indexed[0][1]
+    if any(one[1] != test_set for one in indexed):
+        raise ValueError(
+            "methods that are resampled together need the same test rows: resample each alone"
+        )
+    counts = [
+        [
+            _Counts(units, np.asarray(labels), np.asarray(scores), n_units)
+            for units, (_, labels, scores) in zip(one[2], splits, strict=True)
+        ]
+        for one, splits in zip(indexed, methods, strict=True)
+    ]
+    rng = np.random.default_rng(seed)
+    block = max(1, 500_000 // n_units)  # 4 MB of weights stay in the cache
+    means = np.empty((len(methods), replicates))
+    for start in range(0, replicates, block):
+        weights = rng.standard_exponential((n_units, min(block, replicates - start)))
+        for number, of_method in enumerate(counts):
+            areas = [count.auroc(weights) for count in of_method]
+            means[number, start : start + block] = np.mean(areas, axis=0)
+    return [Resampled(one, row, test_set) for one, row in zip(each, means, strict=True)]
+
+
+def _index(splits: Sequence[TestRows]) -> tuple[int, str, list[np.ndarray]]:
+    """Number the test images of all splits.
+
+    Returns
+    -------
+    (int, str, list of ndarray)
+        How many there are, the digest of who is tested where, and the numbers of each split's rows.
+    """
     if not splits:
         raise ValueError(
             "mean_rocauc needs at least one split, got none: "
@@ -137,34 +239,42 @@ def mean_rocauc(
                 f"mean_rocauc needs one row per score, got {len(rows)} rows and "
                 f"{len(scores)} scores: pass the rows that were scored"
             )
-    each = [rocauc(is_anomaly, scores) for _, is_anomaly, scores in splits]
-    value = float(np.mean([one.value for one in each]))
-    if len(each) == 1 or all(one.value in (0.0, 1.0) for one in each):
-        return Interval(
-            value,
-            float(np.mean([one.low for one in each])),
-            float(np.mean([one.high for one in each])),
-        )
     rows = np.concatenate([rows for rows, _, _ in splits])
-    units, unit_of_row = np.unique(rows, axis=0, return_inverse=True)
+    images, unit_of_row = np.unique(rows, axis=0, return_inverse=True)
     ends = np.cumsum([len(scores) for _, _, scores in splits])
-    counts = [
-        _Counts(
-            unit_of_row.ravel()[end - len(scores) : end],
-            np.asarray(is_anomaly),
-            np.asarray(scores),
-            len(units),
-        )
-        for end, (_, is_anomaly, scores) in zip(ends, splits, strict=True)
+    units = [
+        unit_of_row.ravel()[end - len(scores) : end]
+        for end, (_, _, scores) in zip(ends, splits, strict=True)
     ]
-    rng = np.random.default_rng(seed)
-    block = max(1, 500_000 // len(units))  # 4 MB of weights stay in the cache
-    means = []
-    for start in range(0, replicates, block):
-        weights = rng.standard_exponential((len(units), min(block, replicates - start)))
-        means.append(np.mean([count.auroc(weights) for count in counts], axis=0))
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
-    return Interval(value, min(float(low), value), max(float(high), value))
+    digest = hashlib.sha256(images.astype(np.int64).tobytes())
+    for of_split, (_, is_anomaly, _) in zip(units, splits, strict=True):
+        order = np.lexsort((is_anomaly, of_split))
+        digest.update(of_split[order].astype(np.int64).tobytes())
+        digest.update(np.asarray(is_anomaly)[order].tobytes())
+    return len(images), digest.hexdigest(), units
+
+
+def placements(is_anomaly: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Compute, for each image, the fraction of the other class that it is on the right side of.
+
+    For an anomaly, that is the fraction of normal images that score below it; for a normal image,
+    the fraction of anomalies that score above it. Ties count half. The mean over the anomalies is
+    the ROCAUC, and so is the mean over the normal images.
+
+    Parameters and errors are those of `auroc`.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+    """
+    normal, anomalous = _two_samples(is_anomaly, scores)
+    scores = np.asarray(scores)
+    found = np.empty(len(scores))
+    found[is_anomaly] = _twice_count_below(scores[is_anomaly], normal) / (2 * len(normal))
+    found[~is_anomaly] = 1 - _twice_count_below(scores[~is_anomaly], anomalous) / (
+        2 * len(anomalous)
+    )
+    return found
 
 
 def average_precision(is_anomaly: np.ndarray, scores: np.ndarray) -> float:
