@@ -224,6 +224,90 @@ def front(
     return figure
 
 
+def critical_difference(
+    title: str, mean_ranks: Mapping[str, float], critical: float, n_datasets: int
+) -> Figure:
+    """Draw the mean ranks of methods on a line, the best on the left.
+
+    A bar joins methods whose mean ranks differ by less than the critical difference: between them,
+    no real difference is shown.
+
+    Parameters
+    ----------
+    title : str
+    mean_ranks : mapping of label to mean rank
+    critical : float
+    n_datasets : int
+
+    References
+    ----------
+    Demsar, Journal of Machine Learning Research 7 (2006), section 3.2.4.
+    """
+    labels = sorted(mean_ranks, key=lambda label: mean_ranks[label])
+    ranks = [mean_ranks[label] for label in labels]
+    bars = [
+        (first, last)
+        for first in range(len(ranks))
+        for last in [max(one for one, rank in enumerate(ranks) if rank - ranks[first] < critical)]
+        if last > first
+        and not any(
+            before < first and ranks[last] - ranks[before] < critical for before in range(first)
+        )
+    ]
+    figure, axes = _new_figure(title, width_inches=8.0)
+    half = (len(labels) + 1) // 2
+    rows = max(half, len(labels) - half)
+    figure.set_figheight(1.6 + 0.28 * (rows + len(bars)))
+    low, high = 1.0, float(len(labels))
+    axes.grid(visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.spines["bottom"].set_visible(False)
+    axes.set_yticks([])
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.set_xlabel(f"mean rank over {n_datasets} data sets, 1 is best")
+    axes.axhline(0, color="black", linewidth=1)
+    margin = 0.45 * (high - low)
+    axes.set_xlim(low - margin, high + margin)
+    axes.set_xticks(range(1, len(labels) + 1))
+    for depth, (first, last) in enumerate(bars, start=1):
+        axes.plot(
+            [ranks[first] - 0.02 * margin, ranks[last] + 0.02 * margin],
+            [-0.5 * depth] * 2,
+            color="black",
+            linewidth=4,
+            solid_capstyle="butt",
+        )
+    base = -0.5 * (len(bars) + 1)
+    for number, (label, rank) in enumerate(zip(labels, ranks, strict=True)):
+        on_left = number < half
+        level = base - (number if on_left else len(labels) - 1 - number)
+        edge = low - 0.05 * margin if on_left else high + 0.05 * margin
+        axes.plot([rank, rank, edge], [0, level, level], color=COLOURS[0], linewidth=1)
+        shown = "\n".join(textwrap.wrap(label, 24, break_on_hyphens=False))
+        axes.annotate(
+            f"{shown} ({rank:.2f})",
+            (edge, level),
+            xytext=(-3 if on_left else 3, 0),
+            textcoords="offset points",
+            ha="right" if on_left else "left",
+            va="center",
+            fontsize=9,
+        )
+    width = min(critical, high - low)
+    axes.plot([low, low + width], [1.0, 1.0], color=COLOURS[5], linewidth=2, marker="|")
+    axes.annotate(
+        f"critical difference {critical:.2f}",
+        (low + width, 1.0),
+        xytext=(5, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=9,
+    )
+    axes.set_ylim(base - rows, 1.6)
+    return figure
+
+
 def drawn_by_pyplot(plot: Callable[[], Axes]) -> Figure:
     """Return the figure of a plot that another library draws through pyplot.
 

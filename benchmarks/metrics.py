@@ -221,7 +221,7 @@ def resample_all(
 
 
 def _index(splits: Sequence[TestRows]) -> tuple[int, str, list[np.ndarray]]:
-    """Number the test images of all splits.
+    """Give each test image of all splits a number.
 
     Returns
     -------
