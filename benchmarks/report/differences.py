@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 import numpy as np
@@ -29,22 +29,16 @@ LIMITS = (
 
 def print_comparison(comparison: Comparison, file: TextIO | None = None) -> None:
     """Print all groups and rankings, then what is not compared."""
-    for group in comparison.groups:
-        print_page(_title(group), "", _grids(group), _notes(group), file)
-        print_page("", "", [], [], file)
-    for ranking in comparison.rankings:
-        print_page(
-            f"Mean ranks of {len(ranking.labels)} methods on {len(ranking.datasets)} data sets, "
-            f"{ranking.subject}",
-            "",
-            [_rank_lines(ranking)],
-            [*_ranking_says(ranking)],
-            file,
-        )
-        print_page("", "", [], [], file)
-    if comparison.apart:
-        print_page("Kept apart", "", [], comparison.apart, file)
-        print_page("", "", [], [], file)
+    pages: list[tuple[str, Iterable[Lines], Iterable[str]]] = [
+        (_title(group), _grids(group), _notes(group)) for group in comparison.groups
+    ]
+    pages += [
+        (_title_of_ranks(ranking), [_rank_lines(ranking)], _ranking_says(ranking))
+        for ranking in comparison.rankings
+    ]
+    pages += [("Kept apart", [], comparison.apart)] if comparison.apart else []
+    for number, (title, grids, notes) in enumerate(pages):
+        print_page(title, "", grids, notes, file, after=number > 0)
 
 
 def comparison_record(comparison: Comparison) -> dict[str, Any]:
@@ -123,16 +117,15 @@ def verdict(group: Group) -> str:
         sum(one.real and one.difference.value * sign > 0 for one in pair.parts.values())
         for sign in ((1, -1) if better == pair.a else (-1, 1))
     ]
-    rows = "values of x" if group.is_curve else "classes"
-    but = f", worse in {won[1]}" if won[1] else ""
+    rows = f"of {len(group.parts)} {'values of x' if group.is_curve else 'classes'}"
+    holm = "after Holm's correction"
     if pair.mean.real:
         return (
-            f"{says}; better in {won[0]} of {len(group.parts)} {rows}{but} after Holm's correction."
+            f"{says}; better in {won[0]}{f' and worse in {won[1]}' * bool(won[1])} {rows} {holm}."
         )
-    return (
-        f"{says}; {names[0]} is better in {won[0]} of {len(group.parts)} {rows}{but} after Holm's "
-        "correction."
-    )
+    if not any(won):
+        return f"{says}, and in none {rows} {holm}."
+    return f"{says}; {names[0]} is better in {won[0]} and worse in {won[1]} {rows} {holm}."
 
 
 def _verdict_of_many(group: Group) -> str:
@@ -160,6 +153,13 @@ def _says(tested: Tested, better: str, worse: str) -> str:
     return (
         f"No real difference is shown between {better} and {worse}: "
         f"{_signed(value)} points on average [{_signed(low)}, {_signed(high)}]"
+    )
+
+
+def _title_of_ranks(ranking: Ranking) -> str:
+    return (
+        f"Mean ranks of {len(ranking.labels)} methods on {len(ranking.datasets)} data sets, "
+        f"{ranking.subject}"
     )
 
 

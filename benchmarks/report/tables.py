@@ -109,14 +109,17 @@ def print_page(
     grids: Iterable[Lines],
     notes: Iterable[str],
     file: TextIO | None = None,
+    *,
+    after: bool = False,
 ) -> None:
     """Print title, settings, tables and notes to a text stream, by default stdout.
 
+    An empty line comes first if the page stands after another.
     The output may use 100 columns, or the terminal's width if that is more. The title is bold on a
     terminal only. No text is taken for markup.
     """
     console = Console(file=file, width=max(Console(file=file).width, WIDTH))
-    console.print(Text(title, "bold"))
+    console.print(Text("\n" * after + title, "bold"))
     console.print(Text(settings), end="\n\n" if settings else "\n")
     for lines in grids:
         console.print(_grid(lines))

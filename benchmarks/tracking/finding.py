@@ -174,7 +174,7 @@ def _finished(found: list[Any], asked: str) -> list[Any]:
 
 
 def _newest(found: Iterable[Any]) -> list[StoredRun]:
-    """Keep the newest run of each cell."""
+    """Keep the newest run of each cell, the oldest of them first."""
     newest: dict[str, Any] = {}
     for run in found:
         key = run.data.tags.get("key", run.info.run_id)
@@ -188,7 +188,7 @@ def _newest(found: Iterable[Any]) -> list[StoredRun]:
             tags=dict(run.data.tags),
             folder=local_folder(run.info.artifact_uri),
         )
-        for run in newest.values()
+        for run in sorted(newest.values(), key=lambda run: run.info.start_time)
     ]
 
 
