@@ -31,7 +31,8 @@ from benchmarks.paired import (
 )
 from benchmarks.protocols import PROTOCOLS
 from benchmarks.result_store import SplitScores
-from benchmarks.tracking import StoredRun, Tracker, TrackingError
+from benchmarks.tracking import Tracker, TrackingError
+from benchmarks.tracking.finding import StoredRun
 
 ROWS_AT_ONCE = 3_000_000
 """Scores that are prepared for the bootstrap at the same time: about 100 MB."""
@@ -402,7 +403,7 @@ def compare(runs: Sequence[Run], progress: Progress | None = None) -> Comparison
     apart = tuple(_lines(sorted_runs))
     groups = tuple(_group(group, progress) for group in sorted_runs if len(group) > 1)
     if not groups:
-        raise UsageError("no two of these runs can be compared. " + " ".join(apart))
+        raise UsageError(" ".join(apart[:3]))
     return Comparison(
         groups=groups,
         alone=tuple(group[0] for group in sorted_runs if len(group) == 1),
@@ -415,10 +416,14 @@ def _why_apart(group: Sequence[Run], run: Run) -> str:
     """Say why a run cannot join a group; empty if it can."""
     for other in group:
         if reasons := why_not(other, run):
-            return f"'{other.stored.name}' and '{run.stored.name}': {'; '.join(reasons)}"
+            return _not_compared(other, run, "; ".join(reasons))
     if not _shared_parts([*group, run]):
-        return f"'{group[0].stored.name}' and '{run.stored.name}': no value of x that all runs have"
+        return _not_compared(group[0], run, "no value of x that all runs have")
     return ""
+
+
+def _not_compared(one: Run, other: Run, why: str) -> str:
+    return f"'{one.stored.name}' and '{other.stored.name}' cannot be compared: {why}."
 
 
 def _lines(sorted_runs: Sequence[Sequence[Run]]) -> Iterator[str]:
@@ -429,7 +434,7 @@ def _lines(sorted_runs: Sequence[Sequence[Run]]) -> Iterator[str]:
         ]
         other = alike[0] if alike else sorted_runs[0]
         if alike or 1 in (len(group), len(other)):
-            yield f"not compared: {_why_apart(other, group[0])}."
+            yield _why_apart(other, group[0])
 
 
 def _shared_parts(runs: Sequence[Run]) -> list[Part]:

@@ -270,10 +270,9 @@ def critical_difference(
     axes.set_axis_off()
     axes.set_xlim(low - margin, high + margin)
     axes.set_ylim(base - half * height, 2.5)
-    line = {"color": "black", "linewidth": 1}
-    axes.plot([low, high], [0, 0], **line)
+    axes.plot([low, high], [0, 0], color="black", linewidth=1)
     for tick in range(1, len(labels) + 1):
-        axes.plot([tick, tick], [0, 0.2], **line)
+        axes.plot([tick, tick], [0, 0.2], color="black", linewidth=1)
         axes.annotate(f"{tick}", (tick, 0.3), ha="center", va="bottom", fontsize=9)
     axes.plot([low, low + critical], [1.9, 1.9], color=COLOURS[5], linewidth=2, marker="|")
     axes.annotate(

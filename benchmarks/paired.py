@@ -64,8 +64,9 @@ def paired_delong(is_anomaly: np.ndarray, scores_a: np.ndarray, scores_b: np.nda
     Examples
     --------
     >>> labels = np.array([False, False, False, True, True, True])
-    >>> paired_delong(labels, np.array([1, 2, 3, 3, 4, 5]), np.array([1, 2, 3, 2, 1, 5])).value
-    0.3333333333333333
+    >>> found = paired_delong(labels, np.array([1, 2, 3, 3, 4, 5]), np.array([1, 2, 3, 1, 1, 5]))
+    >>> round(found.value, 3), round(found.p, 3)
+    (0.5, 0.066)
     """
     is_anomaly = np.asarray(is_anomaly)
     placed_a, placed_b = placements(is_anomaly, scores_a), placements(is_anomaly, scores_b)
@@ -141,7 +142,7 @@ _ROUNDING = 1e-12
 
 def _normal(value: float, error: float) -> Difference:
     p = math.erfc(abs(value) / error / math.sqrt(2))
-    return Difference(value, value - Z95 * error, value + Z95 * error, p)
+    return Difference(value, max(value - Z95 * error, -1.0), min(value + Z95 * error, 1.0), p)
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -111,6 +111,5 @@ def _check(comparison: Any, least: float) -> None:
                 )
     if comparison.alone:
         raise click.ClickException(
-            f"run '{comparison.alone[0].stored.name}' cannot be compared with any other: "
-            + comparison.apart[0]
+            f"run '{comparison.alone[0].stored.name}' was compared with no other, see above"
         )

@@ -3,19 +3,17 @@
     connection.py  the store: its address, whether it answers, its errors; whose a run is
     records.py     results as metrics, records, tags and names, and how they are logged
     tracker.py     Tracker: one top-level run a cell, one summary run an invocation
-    finding.py     runs that a user names: by id, by name, by a filter
+    finding.py     runs that a user names: by id, by name, by a filter; imported by `compare` alone
     server.py      the MLflow page; imported by `ui` alone
 
 Only this package imports mlflow, and only when it is used, since the import takes two seconds.
 """
 
 from benchmarks.tracking.connection import TrackingError, find_store, ui_link
-from benchmarks.tracking.finding import StoredRun
 from benchmarks.tracking.records import cell_record, split_records
 from benchmarks.tracking.tracker import Tracker
 
 __all__ = [
-    "StoredRun",
     "Tracker",
     "TrackingError",
     "cell_record",

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,7 +40,6 @@ from benchmarks.tracking.connection import (
     owner_tags,
     without_password,
 )
-from benchmarks.tracking.finding import StoredRun, find_runs
 from benchmarks.tracking.records import (
     MetricPoint,
     cell_record,
@@ -52,6 +51,9 @@ from benchmarks.tracking.records import (
     run_name,
     whole,
 )
+
+if TYPE_CHECKING:
+    from benchmarks.tracking.finding import StoredRun
 
 MEASURED = "tags.source = 'measured'"
 """What MLflow searches for to find our own runs, not the published ones."""
@@ -300,6 +302,8 @@ class Tracker:
         UsageError
             If there is none.
         """
+        from benchmarks.tracking.finding import find_runs
+
         with self._asking(f"look for run {asked}") as client:
             return find_runs(client, asked)
 

@@ -20,7 +20,8 @@ from benchmarks.report.differences import (
     print_comparison,
     verdict,
 )
-from benchmarks.tracking import StoredRun, cell_record
+from benchmarks.tracking import cell_record
+from benchmarks.tracking.finding import StoredRun
 
 
 def run_of(results, name="run"):
@@ -100,8 +101,8 @@ def test_runs_that_cannot_be_compared_are_kept_apart_and_the_others_are_compared
     found = compare([GOOD, moved, BAD])
     assert [[run.stored.name for run in group.runs] for group in found.groups] == [["good", "bad"]]
     assert [run.stored.name for run in found.alone] == ["moved"]
-    assert "not compared: 'good' and 'moved': other data under the name toy" in text_of(found)
-    with pytest.raises(UsageError, match=r"no two of these runs .* 'good' and 'moved': other data"):
+    assert "'good' and 'moved' cannot be compared: other data under the name toy" in text_of(found)
+    with pytest.raises(UsageError, match="'good' and 'moved' cannot be compared: other data"):
         compare([GOOD, moved])
 
 
