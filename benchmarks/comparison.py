@@ -423,7 +423,10 @@ def _why_apart(group: Sequence[Run], run: Run) -> str:
 
 
 def _not_compared(one: Run, other: Run, why: str) -> str:
-    return f"'{one.stored.name}' and '{other.stored.name}' cannot be compared: {why}."
+    names = [f"'{run.stored.name}'" for run in (one, other)]
+    if names[0] == names[1]:
+        names = [f"{names[0]} ({run.stored.run_id[:8]})" for run in (one, other)]
+    return f"{names[0]} and {names[1]} cannot be compared: {why}."
 
 
 def _lines(sorted_runs: Sequence[Sequence[Run]]) -> Iterator[str]:

@@ -104,6 +104,10 @@ def test_runs_that_cannot_be_compared_are_kept_apart_and_the_others_are_compared
     assert "'good' and 'moved' cannot be compared: other data under the name toy" in text_of(found)
     with pytest.raises(UsageError, match="'good' and 'moved' cannot be compared: other data"):
         compare([GOOD, moved])
+    twin = run_of(scored(resolved(TOY, data="e" * 64), seed=4), "good")
+    object.__setattr__(twin.stored, "run_id", "f" * 32)
+    with pytest.raises(UsageError, match=r"'good' \(goodxxxx\) and 'good' \(ffffffff\) cannot"):
+        compare([GOOD, twin])
 
 
 # What is computed
