@@ -309,8 +309,8 @@ class _Counts:
     """One split, sorted once so that its ROCAUC can be reweighted cheaply.
 
     The weighted ROCAUC under many weightings of the test images is then two sparse products. The
-    distinct scores of the smaller class divide the line into points and gaps; the larger class is
-    summed within each.
+    distinct scores of the smaller class divide the line into gaps; the larger class is summed
+    within each. A tie counts half in the gap below the point and half in the one above.
     """
 
     def __init__(
@@ -319,25 +319,28 @@ class _Counts:
         self.few_are_anomalies = 2 * is_anomaly.sum() <= len(is_anomaly)
         is_few = is_anomaly == self.few_are_anomalies
         points, place = np.unique(scores[is_few], return_inverse=True)
-        gap = np.searchsorted(points, scores[~is_few], "left") + np.searchsorted(
-            points, scores[~is_few], "right"
+        below, upto = (np.searchsorted(points, scores[~is_few], side) for side in ("left", "right"))
+        tied, many = below < upto, units[~is_few]
+        gap = np.concatenate([below, upto[tied]])
+        share = np.concatenate([np.where(tied, 0.5, 1.0), np.full(tied.sum(), 0.5)])
+        shape = (len(points), n_units)
+        self.few = _sums(place, units[is_few], np.ones(len(place)), shape)
+        self.many = _sums(
+            gap, np.concatenate([many, many[tied]]), share, (len(points) + 1, n_units)
         )
-        self.few = _sums(place, units[is_few], (len(points), n_units))
-        self.many = _sums(gap, units[~is_few], (2 * len(points) + 1, n_units))
 
     def auroc(self, weights: np.ndarray) -> np.ndarray:
         """Compute the weighted ROCAUC, shape (replicates,), for weights (n_units, replicates)."""
-        few, many = self.few @ weights, self.many @ weights
-        upto = np.cumsum(many, axis=0)
-        # Gap 2i lies below point i; gap 2i + 1 holds its ties.
-        below = (upto[0:-1:2] + upto[1::2]) / 2
-        area = np.einsum("pr,pr->r", few, below) / (few.sum(axis=0) * upto[-1])
+        few, below = self.few @ weights, np.cumsum(self.many @ weights, axis=0)
+        area = np.einsum("pr,pr->r", few, below[:-1]) / (few.sum(axis=0) * below[-1])
         return area if self.few_are_anomalies else 1 - area
 
 
-def _sums(target: np.ndarray, source: np.ndarray, shape: tuple[int, int]) -> csr_array:
-    """Build the sparse matrix that adds the weights of ``source`` units into ``target`` rows."""
-    return csr_array((np.ones(len(target)), (target, source)), shape=shape)
+def _sums(
+    target: np.ndarray, source: np.ndarray, share: np.ndarray, shape: tuple[int, int]
+) -> csr_array:
+    """Build the sparse matrix that adds shares of ``source`` units into ``target`` rows."""
+    return csr_array((share, (target, source)), shape=shape)
 
 
 def _two_samples(is_anomaly: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
