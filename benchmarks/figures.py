@@ -27,6 +27,8 @@ LINES = ("-", "--", ":")
 """Line styles: solid until the colours are used up."""
 CHARACTERS_PER_INCH = 13
 """Characters per inch in the legend and on the axes, at 9 points."""
+LONGEST_RANKED_LABEL = 25
+"""Longer names of methods beside their ranks are broken."""
 LONGEST_FLAT_LABEL = 12
 """Longer class names are slanted."""
 
@@ -221,6 +223,82 @@ def front(
     axes.set_ylabel("mean ROCAUC (%)")
     axes.margins(x=0.15, y=0.1)
     _add_legend(figure)
+    return figure
+
+
+def critical_difference(
+    title: str, mean_ranks: Mapping[str, float], critical: float, n_datasets: int
+) -> Figure:
+    """Draw the mean ranks of methods on a line, the best on the left.
+
+    A bar joins methods whose mean ranks differ by less than the critical difference: between them,
+    no real difference is shown.
+
+    Parameters
+    ----------
+    title : str
+    mean_ranks : mapping of label to mean rank
+    critical : float
+    n_datasets : int
+
+    References
+    ----------
+    Demsar, Journal of Machine Learning Research 7 (2006), section 3.2.4.
+    """
+    labels = sorted(mean_ranks, key=lambda label: mean_ranks[label])
+    ranks = [mean_ranks[label] for label in labels]
+    bars = [
+        (first, last)
+        for first in range(len(ranks))
+        for last in [max(one for one, rank in enumerate(ranks) if rank - ranks[first] < critical)]
+        if last > first
+        and not any(
+            before < first and ranks[last] - ranks[before] < critical for before in range(first)
+        )
+    ]
+    named = [
+        "\n".join(textwrap.wrap(f"{label} ({rank:.2f})", LONGEST_RANKED_LABEL))
+        for label, rank in zip(labels, ranks, strict=True)
+    ]
+    height = max(name.count("\n") for name in named) + 1.0
+    half = (len(labels) + 1) // 2  # the better half is named on the left
+    base = -0.5 * (len(bars) + 1)
+    low, high = 1.0, float(len(labels))
+    margin = 0.5 * (high - low)
+    figure, axes = _new_figure(title, width_inches=8.0)
+    figure.set_figheight(1.0 + 0.22 * (2.5 - base + half * height))
+    axes.set_axis_off()
+    axes.set_xlim(low - margin, high + margin)
+    axes.set_ylim(base - half * height, 2.5)
+    axes.plot([low, high], [0, 0], color="black", linewidth=1)
+    for tick in range(1, len(labels) + 1):
+        axes.plot([tick, tick], [0, 0.2], color="black", linewidth=1)
+        axes.annotate(f"{tick}", (tick, 0.3), ha="center", va="bottom", fontsize=9)
+    axes.plot([low, low + critical], [1.9, 1.9], color=COLOURS[5], linewidth=2, marker="|")
+    axes.annotate(
+        f"critical difference {critical:.2f}, mean ranks over {n_datasets} data sets (1 is best)",
+        (low, 2.1),
+        va="bottom",
+        fontsize=9,
+    )
+    for depth, (first, last) in enumerate(bars, start=1):
+        ends = [ranks[first] - 0.02 * margin, ranks[last] + 0.02 * margin]
+        axes.plot(ends, [-0.5 * depth] * 2, color="black", linewidth=4, solid_capstyle="butt")
+    for number, (name, rank) in enumerate(zip(named, ranks, strict=True)):
+        on_left = number < half
+        level = base - ((number if on_left else len(labels) - 1 - number) + 0.5) * height
+        edge = low - 0.05 * margin if on_left else high + 0.05 * margin
+        axes.plot([rank, rank, edge], [0, level, level], color=COLOURS[0], linewidth=1)
+        axes.annotate(
+            name,
+            (edge, level),
+            xytext=(-3 if on_left else 3, 0),
+            textcoords="offset points",
+            ha="right" if on_left else "left",
+            va="center",
+            fontsize=9,
+            parse_math=False,  # a name may hold a dollar sign
+        )
     return figure
 
 

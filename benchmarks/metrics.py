@@ -5,7 +5,9 @@ Anomalies are the positive class, and a higher score is more anomalous, everywhe
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -15,6 +17,12 @@ from benchmarks.contracts import Interval
 
 Z95 = 1.959963984540054
 """The 97.5 % point of the normal distribution: two-sided 95 %."""
+
+REPLICATES = 1000
+"""Replicates of the bootstrap."""
+
+TestRows = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""One split: its test rows, which of them are anomalies, and their scores."""
 
 
 def auroc(is_anomaly: np.ndarray, scores: np.ndarray) -> float:
@@ -89,10 +97,7 @@ def rocauc(is_anomaly: np.ndarray, scores: np.ndarray) -> Interval:
 
 
 def mean_rocauc(
-    splits: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
-    *,
-    replicates: int = 1000,
-    seed: int = 0,
+    splits: Sequence[TestRows], *, replicates: int = REPLICATES, seed: int = 0
 ) -> Interval:
     """Average the ROCAUC over splits, with a 95 % bootstrap interval over the test images.
 
@@ -126,6 +131,103 @@ def mean_rocauc(
     ----------
     Rubin, The Bayesian Bootstrap, Annals of Statistics 9 (1981).
     """
+    return resample(splits, replicates=replicates, seed=seed).mean
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Hold the ROCAUC of each split, and their mean under many weightings of the test images.
+
+    Two of them with equal ``test_set`` were weighted alike, replicate by replicate. So they can be
+    compared as pairs.
+
+    Attributes
+    ----------
+    each : tuple of Interval
+        With DeLong's intervals.
+    means : ndarray of shape (replicates,)
+    test_set : str
+        The digest of the test images, and of which of them are anomalies in which split.
+    """
+
+    each: tuple[Interval, ...]
+    means: np.ndarray
+    test_set: str
+
+    @property
+    def mean(self) -> Interval:
+        """The mean over the splits with its interval: see `mean_rocauc`."""
+        value = float(np.mean([one.value for one in self.each]))
+        if len(self.each) == 1 or all(one.value in (0.0, 1.0) for one in self.each):
+            return Interval(
+                value,
+                float(np.mean([one.low for one in self.each])),
+                float(np.mean([one.high for one in self.each])),
+            )
+        low, high = np.quantile(self.means, [0.025, 0.975])
+        return Interval(value, min(float(low), value), max(float(high), value))
+
+
+def resample(
+    splits: Sequence[TestRows], *, replicates: int = REPLICATES, seed: int = 0
+) -> Resampled:
+    """Compute the ROCAUC of each split, and their mean in each replicate of the bootstrap.
+
+    Parameters and errors are those of `mean_rocauc`.
+    """
+    return resample_all([splits], replicates=replicates, seed=seed)[0]
+
+
+def resample_all(
+    methods: Sequence[Sequence[TestRows]], *, replicates: int = REPLICATES, seed: int = 0
+) -> list[Resampled]:
+    """Resample several methods on the same test images, as if one by one, but drawing only once.
+
+    Parameters
+    ----------
+    methods : sequence of sequences of (rows, is_anomaly, scores)
+        Each is as in `mean_rocauc`, and has the same rows in each of its splits as the others.
+    replicates, seed
+        As in `mean_rocauc`.
+
+    Raises
+    ------
+    ValueError
+        As for `mean_rocauc`; also if two methods have other rows.
+    """
+    each = [tuple(rocauc(labels, scores) for _, labels, scores in splits) for splits in methods]
+    indexed = [_index(splits) for splits in methods]
+    n_units, test_set = indexed[0][0], indexed[0][1]
+    if any(one[1] != test_set for one in indexed):
+        raise ValueError(
+            "methods that are resampled together need the same test rows: resample each alone"
+        )
+    counts = [
+        [
+            _Counts(units, np.asarray(labels), np.asarray(scores), n_units)
+            for units, (_, labels, scores) in zip(one[2], splits, strict=True)
+        ]
+        for one, splits in zip(indexed, methods, strict=True)
+    ]
+    rng = np.random.default_rng(seed)
+    block = max(1, 500_000 // n_units)  # 4 MB of weights stay in the cache
+    means = np.empty((len(methods), replicates))
+    for start in range(0, replicates, block):
+        weights = rng.standard_exponential((n_units, min(block, replicates - start)))
+        for number, of_method in enumerate(counts):
+            areas = [count.auroc(weights) for count in of_method]
+            means[number, start : start + block] = np.mean(areas, axis=0)
+    return [Resampled(one, row, test_set) for one, row in zip(each, means, strict=True)]
+
+
+def _index(splits: Sequence[TestRows]) -> tuple[int, str, list[np.ndarray]]:
+    """Give each test image of all splits a number.
+
+    Returns
+    -------
+    (int, str, list of ndarray)
+        How many there are, the digest of who is tested where, and the numbers of each split's rows.
+    """
     if not splits:
         raise ValueError(
             "mean_rocauc needs at least one split, got none: "
@@ -137,34 +239,42 @@ def mean_rocauc(
                 f"mean_rocauc needs one row per score, got {len(rows)} rows and "
                 f"{len(scores)} scores: pass the rows that were scored"
             )
-    each = [rocauc(is_anomaly, scores) for _, is_anomaly, scores in splits]
-    value = float(np.mean([one.value for one in each]))
-    if len(each) == 1 or all(one.value in (0.0, 1.0) for one in each):
-        return Interval(
-            value,
-            float(np.mean([one.low for one in each])),
-            float(np.mean([one.high for one in each])),
-        )
     rows = np.concatenate([rows for rows, _, _ in splits])
-    units, unit_of_row = np.unique(rows, axis=0, return_inverse=True)
+    images, unit_of_row = np.unique(rows, axis=0, return_inverse=True)
     ends = np.cumsum([len(scores) for _, _, scores in splits])
-    counts = [
-        _Counts(
-            unit_of_row.ravel()[end - len(scores) : end],
-            np.asarray(is_anomaly),
-            np.asarray(scores),
-            len(units),
-        )
-        for end, (_, is_anomaly, scores) in zip(ends, splits, strict=True)
+    units = [
+        unit_of_row.ravel()[end - len(scores) : end]
+        for end, (_, _, scores) in zip(ends, splits, strict=True)
     ]
-    rng = np.random.default_rng(seed)
-    block = max(1, 500_000 // len(units))  # 4 MB of weights stay in the cache
-    means = []
-    for start in range(0, replicates, block):
-        weights = rng.standard_exponential((len(units), min(block, replicates - start)))
-        means.append(np.mean([count.auroc(weights) for count in counts], axis=0))
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
-    return Interval(value, min(float(low), value), max(float(high), value))
+    digest = hashlib.sha256(images.astype(np.int64).tobytes())
+    for of_split, (_, is_anomaly, _) in zip(units, splits, strict=True):
+        order = np.lexsort((is_anomaly, of_split))
+        digest.update(of_split[order].astype(np.int64).tobytes())
+        digest.update(np.asarray(is_anomaly)[order].tobytes())
+    return len(images), digest.hexdigest(), units
+
+
+def placements(is_anomaly: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Compute, for each image, the fraction of the other class that it is on the right side of.
+
+    For an anomaly, that is the fraction of normal images that score below it; for a normal image,
+    the fraction of anomalies that score above it. Ties count half. The mean over the anomalies is
+    the ROCAUC, and so is the mean over the normal images.
+
+    Parameters and errors are those of `auroc`.
+
+    Returns
+    -------
+    ndarray of shape (n,), float64
+    """
+    normal, anomalous = _two_samples(is_anomaly, scores)
+    scores = np.asarray(scores)
+    found = np.empty(len(scores))
+    found[is_anomaly] = _twice_count_below(scores[is_anomaly], normal) / (2 * len(normal))
+    found[~is_anomaly] = 1 - _twice_count_below(scores[~is_anomaly], anomalous) / (
+        2 * len(anomalous)
+    )
+    return found
 
 
 def average_precision(is_anomaly: np.ndarray, scores: np.ndarray) -> float:
@@ -199,8 +309,8 @@ class _Counts:
     """One split, sorted once so that its ROCAUC can be reweighted cheaply.
 
     The weighted ROCAUC under many weightings of the test images is then two sparse products. The
-    distinct scores of the smaller class divide the line into points and gaps; the larger class is
-    summed within each.
+    distinct scores of the smaller class divide the line into gaps; the larger class is summed
+    within each. A tie counts half in the gap below the point and half in the one above.
     """
 
     def __init__(
@@ -209,25 +319,28 @@ class _Counts:
         self.few_are_anomalies = 2 * is_anomaly.sum() <= len(is_anomaly)
         is_few = is_anomaly == self.few_are_anomalies
         points, place = np.unique(scores[is_few], return_inverse=True)
-        gap = np.searchsorted(points, scores[~is_few], "left") + np.searchsorted(
-            points, scores[~is_few], "right"
+        below, upto = (np.searchsorted(points, scores[~is_few], side) for side in ("left", "right"))
+        tied, many = below < upto, units[~is_few]
+        gap = np.concatenate([below, upto[tied]])
+        share = np.concatenate([np.where(tied, 0.5, 1.0), np.full(tied.sum(), 0.5)])
+        shape = (len(points), n_units)
+        self.few = _sums(place, units[is_few], np.ones(len(place)), shape)
+        self.many = _sums(
+            gap, np.concatenate([many, many[tied]]), share, (len(points) + 1, n_units)
         )
-        self.few = _sums(place, units[is_few], (len(points), n_units))
-        self.many = _sums(gap, units[~is_few], (2 * len(points) + 1, n_units))
 
     def auroc(self, weights: np.ndarray) -> np.ndarray:
         """Compute the weighted ROCAUC, shape (replicates,), for weights (n_units, replicates)."""
-        few, many = self.few @ weights, self.many @ weights
-        upto = np.cumsum(many, axis=0)
-        # Gap 2i lies below point i; gap 2i + 1 holds its ties.
-        below = (upto[0:-1:2] + upto[1::2]) / 2
-        area = np.einsum("pr,pr->r", few, below) / (few.sum(axis=0) * upto[-1])
+        few, below = self.few @ weights, np.cumsum(self.many @ weights, axis=0)
+        area = np.einsum("pr,pr->r", few, below[:-1]) / (few.sum(axis=0) * below[-1])
         return area if self.few_are_anomalies else 1 - area
 
 
-def _sums(target: np.ndarray, source: np.ndarray, shape: tuple[int, int]) -> csr_array:
-    """Build the sparse matrix that adds the weights of ``source`` units into ``target`` rows."""
-    return csr_array((np.ones(len(target)), (target, source)), shape=shape)
+def _sums(
+    target: np.ndarray, source: np.ndarray, share: np.ndarray, shape: tuple[int, int]
+) -> csr_array:
+    """Build the sparse matrix that adds shares of ``source`` units into ``target`` rows."""
+    return csr_array((share, (target, source)), shape=shape)
 
 
 def _two_samples(is_anomaly: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -35,7 +35,7 @@ from benchmarks.executors import Executor, Serial
 from benchmarks.experiments import plan, resolve
 from benchmarks.inputs import feature_store, input_identity
 from benchmarks.ledger import DEFINITIONS, NO_MARK, NOTHING, Ledger, Mark, Summary
-from benchmarks.metrics import mean_rocauc
+from benchmarks.metrics import Resampled, resample
 from benchmarks.provenance import provenance
 from benchmarks.report import Table, result_tables
 from benchmarks.result_store import ResultStore
@@ -132,6 +132,7 @@ class Session:
         self.disk = ResultStore(workspace.home)
         self.finished: dict[str, Cell] = {}
         self.failures: dict[str, Exception] = {}
+        self._resampled: dict[str, Resampled] = {}
         self._provenance = provenance()
         self._expected: dict[str, Batch] = {}
         self._stored: set[tuple[str, str]] = set()
@@ -292,7 +293,7 @@ class Session:
         finished = [self.finished[cell.key] for cell in cells if cell.key in self.finished]
         if self.progress:
             self.progress("logging tables and figures", 0, 0)
-        tables = result_tables(finished, DEFINITIONS)
+        tables = result_tables(finished, DEFINITIONS, self._resampled_of)
         names = dict.fromkeys(cell.dataset for cell in cells)
         skipped = [line for name in names for line in self.dataset(name).skipped]
         views = self._views(finished)
@@ -417,7 +418,7 @@ class Session:
         dataset, mean = self.dataset(cell.dataset), None
         if cell.partition == "test" and len({result.x for result in results}) == 1:
             # Validation cells are only compared with each other, which needs no interval.
-            mean = mean_rocauc([(one.rows, one.is_anomaly, one.scores) for one in results])
+            mean = self._resample(cell, results).mean
         finished = Cell(cell, "", selection_of(cell), results, mean)
         cost: dict[str, float] = {}
         for name, value in (item for result in results for item in result.cost.items()):
@@ -425,6 +426,25 @@ class Session:
         skipped = {"skipped_images": float(len(dataset.skipped))}
         self.ledger.finish(finished, dataset, {**cost, **skipped})
         self.finished[cell.key] = without_scores(finished)
+
+    def _resample(self, cell: Experiment, results: Sequence[Result]) -> Resampled:
+        """Compute a cell's mean under many weightings of the test images, and keep it: 8 kB."""
+        self._resampled[cell.key] = resample(
+            [(one.rows, one.is_anomaly, one.scores) for one in results]
+        )
+        return self._resampled[cell.key]
+
+    def _resampled_of(self, key: str) -> Resampled | None:
+        """Return that of a finished cell; of one that was looked up, from its logged scores."""
+        cell = self.finished[key]
+        if key not in self._resampled and cell.mean is not None and not self.ledger.error:
+            try:
+                self._resample(
+                    cell.experiment, self.tracker.read_cell(cell.experiment, cell.run_id).results
+                )
+            except TrackingError:
+                return None
+        return self._resampled.get(key)
 
     def _fail(self, cells: Iterable[Experiment], error: Exception) -> None:
         """End the runs of cells that failed; the others go on."""

@@ -63,6 +63,15 @@ FAST = {
 }
 """Commands of every fast test run -> the options that are added, of which the last one counts."""
 
+COMPARED = (
+    f"{BENCH}compare normalize=l2,k=2 normalize=none,k=2",
+    f"{BENCH}compare detector=dn2",
+    f"{BENCH}compare detector=dn2 --json",
+)
+"""Commands that compare the runs of `TO_COMPARE`."""
+
+TO_COMPARE = f"{BENCH}run --dataset synthetic --k 1,2,5 --normalize none,l2"
+
 SLOW = {
     f"{BENCH}run --dataset folder:~/screws": "",
     f"{BENCH}run --dataset folder:~/screws --detector dn2_plus": LITE0,
@@ -150,6 +159,10 @@ ELSEWHERE = {
     "pip install '.[ray]'": "the Makefile does it",
     "mlflow run .": "it needs pyenv",
     "mlflow run . --env-manager uv": "it needs uv",
+    f"{BENCH}compare MAIN BRANCH --fail-if-worse 0.005": "tests/benchmarks/commands",
+    f"{BENCH}compare protocol=one_vs_rest --figure ranks.png": (
+        "tests/benchmarks/test_comparison.py"
+    ),
     f"{BENCH}fetch cifar10 --root DIR": "tests/benchmarks/fetch/test_fetch.py",
     f"{BENCH}run --encoder resnet101 --weights resnet101-63fe2227.pth": "tests/dn2",
     f"{BENCH}run --encoder timm:NAME --weights FILE": "tests/dn2/test_encoders.py",
@@ -195,7 +208,7 @@ ELSEWHERE = {
 SCRIPTS = {"dn2 encode FOLDER --out features.npz", "dn2 encode ~/screws --out features.npz"}
 """Commands of the console script `dn2`."""
 
-LISTS = (FAST, SLOW, SLOW_PROCESSES, PLANNED, ELSEWHERE, SCRIPTS)
+LISTS = (FAST, COMPARED, SLOW, SLOW_PROCESSES, PLANNED, ELSEWHERE, SCRIPTS)
 
 
 def without_code(text):
@@ -330,6 +343,12 @@ def run_in_process(command, added=""):
 @pytest.mark.parametrize(("command", "added"), FAST.items(), ids=list(FAST))
 def test_a_command_works(reader, command, added):
     assert run_in_process(command, added) == 0
+
+
+@pytest.mark.parametrize("command", COMPARED)
+def test_runs_are_compared(reader, command):
+    assert run_in_process(TO_COMPARE) == 0  # looked up, if the test above has made them
+    assert run_in_process(command) == 0
 
 
 @pytest.mark.parametrize("command", [c for c in (*FAST, *SLOW, *PLANNED) if f"{BENCH}run " in c])

@@ -4,17 +4,19 @@ tables.py        what all tables have in common: output, columns, seeds, sweeps
 class_table.py   one row per class, then the mean, compared with the paper
 beside_paper.py  how that table is made from finished runs
 curves.py        one row per value of x: means over classes and draws
-methods.py       all methods side by side
+methods.py       all methods side by side, and which are really worse than the best
+differences.py   a comparison of runs: differences, what follows, ranks
 notes.py         notes on presets, seeds, hindsight and approximation
 published.py     the published numbers
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from benchmarks.contracts import Cell, Experiment, UsageError
+from benchmarks.metrics import Resampled
 from benchmarks.report.beside_paper import class_table
 from benchmarks.report.class_table import ClassRow, ClassScore, ClassTable, safe_name
 from benchmarks.report.published import PublishedRow, published, published_rows
@@ -39,7 +41,9 @@ NO_DEFINITIONS: Mapping[str, str] = MappingProxyType({})
 
 
 def result_tables(
-    cells: Sequence[Cell], definitions: Mapping[str, str] = NO_DEFINITIONS
+    cells: Sequence[Cell],
+    definitions: Mapping[str, str] = NO_DEFINITIONS,
+    resampled: Callable[[str], Resampled | None] = lambda _: None,
 ) -> dict[str, Table]:
     """Make one `result_table` for each set of comparable runs.
 
@@ -54,6 +58,9 @@ def result_tables(
         Finished runs.
     definitions : mapping of protocol to text
         Printed with the numbers.
+    resampled : callable
+        From a cell's key to its mean under many weightings of the test images. It is called for
+        the cells of a table of all methods, which marks the differences that are real.
     """
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -67,7 +74,7 @@ def result_tables(
         if len(group) > 1:
             from benchmarks.report.methods import method_table
 
-            tables[safe_name(f"methods, {name}")] = method_table(group)
+            tables[safe_name(f"methods, {name}")] = method_table(group, resampled)
     return tables
 
 

@@ -224,7 +224,7 @@ class ClassTable(Table):
         for row in (*self.rows, self.mean):
             score = row.scores[0]
             ours = [
-                _with_interval(score),
+                with_interval(score),
                 percent(row.paper),
                 percent(row.difference(0), sign=True),
             ]
@@ -249,7 +249,7 @@ class ClassTable(Table):
                 lines.append([])
             differences = (percent(row.difference(number), sign=True) for number in numbers)
             lines.append(
-                [row.name, *map(_with_interval, row.scores), percent(row.paper), *differences]
+                [row.name, *map(with_interval, row.scores), percent(row.paper), *differences]
             )
         for name, *values in zip(
             ("mean AP", "n_train", "n_test", "seconds"),
@@ -268,7 +268,7 @@ class ClassTable(Table):
         lines = [["experiment", "mean", "paper", "diff", "AP", "n_train", "n_test", "seconds"]]
         for number, (column, score) in enumerate(zip(self.columns, self.mean.scores, strict=True)):
             ours = [
-                _with_interval(score),
+                with_interval(score),
                 percent(self.mean.paper),
                 percent(self.mean.difference(number), sign=True),
             ]
@@ -291,7 +291,8 @@ def safe_name(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.:-]+", "_", label)
 
 
-def _with_interval(score: ClassScore | None) -> str:
+def with_interval(score: ClassScore | None) -> str:
+    """Format a ROCAUC with its interval; over several seeds, with its standard error."""
     if score is None:
         return "-"
     value, low, high = map(percent, score.rocauc)

@@ -5,16 +5,21 @@ A row per class, a column per method, and each method's published mean below.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from benchmarks import figures
-from benchmarks.report.class_table import ClassRow, ClassScore, ClassTable, spread_of
+from benchmarks.contracts import Interval
+from benchmarks.metrics import Resampled
+from benchmarks.paired import LEVEL, holm, paired_mean
+from benchmarks.report.class_table import ClassRow, ClassScore, ClassTable, spread_of, with_interval
 from benchmarks.report.notes import BEWARE
 from benchmarks.report.tables import Column, Lines, Table, percent, stacked
 
-COLUMNS_THAT_FIT = 5
+COLUMNS_THAT_FIT = 4
 """Up to this many methods stand side by side; more are continued in another part."""
 
 
@@ -30,12 +35,15 @@ class MethodTable(Table):
     mean : ClassRow
     paper : tuple of float or None
         The published mean of each column.
+    worse : frozenset of int
+        The columns whose mean is really below the best one.
     """
 
     tables: tuple[ClassTable, ...]
     rows: tuple[ClassRow, ...]
     mean: ClassRow
     paper: tuple[float | None, ...]
+    worse: frozenset[int] = frozenset()
 
     def records(self) -> list[dict[str, Any]]:
         """Return the records of the joined tables, with the method's name first."""
@@ -61,7 +69,7 @@ class MethodTable(Table):
         return []
 
     def grids(self) -> list[Lines]:
-        """Show up to five methods side by side; continue more in another part."""
+        """Show up to four methods side by side; continue more in another part."""
         numbers = range(len(self.columns))
         return [
             self._part(numbers[start : start + COLUMNS_THAT_FIT])
@@ -70,20 +78,33 @@ class MethodTable(Table):
 
     def _part(self, numbers: Sequence[int]) -> Lines:
         lines = [["class", *(stacked(self.columns[number].label) for number in numbers)]]
+        room = "  " if self.worse else ""  # for the marks of the mean
         lines += [
-            [row.name, *(_value(row.scores[number]) for number in numbers)] for row in self.rows
+            [row.name, *(f"{with_interval(row.scores[number])}{room}" for number in numbers)]
+            for row in self.rows
         ]
-        lines += [[], ["mean", *(_value(self.mean.scores[number]) for number in numbers)]]
+        means = (
+            f"{with_interval(self.mean.scores[number])}{MARK if number in self.worse else room}"
+            for number in numbers
+        )
+        lines += [[], ["mean", *means]]
         if all(self.paper[number] is None for number in numbers):
             return lines
-        lines.append(["paper's mean", *(percent(self.paper[number]) for number in numbers)])
+        lines.append(["paper's mean", *(f"{percent(self.paper[n])}{room}" for n in numbers)])
         differences = [
             _difference(self.mean.scores[number], self.paper[number]) for number in numbers
         ]
-        return [*lines, ["difference", *(percent(value, sign=True) for value in differences)]]
+        shown = (f"{percent(value, sign=True)}{room}" for value in differences)
+        return [*lines, ["difference", *shown]]
 
 
-def method_table(tables: Sequence[ClassTable]) -> MethodTable:
+MARK = " *"
+"""Stands behind a mean that is really below the best one."""
+
+
+def method_table(
+    tables: Sequence[ClassTable], resampled: Callable[[str], Resampled | None]
+) -> MethodTable:
     """Join tables of one data set, protocol and partition.
 
     Each has another detector or variant. A method that lacks some of the classes gets no mean,
@@ -93,6 +114,9 @@ def method_table(tables: Sequence[ClassTable]) -> MethodTable:
     ----------
     tables : sequence of ClassTable
         Their notes on budgets and hindsight are repeated here.
+    resampled : callable
+        From a cell's key to its mean under many weightings of the test images, or to None if that
+        is not known.
     """
     classes = list(dict.fromkeys(row.name for table in tables for row in table.rows))
     rows = tuple(_join(name, [_row(table, name) for table in tables]) for name in classes)
@@ -111,19 +135,73 @@ def method_table(tables: Sequence[ClassTable]) -> MethodTable:
         for note in table.notes
         if note.startswith(("preset=", "selection=", BEWARE))
     )
+    mean = _join("mean", means)
+    worse, says = _worse(columns, mean, resampled)
+    spread = spread_of(score for score in mean.scores if score is not None)
     own = (
-        "Values are percentages. Each method's own table has the intervals, the times and the "
+        f"Values are percentages, with {spread}. Each method's own table has the times and the "
         "paper's remarks on its numbers."
     )
     return MethodTable(
         title=f"ROCAUC of {len(tables)} methods on {tables[0].subject}",
         settings="",
         columns=tuple(columns),
-        notes=(own, *notes),
+        notes=(own, *says, *notes),
         tables=tuple(tables),
         rows=rows,
-        mean=_join("mean", means),
+        mean=mean,
         paper=tuple(paper),
+        worse=worse,
+    )
+
+
+def _worse(
+    columns: Sequence[Column], mean: ClassRow, resampled: Callable[[str], Resampled | None]
+) -> tuple[frozenset[int], list[str]]:
+    """Find the columns whose mean is really below the best one, and explain their mark.
+
+    A column that was tested on other images than the best one is not tested against it.
+    """
+    known = {
+        number: one
+        for number, (column, score) in enumerate(zip(columns, mean.scores, strict=True))
+        if score is not None and (one := _of_column(column, resampled)) is not None
+    }
+    if len(known) < 2:
+        return frozenset(), []
+    value = {
+        number: float(np.mean([split.value for split in known[number].each])) for number in known
+    }
+    best = max(known, key=lambda number: value[number])
+    others = [
+        number
+        for number in known
+        if number != best and known[number].test_set == known[best].test_set
+    ]
+    corrected = holm([paired_mean(known[best], known[number]).p for number in others])
+    worse = frozenset(n for n, p in zip(others, corrected, strict=True) if p < LEVEL)
+    if not others:
+        return worse, []
+    how = (
+        f"(paired bootstrap over the test images, p below {LEVEL} after Holm's correction; another "
+        "training may change more)"
+    )
+    name = columns[best].label
+    if worse:
+        return worse, [f"*: the mean is really below the best one, that of {name} {how}."]
+    return worse, [f"No mean is really below the best one, that of {name} {how}."]
+
+
+def _of_column(column: Column, resampled: Callable[[str], Resampled | None]) -> Resampled | None:
+    """Return what is known of a column; of several seeds, their average."""
+    each = [one for key in column.key.split(",") if (one := resampled(key)) is not None]
+    if len(each) < len(column.key.split(",")) or len({one.test_set for one in each}) > 1:
+        return None
+    splits = [np.mean(values, axis=0) for values in zip(*(one.each for one in each), strict=True)]
+    return Resampled(
+        tuple(Interval(*map(float, values)) for values in splits),
+        np.mean([one.means for one in each], axis=0),
+        each[0].test_set,
     )
 
 
@@ -143,10 +221,6 @@ def _label(table: ClassTable, column: Column) -> str:
     """Name the method, and what tells its columns apart."""
     differing = column.label.removeprefix(table.method.split()[0]).removeprefix(", ")
     return f"{table.method}, {differing}" if differing else table.method
-
-
-def _value(score: ClassScore | None) -> str:
-    return "-" if score is None else percent(score.rocauc.value)
 
 
 def _difference(score: ClassScore | None, paper: float | None) -> float | None:

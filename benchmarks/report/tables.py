@@ -12,7 +12,7 @@ import io
 import re
 import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, TextIO
@@ -96,22 +96,36 @@ class Table(ABC):
         }
 
     def print(self, file: TextIO | None = None) -> None:
-        """Print title, settings, table and notes to a text stream, by default stdout.
-
-        The output may use 100 columns, or the terminal's width if that is more. The title is bold
-        on a terminal only.
-        """
-        console = Console(file=file, width=max(Console(file=file).width, WIDTH))
-        console.print(Text(self.title, "bold"))
-        console.print(Text(self.settings), end="\n\n" if self.settings else "\n")
-        for lines in self.grids():
-            console.print(_grid(lines))
-            console.print()
-        for note in self.notes:
-            console.print(Text(note))
+        """Print title, settings, table and notes: see `print_page`."""
+        print_page(self.title, self.settings, self.grids(), self.notes, file)
 
 
 # Text
+
+
+def print_page(
+    title: str,
+    settings: str,
+    grids: Iterable[Lines],
+    notes: Iterable[str],
+    file: TextIO | None = None,
+    *,
+    after: bool = False,
+) -> None:
+    """Print title, settings, tables and notes to a text stream, by default stdout.
+
+    An empty line comes first if the page stands after another.
+    The output may use 100 columns, or the terminal's width if that is more. The title is bold on a
+    terminal only. No text is taken for markup.
+    """
+    console = Console(file=file, width=max(Console(file=file).width, WIDTH))
+    console.print(Text("\n" * after + title, "bold"))
+    console.print(Text(settings), end="\n\n" if settings else "\n")
+    for lines in grids:
+        console.print(_grid(lines))
+        console.print()
+    for note in notes:
+        console.print(Text(note))
 
 
 def is_curve(cell: Cell) -> bool:

@@ -4,6 +4,7 @@
     records.py     results as metrics, records, tags and names, and how they are logged
     views.py       what the page shows first: saved views, and descriptions
     tracker.py     Tracker: one top-level run a cell, one summary run an invocation
+    finding.py     runs that a user names: by id, by name, by a filter; imported by `compare` alone
     server.py      the MLflow page; imported by `ui` alone
 
 Only this package imports mlflow, and only when it is used, since the import takes two seconds.

@@ -17,12 +17,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.contracts import Cell, Experiment, Interval, Result
-from benchmarks.result_store import ResultStore, read_finished, write_figures
+from benchmarks.result_store import (
+    ResultStore,
+    SplitScores,
+    read_finished,
+    read_scores,
+    write_figures,
+)
 from benchmarks.tracking.connection import (
     TrackingError,
     check_store,
@@ -62,6 +68,9 @@ VIEW = "view"
 """The tag of a summary run that names the view of its results."""
 
 RATE = "throughput/images_per_second"
+
+if TYPE_CHECKING:
+    from benchmarks.tracking.finding import StoredRun
 
 MEASURED = "tags.source = 'measured'"
 """What MLflow searches for to find our own runs, not the published ones."""
@@ -316,6 +325,43 @@ class Tracker:
         if record["rocauc_low"] is not None:
             mean = Interval(record["rocauc"], record["rocauc_low"], record["rocauc_high"])
         return Cell(experiment, run_id, record["selection"], results, mean)
+
+    def find_runs(self, asked: str) -> list[StoredRun]:
+        """Find the finished runs that a user names: see `benchmarks.tracking.finding`.
+
+        Raises
+        ------
+        UsageError
+            If there is none.
+        """
+        from benchmarks.tracking.finding import find_runs
+
+        with self._asking(f"look for run {asked}") as client:
+            return find_runs(client, asked)
+
+    def read_scores(self, run: StoredRun) -> tuple[dict[str, Any], tuple[SplitScores, ...]]:
+        """Read the record and the scores of a finished run, directly if they are on this machine.
+
+        Raises
+        ------
+        TrackingError
+            If a file is missing or damaged.
+        """
+        with (
+            self._asking(f"read the scores of run {run.run_id}") as client,
+            tempfile.TemporaryDirectory() as folder,
+        ):
+            if run.folder is None:
+                for name in ("results.json", "scores.parquet"):
+                    client.download_artifacts(run.run_id, name, folder)
+            try:
+                return read_scores(run.folder or Path(folder))
+            except (OSError, ValueError, KeyError, TypeError, LookupError) as error:
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                raise TrackingError(
+                    f"the scores of run '{run.name}' ({run.run_id}) cannot be read ({reason}): "
+                    "delete that run and compute it again"
+                ) from error
 
     def newest_metrics(self, experiment: Experiment) -> dict[str, float]:
         """Return the metrics of the newest finished run of the same kind, or nothing.

@@ -5,10 +5,14 @@ None is compared over other classes.
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from handmade_cells import CIFAR10, DN2, L2, class_cell, line, text_of
+from scored_runs import OCSVM as OCSVM_TOY
+from scored_runs import TOY, scored
 
-from benchmarks.contracts import Experiment, Interval
+from benchmarks.contracts import Cell, Experiment, Interval
+from benchmarks.metrics import resample
 from benchmarks.report import result_tables
 from benchmarks.report.methods import MethodTable
 
@@ -24,8 +28,9 @@ GEOM = Experiment(
 )
 
 
-def methods(*cells):
-    found = [table for table in result_tables(cells).values() if isinstance(table, MethodTable)]
+def methods(*cells, known=None):
+    tables = result_tables(cells, resampled=(known or {}).get)
+    found = [table for table in tables.values() if isinstance(table, MethodTable)]
     assert len(found) <= 1
     return found[0] if found else None
 
@@ -40,9 +45,10 @@ def test_each_method_stands_next_to_what_the_paper_prints_for_it():
     )
     text = text_of(methods(class_cell(DN2), class_cell(L2), oracle))
     assert "ROCAUC of 2 methods on cifar10, one_vs_rest" in text
-    assert line(text, "airplane")[1:] == ["90.0", "90.0", "60.0"]
-    assert line(text, "truck")[1:] == ["90.9", "90.9", "60.9"]
-    assert line(text, "mean")[1:] == ["90.5", "90.5", "62.5"]
+    ours, ocsvm = ["90.0", "[89.2,", "90.7]"], ["60.0", "[59.2,", "60.7]"]
+    assert line(text, "airplane")[1:] == [*ours, *ours, *ocsvm]
+    assert line(text, "truck")[-3:] == ["60.9", "[60.1,", "61.6]"]
+    assert line(text, "mean")[-3:] == ["62.5", "[62.0,", "63.0]"]
     assert line(text, "paper's mean")[2:] == ["92.5", "92.5", "62.0"]
     assert line(text, "difference")[1:] == ["-2.0", "-2.0", "+0.5"]
     assert "selection=oracle" in text
@@ -56,7 +62,7 @@ def test_a_method_that_lacks_classes_has_no_mean_there():
     table = methods(class_cell(DN2), class_cell(GEOM, CIFAR10[:3]))
     assert table.mean.scores[0] is not None
     assert (table.mean.scores[1], table.paper[1]) == (None, None)
-    assert line(text_of(table), "truck")[1:] == ["90.9", "-"]
+    assert line(text_of(table), "truck")[1:] == ["90.9", "[90.1,", "91.6]", "-"]
 
 
 def test_more_methods_than_fit_are_continued_and_none_is_lost():
@@ -64,7 +70,7 @@ def test_more_methods_than_fit_are_continued_and_none_is_lost():
         class_cell(GEOM, value=0.7)
     ]
     table = methods(*cells)
-    assert [len(grid[0]) - 1 for grid in table.grids()] == [5, 2]
+    assert [len(grid[0]) - 1 for grid in table.grids()] == [4, 3]
     assert [column.label for column in table.columns] == [
         *(f"dn2, k={k}" for k in range(1, 7)),
         "geom dirichlet, preset=cpu",
@@ -83,3 +89,54 @@ def test_records_say_the_method_and_hold_every_number():
 def test_the_figure_has_a_bar_per_method_next_to_the_papers():
     axes = methods(class_cell(DN2), class_cell(GEOM, value=0.8)).figure().axes[0]
     assert [bar.get_height() for bar in axes.patches] == pytest.approx([90.5, 90.5, 92.5, 86.0])
+
+
+def with_scores(experiment, shift, seed=1, rows=None):
+    """Make a cell, and its mean under many weightings of the test images."""
+    results = scored(experiment, shift, seed=seed, rows=rows)
+    found = resample([(one.rows, one.is_anomaly, one.scores) for one in results])
+    return Cell(experiment, "run", "none", tuple(results), found.mean), found
+
+
+GOOD = replace(TOY, normalize="l2")
+
+
+def test_means_that_are_really_below_the_best_are_marked():
+    cells = [
+        with_scores(GOOD, 2.0),
+        with_scores(TOY, 1.98, seed=2),
+        with_scores(OCSVM_TOY, 1.0, seed=3),
+    ]
+    known = {cell.experiment.key: found for cell, found in cells}
+    table = methods(*(cell for cell, _ in cells), known=known)
+    assert table.worse == {2}
+    assert line(text_of(table), "mean")[-1] == "*"
+    assert line(text_of(table), "mean").count("*") == 1
+    note = "*: the mean is really below the best one, that of dn2, normalize=none (paired bootstrap"
+    assert note in " ".join(text_of(table).split())
+    alike = methods(cells[0][0], replace(cells[1][0], experiment=GEOM_TOY), known=known)
+    assert (alike.worse, "really below" in text_of(alike)) == (frozenset(), False)
+    known[GEOM_TOY.key] = cells[1][1]
+    alike = methods(cells[0][0], replace(cells[1][0], experiment=GEOM_TOY), known=known)
+    assert "No mean is really below the best one" in " ".join(text_of(alike).split())
+
+
+GEOM_TOY = replace(GEOM, dataset="toy")
+
+
+def test_methods_tested_on_other_images_are_not_marked():
+    one, other = with_scores(TOY, 2.0), with_scores(OCSVM_TOY, 0.5, rows=np.arange(150))
+    known = {cell.experiment.key: found for cell, found in (one, other)}
+    assert methods(one[0], other[0], known=known).worse == frozenset()
+
+
+def test_seeds_are_averaged_before_they_are_tested():
+    one = with_scores(TOY, 2.0)
+    seeds = [with_scores(replace(GEOM_TOY, seed=seed), 1.0, seed=seed) for seed in (1, 2)]
+    known = {cell.experiment.key: found for cell, found in (one, *seeds)}
+    table = methods(one[0], *(cell for cell, _ in seeds), known=known)
+    assert table.columns[1].label.endswith("2 seeds")
+    assert table.worse == {1}
+    del known[seeds[1][0].experiment.key]
+    table = methods(one[0], *(cell for cell, _ in seeds), known=known)
+    assert table.worse == frozenset()

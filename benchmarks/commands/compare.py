@@ -1,0 +1,115 @@
+"""``compare``: whether one run is really better than another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.commands.options import FRACTION, Number, json_option, tracking_option
+from benchmarks.contracts import OutsideError, UsageError
+
+PICTURES = (".png", ".pdf", ".svg")
+
+
+@click.command()
+@click.argument("runs", nargs=-1, metavar="RUN RUN ...")
+@tracking_option
+@click.option(
+    "--figure",
+    metavar="FILE",
+    default="",
+    help="Save the critical-difference diagram of three or more methods on several data sets: "
+    ".png, .pdf or .svg.",
+)
+@click.option(
+    "--fail-if-worse",
+    metavar="FRACTION",
+    type=Number(FRACTION, "0.005"),
+    default=None,
+    help="Exit with 1 if a later run's mean ROCAUC is below that of the first by more than this "
+    "and the difference is real, its corrected p below 0.05; also if one cannot be compared with "
+    "the first run of its data set.",
+)
+@json_option
+def compare(
+    runs: tuple[str, ...],
+    tracking_uri: str,
+    figure: str,
+    fail_if_worse: float | None,
+    as_json: bool,
+) -> None:
+    """Test whether one finished run is really better than another.
+
+    A RUN is an MLflow run's id, its name, or a filter on parameters and tags that stands for all
+    runs that match: detector=dn2,normalize=l2. The newest finished run of each cell is taken, of
+    the test partition unless the filter names another.
+
+    All runs scored the same test images, so their differences are tested in pairs: DeLong's test
+    for a class, a bootstrap over the test images for the mean. Runs on other data, splits or test
+    rows are kept apart. Nothing is computed again.
+    """
+    if not runs:
+        raise UsageError(
+            "compare needs runs: name two by id or name, or give a filter such as detector=dn2."
+        )
+    if figure and Path(figure).suffix not in PICTURES:
+        raise UsageError(
+            f"--figure must end in {', '.join(PICTURES)}, got '{figure}': write --figure ranks.png."
+        )
+    click.echo("reading runs ...", err=True)
+    from benchmarks.commands.progress import show_progress
+    from benchmarks.comparison import compare as compare_runs
+    from benchmarks.comparison import load_runs
+    from benchmarks.report.differences import comparison_record, print_comparison
+    from benchmarks.tracking import Tracker
+
+    with show_progress() as progress:
+        say = lambda line: click.echo(line, err=True)  # noqa: E731
+        loaded = load_runs(Tracker(tracking_uri or None), runs, say, progress)
+        comparison = compare_runs(loaded, progress)
+    if figure:
+        _draw(comparison, Path(figure))
+    if as_json:
+        click.echo(json.dumps(comparison_record(comparison), indent=2))
+    else:
+        print_comparison(comparison)
+    if fail_if_worse is not None:
+        _check(comparison, fail_if_worse)
+
+
+def _draw(comparison: Any, file: Path) -> None:
+    """Save the diagram of the first ranking."""
+    from benchmarks.report.differences import draw_ranking
+
+    if not comparison.rankings:
+        raise UsageError(
+            "--figure draws the ranks of at least 3 methods that were run on at least 2 data sets, "
+            "and these runs have none: leave it out."
+        )
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draw_ranking(comparison.rankings[0]).savefig(file, dpi=150, bbox_inches="tight")
+    except OSError as error:
+        raise OutsideError(f"cannot write {file} ({error.strerror}): name another file") from error
+
+
+def _check(comparison: Any, least: float) -> None:
+    """Fail if a run is really worse than the first of its group, or was compared with none."""
+    from benchmarks.report.tables import percent
+
+    for group in comparison.groups:
+        for number in range(1, len(group.runs)):
+            tested = group.pair(0, number)
+            if tested.real and tested.difference.value > least:
+                raise click.ClickException(
+                    f"{group.labels[number]} is worse than {group.labels[0]} by "
+                    f"{percent(tested.difference.value, decimals=2)} points on {group.subject}, "
+                    f"more than {percent(least, decimals=2)}"
+                )
+    if comparison.alone:
+        raise click.ClickException(
+            f"run '{comparison.alone[0].stored.name}' was compared with no other, see above"
+        )
