@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from dn2.parameters import Parameters, Rule, one_of, whole
-from dn2.search import APPROXIMATE, INDEXES, Bank
+from dn2.outlier_detector import (
+    FalseAlarms,
+    OutlierDetector,
+    as_float32,
+    count_of,
+    not_fitted,
+    spread,
+)
+from dn2.parameters import Rule, one_of, whole
+from dn2.search import APPROXIMATE, INDEXES, Bank, check_k
 
 if TYPE_CHECKING:
     from dn2.search import Join
@@ -36,7 +44,7 @@ Clean = Annotated[
 """The fraction of the training rows to drop."""
 
 
-class DN2(Parameters):
+class DN2(OutlierDetector):
     """Score a row by the mean squared distance to its k nearest training rows.
 
     ``score(x) = 1/k * sum over the k nearest training rows y of |x - y|^2``: higher is more
@@ -56,6 +64,9 @@ class DN2(Parameters):
     clean : float, default 0
         The fraction of the training rows, in [0, 1), to drop because they may be anomalies: see
         `normal_rows`. The paper drops 0.5.
+    false_alarms : float, default 0.05
+        The fraction of normal rows, in [0, 1), that `predict` may call anomalous. It decides on
+        `offset_`, and on no score.
 
     Attributes
     ----------
@@ -64,18 +75,38 @@ class DN2(Parameters):
         no score. None where only codes are kept, by the index ``pq`` of 1,000 rows or more.
     kept_ : ndarray of shape (n_kept,), int64
         Which of the rows given to `fit` they are, ascending.
+    training_scores_ : ndarray of shape (n_kept,), float32
+        The score that each of them would have without itself among the training rows; of 5,000
+        evenly spread ones, where there are more. Computed when it is first asked for.
+    offset_ : float
+        What `score_samples` gives to the most anomalous row that `predict` calls normal.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (d,)
+        Only if `fit` was given a data frame with text for column names.
 
     Examples
     --------
     >>> train = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     >>> DN2(k=2).fit(train).anomaly_score(np.array([[0.0, 0.0], [3.0, 4.0]]))
     array([ 0.5, 19. ], dtype=float32)
+
+    It is an outlier detector of scikit-learn: +1 is normal, -1 anomalous.
+
+    >>> DN2(k=2).fit(train).predict(np.array([[0.0, 0.0], [3.0, 4.0]]))
+    array([ 1, -1])
     """
 
-    def __init__(self, k: Neighbours = 2, index: Index = "exact", clean: Clean = 0.0) -> None:
+    def __init__(
+        self,
+        k: Neighbours = 2,
+        index: Index = "exact",
+        clean: Clean = 0.0,
+        false_alarms: FalseAlarms = 0.05,
+    ) -> None:
         self.k = k
         self.index = index
         self.clean = clean
+        self.false_alarms = false_alarms
 
     @property
     def path_parameters(self) -> tuple[str, ...]:
@@ -93,7 +124,9 @@ class DN2(Parameters):
         left = n - n_dropped(n, self.clean)
         if left < self.k:
             after = (
-                f" after clean={self.clean:g}, got {left} of {n}" if self.clean else f", got {n}"
+                f" after clean={self.clean:g}, got {left} of {count_of(n)}"
+                if self.clean
+                else f", got {count_of(n)}"
             )
             raise ValueError(
                 f"DN2(k={self.k}) needs at least {self.k} training rows{after}: lower k or train "
@@ -103,6 +136,7 @@ class DN2(Parameters):
     def fit(
         self,
         X: np.ndarray,
+        y: object = None,  # noqa: ARG002 - scikit-learn passes it
         *,
         monitor: Callable[..., None] | None = None,  # noqa: ARG002 - there is no loss to report
         checkpoint: Path | None = None,  # noqa: ARG002 - and nothing to continue from
@@ -115,6 +149,8 @@ class DN2(Parameters):
         ----------
         X : ndarray of shape (n, d)
             Normal rows, finite. Taken as float32, and copied.
+        y
+            Not looked at.
         monitor, checkpoint
             Every detector takes them; DN2 trains nothing and uses neither.
 
@@ -124,8 +160,8 @@ class DN2(Parameters):
             If k is not a whole number of at least 1, ``clean`` is outside [0, 1), the index is
             unknown, X is no finite matrix, or fewer than k of its rows are kept.
         """
-        rows = as_float32(X)
-        n = len(rows) if rows.ndim else 0
+        rows = self._matrix(X, fitting=True)
+        n = len(rows)
         self.check_rows(n)
         bank = Bank(rows, index=self.index)
         (self.kept_,) = self._keep(bank, rows, [np.arange(n)])
@@ -133,11 +169,14 @@ class DN2(Parameters):
             bank if len(self.kept_) == n else Bank(rows[self.kept_], index=self.index)
         )
         self.bank_ = self._neighbours.rows
+        self._left_out: dict[int, np.ndarray] = {}  # by k, as scores are for the k of the moment
         return self
 
     def reference(self) -> DN2 | None:
         """Return the same detector with the exact index, not fitted; None if this one is exact."""
-        return DN2(self.k, "exact", self.clean) if self.index in APPROXIMATE else None
+        if self.index not in APPROXIMATE:
+            return None
+        return DN2(self.k, "exact", self.clean, self.false_alarms)
 
     def anomaly_score(self, X: np.ndarray) -> np.ndarray:
         """Score rows: higher is more anomalous.
@@ -159,8 +198,82 @@ class DN2(Parameters):
         ValueError
             If X is not a finite matrix as wide as the training rows.
         """
-        distances, _ = self._fitted().nearest(as_float32(X), self.k)
+        distances, _ = self._fitted().nearest(self._matrix(X), self.k)
         return _mean_path(distances)[:, -1].copy()
+
+    @property
+    def training_scores_(self) -> np.ndarray:
+        """Score the training rows, each without itself: see the class.
+
+        Where there are no more than k of them, all others are a row's neighbours. One row alone has
+        no such score.
+
+        Raises
+        ------
+        ValueError
+            If the index keeps codes in place of the rows.
+        """
+        bank = self._fitted()
+        if self.k not in self._left_out:
+            n = len(self.kept_)
+            if bank.rows is None:
+                raise ValueError(
+                    f"the threshold of predict is taken from the training rows, and index="
+                    f"{self.index!r} keeps codes of them alone: compare anomaly_score with a "
+                    "threshold of your own, or use another index"
+                )
+            if n == 1:
+                return np.empty(0, np.float32)
+            k, chosen = min(self.k, n - 1), spread(n)
+            distances, found = bank.nearest(bank.rows[chosen], k + 1)
+            own = found == chosen[:, None]
+            own[~own.any(axis=1), -1] = True  # hidden by rows that are as near
+            others = distances[~own].reshape(len(chosen), k)
+            self._left_out[self.k] = _mean_path(others)[:, -1].copy()
+        return self._left_out[self.k]
+
+    def kneighbors(
+        self,
+        X: np.ndarray | None = None,
+        n_neighbors: int | None = None,
+        *,
+        return_distance: bool = True,
+    ) -> Any:
+        """Find the nearest training rows, as scikit-learn's neighbours do.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, d), optional
+            By default the training rows that are kept; none is then its own neighbour.
+        n_neighbors : int, optional
+            By default k.
+        return_distance : bool, default True
+
+        Returns
+        -------
+        distances : ndarray of shape (n, n_neighbors), float32
+            Euclidean, ascending; the mean of their squares is the score. Only with
+            ``return_distance``.
+        rows : ndarray of shape (n, n_neighbors), int64
+            Rows of what was given to `fit`.
+
+        Raises
+        ------
+        ValueError
+            As for `anomaly_score`; or if there are fewer training rows.
+        """
+        bank = self._fitted()
+        k = self.k if n_neighbors is None else n_neighbors
+        check_k(k)
+        if X is None and bank.rows is None:
+            raise ValueError(f"index={self.index!r} keeps codes and no rows: give X")
+        distances, rows = (
+            bank.nearest(self._matrix(X), k)
+            if X is not None
+            else bank.nearest(bank.rows, k, exclude_self=True)
+        )
+        rows = self.kept_[rows]
+        return (np.sqrt(distances), rows) if return_distance else rows
 
     def score_path(self, X: np.ndarray) -> Iterator[Point]:
         """Score rows for every number of neighbours from 1 to k with a single search.
@@ -178,7 +291,7 @@ class DN2(Parameters):
             Which training rows are nearest, the nearest first. Read-only: all points show parts of
             one array.
         """
-        distances, rows = self._fitted().nearest(as_float32(X), self.k)
+        distances, rows = self._fitted().nearest(self._matrix(X), self.k)
         yield from self._points(distances, self.kept_[rows])
 
     def score_subsets(
@@ -280,9 +393,7 @@ class DN2(Parameters):
     def _fitted(self) -> Bank:
         """Return what `fit` made ready to search."""
         if not hasattr(self, "_neighbours"):
-            from sklearn.exceptions import NotFittedError  # late: it takes a second
-
-            raise NotFittedError("DN2 has no training rows yet: call fit before scoring")
+            raise not_fitted(self, "training rows")
         return self._neighbours
 
     def _points(self, distances: np.ndarray, rows: np.ndarray) -> Iterator[Point]:
@@ -335,12 +446,6 @@ def _mean_path(distances: np.ndarray) -> np.ndarray:
     return (sums / np.arange(1, distances.shape[1] + 1)).astype(np.float32)
 
 
-def as_float32(X: np.ndarray) -> np.ndarray:
-    """Take rows as float32, without a copy where they are."""
-    with np.errstate(over="ignore"):  # what overflows becomes infinite, and the search refuses it
-        return np.asarray(X).astype(np.float32, copy=False)
-
-
 class DN2Plus(DN2):
     """Score like DN2, with the recipe that won in validation on CIFAR-10.
 
@@ -362,9 +467,15 @@ class DN2Plus(DN2):
     ----------
     k : int, default 5
         How many neighbours.
-    index, clean
+    index, clean, false_alarms
         As of `dn2.detector.DN2`.
     """
 
-    def __init__(self, k: Neighbours = 5, index: Index = "exact", clean: Clean = 0.0) -> None:
-        super().__init__(k, index, clean)
+    def __init__(
+        self,
+        k: Neighbours = 5,
+        index: Index = "exact",
+        clean: Clean = 0.0,
+        false_alarms: FalseAlarms = 0.05,
+    ) -> None:
+        super().__init__(k, index, clean, false_alarms)
