@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from dn2.detector import DN2, Neighbours
-from dn2.outlier_detector import FalseAlarms, OutlierDetector, not_fitted
+from dn2.detector import DN2, FalseAlarms, Neighbours, OutlierDetector, not_fitted
 from dn2.parameters import one_of
 
 
@@ -139,7 +138,6 @@ class GroupDN2(OutlierDetector):
         self,
         X: np.ndarray | None = None,
         n_neighbors: int | None = None,
-        *,
         return_distance: bool = True,
     ) -> Any:
         """Find the nearest training sets: see `dn2.detector.DN2.kneighbors`."""

@@ -9,14 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from dn2.detector import DN2
-from dn2.outlier_detector import (
-    FalseAlarms,
-    OutlierDetector,
-    count_of,
-    not_fitted,
-    spread,
-)
+from dn2.detector import DN2, FalseAlarms, OutlierDetector, more_images, not_fitted, spread
 from dn2.parameters import whole
 from dn2.search import check_matrix
 
@@ -76,10 +69,10 @@ class KMeansDN2(OutlierDetector):
         """Raise ValueError if a parameter is out of range or n rows are fewer than the centres."""
         self.check_params()
         if n < self.centres:
-            remedy = "lower centres or train on more images."
+            remedy = f"lower centres or {more_images(n)}"
             raise ValueError(
                 f"KMeansDN2(centres={self.centres}) needs at least {self.centres} training rows, "
-                f"got {count_of(n)}: {remedy}"
+                f"got {n}: {remedy}"
             )
 
     def fit(
@@ -115,9 +108,8 @@ class KMeansDN2(OutlierDetector):
             warnings.warn(f"KMeansDN2(k={self.k}, centres={self.centres}): {cut}", stacklevel=2)
         self.centres_ = k_means(rows, self.centres, self.seed)
         self._dn2 = DN2(min(self.k, self.centres)).fit(self.centres_)
-        self._left_out = left_out(rows[spread(len(rows))], self.centres_, self.k)
-        if len(rows) == 1:
-            self._left_out = self._left_out[:0]
+        some, n = rows[spread(len(rows))], len(rows)
+        self._left_out = left_out(some, self.centres_, self.k, n) if n > 1 else np.empty(0)
         return self
 
     def anomaly_score(self, X: np.ndarray) -> np.ndarray:
@@ -151,7 +143,6 @@ class KMeansDN2(OutlierDetector):
         self,
         X: np.ndarray | None = None,
         n_neighbors: int | None = None,
-        *,
         return_distance: bool = True,
     ) -> Any:
         """Find the nearest centres: see `dn2.detector.DN2.kneighbors`.
@@ -190,7 +181,7 @@ def k_means(rows: np.ndarray, centres: int, seed: int) -> np.ndarray:
     return np.array(found.centroids, dtype=np.float32).reshape(centres, rows.shape[1])
 
 
-def left_out(rows: np.ndarray, centres: np.ndarray, k: int) -> np.ndarray:
+def left_out(rows: np.ndarray, centres: np.ndarray, k: int, n: int) -> np.ndarray:
     """Score training rows as if none of them counted in its own centre's mean.
 
     A centre of n rows moves away from one that is taken out of them: its distance grows by
@@ -198,31 +189,32 @@ def left_out(rows: np.ndarray, centres: np.ndarray, k: int) -> np.ndarray:
 
     Parameters
     ----------
-    rows : ndarray of shape (n, d)
+    rows : ndarray of shape (m, d)
+        All training rows, or some that stand for all.
     centres : ndarray of shape (C, d)
         The means of the rows that are nearest to them.
     k : int
+    n : int
+        How many training rows there are, at least 2.
 
     Returns
     -------
-    ndarray of shape (n,), float32
-        Mean squared distances to the k nearest centres; NaN where none is left.
+    ndarray of shape (m,), float32
+        Mean squared distances to the k nearest centres.
 
     Examples
     --------
-    >>> left_out(np.array([[0.0], [2.0], [9.0]]), np.array([[1.0], [9.0]]), 1)
+    >>> left_out(np.array([[0.0], [2.0], [9.0]]), np.array([[1.0], [9.0]]), 1, 3)
     array([ 4.,  4., 64.], dtype=float32)
     """
     middle = centres.mean(axis=0, dtype=np.float64)  # subtracted, as an offset costs digits
     X, C = rows - middle, centres - middle
     squared = (X**2).sum(1)[:, None] - 2 * X @ C.T + (C**2).sum(1)
     own = squared.argmin(axis=1)
-    count = np.bincount(own, minlength=len(centres))[own]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        squared[np.arange(len(rows)), own] *= (count / (count - 1)) ** 2
-    squared[count == 1, own[count == 1]] = np.inf
+    count = np.bincount(own, minlength=len(centres))[own] * (n / len(rows))
+    alone = count == 1
+    squared[np.arange(len(rows)), own] *= (count / np.where(alone, 1, count - 1)) ** 2
+    squared[alone, own[alone]] = np.inf
     nearest = np.sort(np.maximum(squared, 0), axis=1)[:, :k]
-    with np.errstate(invalid="ignore"):
-        left = np.isfinite(nearest)
-        means = np.where(left, nearest, 0).sum(axis=1) / left.sum(axis=1)
-    return means.astype(np.float32)
+    left = np.isfinite(nearest)
+    return (np.where(left, nearest, 0).sum(axis=1) / left.sum(axis=1)).astype(np.float32)
