@@ -32,7 +32,9 @@ class KMeansDN2(OutlierDetector):
     seed : int, default 0
         Decides which training rows the centres start from.
     false_alarms : float, default 0.05
-        As of `dn2.detector.DN2`.
+        As of `dn2.detector.DN2`, but rather more are called anomalous: 24 % where 20 % were asked
+        for, with 200 random rows in 4 dimensions. Centres adapt to the rows in more ways than
+        `training_scores_` takes back.
 
     Attributes
     ----------
