@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -266,7 +267,8 @@ class Encoder(Parameters):
     """Turn images into features, as a scikit-learn transformer.
 
     It learns nothing from images: `fit` does nothing, and `transform` needs no `fit`. The network
-    is loaded by the first `transform` and kept; copies and pickles leave it out.
+    is loaded by the first `transform` and kept; copies and pickles leave it out. Encoders of the
+    same parameters share the network that was loaded last.
 
     Parameters
     ----------
@@ -329,7 +331,7 @@ class Encoder(Parameters):
         Parameters
         ----------
         X : sequence of path, or of ndarray; or ndarray of shape (n, h, w) or (n, h, w, 3)
-            Arrays are uint8, (h, w) or (h, w, 3).
+            Arrays are uint8, (h, w) or (h, w, 3). A column of a data frame will do.
         progress : callable, optional
             Called as ``progress(done, total)``.
 
@@ -356,6 +358,17 @@ class Encoder(Parameters):
         """Encode images: see `transform`."""
         return self.transform(X)
 
+    def get_feature_names_out(self, input_features: object = None) -> np.ndarray:  # noqa: ARG002
+        """Name the features: the encoder's name and a number, (width,).
+
+        Examples
+        --------
+        >>> Encoder("resnet18").get_feature_names_out()[:2].tolist()
+        ['resnet18_0', 'resnet18_1']
+        """
+        width = get_encoder(self.name).width
+        return np.array([f"{self.name}_{column}" for column in range(width)], dtype=object)
+
     def _extractor(self) -> Extractor:
         """Load the network, unless it is the one that was loaded last."""
         asked = (self.name, self.weights, self.engine, self.device, self.threads)
@@ -363,7 +376,10 @@ class Encoder(Parameters):
         if loaded is None or loaded[0] != asked:
             file = None if self.weights is None else Path(self.weights)
             path = find_weights(get_encoder(self.name), weights_folder(), file)
-            extractor = load_extractor(self.name, path, self.engine, self.device, self.threads)
+            changed = path.stat().st_mtime_ns
+            extractor = _loaded_last(
+                self.name, path, self.engine, self.device, self.threads, changed
+            )
             self._loaded = loaded = (asked, extractor)
         return loaded[1]
 
@@ -385,10 +401,29 @@ class Encoder(Parameters):
         )
 
 
+@lru_cache(maxsize=1)
+def _loaded_last(
+    name: str,
+    weights: Path,
+    engine: str | None,
+    device: str | None,
+    threads: int | None,
+    changed: int,  # noqa: ARG001 - a file that changed is another one
+) -> Extractor:
+    """Load an encoder, or take the one that was loaded last.
+
+    A search over parameters makes a copy of the pipeline for each fit: loading and compiling takes
+    seconds each time.
+    """
+    return load_extractor(name, weights, engine, device, threads)
+
+
 def _opened(X: Sequence[Any]) -> Sequence[np.ndarray]:
     """Return images as arrays: paths are opened lazily."""
     if isinstance(X, str | bytes | Path):
         raise ValueError(f"images must be a sequence of paths or arrays, got {X!r}: give a list")
+    if hasattr(X, "to_numpy"):  # of pandas: its rows have names
+        X = X.to_numpy()
     if len(X) and isinstance(X[0], str | Path):
         if not all(isinstance(path, str | Path) for path in X):
             raise ValueError("images must be all paths or all arrays, got both: convert them first")

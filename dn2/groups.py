@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from dn2.detector import DN2, Neighbours
-from dn2.parameters import Parameters, one_of
+from dn2.detector import DN2, FalseAlarms, Neighbours, OutlierDetector, not_fitted
+from dn2.parameters import one_of
 
 
 def mean(X: np.ndarray) -> np.ndarray:
@@ -34,7 +34,7 @@ POOLS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-class GroupDN2(Parameters):
+class GroupDN2(OutlierDetector):
     """Pool each set's features into one vector, then score by `DN2`.
 
     Source: arXiv 2002.10445, Fig. 4 (groups of images).
@@ -44,6 +44,13 @@ class GroupDN2(Parameters):
     k : int, default 2
         How many nearest training sets.
     pool : {"mean", "max", "concat"}, default "mean"
+    false_alarms : float, default 0.05
+        As of `dn2.detector.DN2`.
+
+    Attributes
+    ----------
+    training_scores_, offset_
+        As of `dn2.detector.DN2`, for sets.
 
     Examples
     --------
@@ -55,9 +62,15 @@ class GroupDN2(Parameters):
     path_parameters = ("k",)
     """Parameters whose smaller values a fit covers too."""
 
-    def __init__(self, k: Neighbours = 2, pool: Annotated[str, one_of(POOLS)] = "mean") -> None:
+    def __init__(
+        self,
+        k: Neighbours = 2,
+        pool: Annotated[str, one_of(POOLS)] = "mean",
+        false_alarms: FalseAlarms = 0.05,
+    ) -> None:
         self.k = k
         self.pool = pool
+        self.false_alarms = false_alarms
 
     def check_rows(self, n: int) -> None:
         """Raise ValueError if a parameter is out of range or there are fewer than k sets."""
@@ -67,6 +80,7 @@ class GroupDN2(Parameters):
     def fit(
         self,
         X: np.ndarray,
+        y: object = None,  # noqa: ARG002 - scikit-learn passes it
         *,
         monitor: Callable[..., None] | None = None,  # noqa: ARG002 - there is no loss to report
         checkpoint: Path | None = None,  # noqa: ARG002 - and nothing to continue from
@@ -77,6 +91,8 @@ class GroupDN2(Parameters):
         ----------
         X : ndarray of shape (n, size, d)
             Normal sets, finite.
+        y
+            Not looked at.
         monitor, checkpoint
             Every detector takes them; nothing is trained.
 
@@ -86,8 +102,9 @@ class GroupDN2(Parameters):
             If the pool is unknown, k is not a whole number from 1 to n, or X is no finite array of
             sets.
         """
-        self.check_rows(len(X))
-        self._dn2 = DN2(self.k).fit(self._pooled(X))
+        sets = np.asarray(X)
+        self.check_rows(len(sets) if sets.ndim else 0)
+        self._dn2 = DN2(self.k).fit(self._pooled(sets))
         return self
 
     def anomaly_score(self, X: np.ndarray) -> np.ndarray:
@@ -112,6 +129,21 @@ class GroupDN2(Parameters):
         """
         return self._fitted().anomaly_score(self._pooled(X))
 
+    @property
+    def training_scores_(self) -> np.ndarray:
+        """Score the training sets, each without itself: see the class."""
+        return self._fitted().training_scores_
+
+    def kneighbors(
+        self,
+        X: np.ndarray | None = None,
+        n_neighbors: int | None = None,
+        return_distance: bool = True,
+    ) -> Any:
+        """Find the nearest training sets: see `dn2.detector.DN2.kneighbors`."""
+        pooled = None if X is None else self._pooled(X)
+        return self._fitted().kneighbors(pooled, n_neighbors, return_distance=return_distance)
+
     def score_path(self, X: np.ndarray) -> Iterator[tuple[dict[str, Any], np.ndarray, None]]:
         """Score sets for every number of neighbours from 1 to k with a single search.
 
@@ -126,14 +158,16 @@ class GroupDN2(Parameters):
         for params, scores, _ in self._fitted().score_path(self._pooled(X)):
             yield params, scores, None
 
+    def __sklearn_tags__(self) -> Any:
+        return self._tags(two_d_array=False, three_d_array=True)
+
     def _fitted(self) -> DN2:
         if not hasattr(self, "_dn2"):
-            from sklearn.exceptions import NotFittedError  # late: it takes a second
-
-            raise NotFittedError("GroupDN2 has no training sets yet: call fit before scoring")
+            raise not_fitted(self, "training sets")
         return self._dn2
 
     def _pooled(self, X: np.ndarray) -> np.ndarray:
+        X = np.asarray(X)
         if X.ndim != 3 or 0 in X.shape:
             raise ValueError(
                 f"GroupDN2 takes sets (n, size, d), none of them 0, got shape {X.shape}: use DN2 "

@@ -420,6 +420,17 @@ def test_the_lines_of_python_in_the_readme_work(reader):
     assert np.isfinite(names["scores"]).all()
 
 
+def test_the_lines_of_python_in_getting_started_work(reader):
+    page = (ROOT / "docs/getting-started.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    names = {}
+    exec(code, names)
+    assert (names["verdicts"][30:] == -1).all()
+    assert names["scores"][30:].max() < names["scores"][:30].min()
+    assert names["rocauc"].tolist() == [1, 1, 1]
+    assert names["search"].best_score_ == 1
+
+
 def script_of(program):
     """Find the function that a console script calls."""
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]

@@ -25,8 +25,9 @@ Nothing else in the benchmarks asks what a detector can do. A detector needs `fi
     Say what this machine computes in, if scores depend on it: it is part of a cell's key.
 
 A parameter is described in the constructor: its default, and in its annotation its rule and, as
-``{"search": ...}``, what a sweep tries. ``seed`` and ``device`` are the experiment's. `fit` gets
-``monitor`` and ``checkpoint`` if it has arguments of these names.
+``{"search": ...}``, what a sweep tries. One on which no score depends, such as a threshold, is
+marked as ``{"experiment": False}``: cells know nothing of it. ``seed`` and ``device`` are the
+experiment's. `fit` gets ``monitor`` and ``checkpoint`` if it has arguments of these names.
 
 A class that is named as ``module:Class`` has no entry in the table. Its attributes say what an
 entry would: ``input``, which is ``"features"`` (the default), ``"pixels"`` or ``"pixels:SIZE"``,
@@ -236,10 +237,13 @@ def _parameters(made: Any) -> Mapping[str, Parameter]:
     found = {}
     for name, argument in inspect.signature(made).parameters.items():
         if name not in OF_THE_EXPERIMENT:
-            extras = [extra for extra in get_args(hints.get(name)) if isinstance(extra, dict)]
-            search = next((extra["search"] for extra in extras if "search" in extra), None)
+            about: dict[str, Any] = {}
+            for extra in get_args(hints.get(name)):
+                about |= extra if isinstance(extra, dict) else {}
+            search = about.get("search")
             tried = Range(**search) if isinstance(search, dict) else search
-            found[name] = Parameter(argument.default, tried)
+            if about.get("experiment", True):
+                found[name] = Parameter(argument.default, tried)
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -89,7 +89,7 @@ class Bank:
         if index != "pq":
             checked = np.array(checked, dtype=float_type(checked), order="C", subok=False)
         self.rows: np.ndarray | None = checked
-        self._shape = checked.shape
+        self._shape, self._kind = checked.shape, index
         self._device = device
         if index != "exact":
             from dn2.search.approximate import KINDS
@@ -105,6 +105,11 @@ class Bank:
 
         assert self.rows is not None
         return Exact(self.rows, self._device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what the exact index made of the rows: it is large, and made again anywhere."""
+        exact = ("_index",) if self._kind == "exact" else ()
+        return {name: value for name, value in vars(self).items() if name not in exact}
 
     def nearest(
         self, queries: np.ndarray, k: int, *, exclude_self: bool = False

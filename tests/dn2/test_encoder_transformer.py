@@ -4,16 +4,19 @@ import doctest
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
+from sklearn.utils.estimator_checks import check_estimator
 from sklearn.utils.validation import check_is_fitted
 
-from dn2 import Encoder, features
+from dn2 import DN2, Encoder, features
 from dn2.encoders import ENCODERS, EncoderEntry, MissingWeightsError
 from dn2.features import NORMALIZATIONS, encode, load_extractor
 from dn2.images import CorruptImageError
@@ -134,4 +137,34 @@ def test_a_corrupt_file_is_named(tmp_path):
 
 
 def test_examples_in_the_docstrings():
-    assert doctest.testmod(features) == (0, 2)
+    assert doctest.testmod(features) == (0, 3)
+
+
+@pytest.mark.filterwarnings("ignore:Can't test estimator Encoder")  # its checks give matrices
+@pytest.mark.filterwarnings("ignore:Estimator Encoder does not inherit")
+def test_scikit_learn_checks_what_it_can(grid):
+    check_estimator(Encoder("grid"))
+    names = Encoder("grid", engine="torch").fit(IMAGES).get_feature_names_out()
+    assert names.tolist() == [f"grid_{column}" for column in range(27)]
+
+
+def test_a_pipeline_from_files_to_verdicts_is_validated_and_searched(grid, tmp_path):
+    paths = [str(tmp_path / f"{i}.png") for i in range(12)]
+    images = np.random.default_rng(1).integers(0, 60, (12, 30, 40, 3), dtype=np.uint8)
+    images[9:] += 150
+    for image, path in zip(images, paths, strict=True):
+        Image.fromarray(image).save(path)
+    y = np.repeat([1, -1], [9, 3])
+    folds = [(train, np.append(test, [9, 10, 11])) for train, test in KFold(3).split(range(9))]
+    pipeline = make_pipeline(Encoder("grid", engine="torch"), DN2(k=2))
+    for X in (paths, images, list(images), pd.Series(paths, index=list("abcdefghijkl"))):
+        values = cross_val_score(pipeline, X, y, cv=folds, scoring="roc_auc")
+        assert values.tolist() == [1, 1, 1]
+    search = GridSearchCV(pipeline, {"dn2__k": [1, 3]}, cv=folds, scoring="roc_auc")
+    assert search.fit(paths, y).best_score_ == 1
+    assert len(grid) == 1, "copies share the network"
+    fitted = clone(pipeline).set_params(dn2__k=3, encoder__normalize="l2").fit(paths[:9])
+    assert fitted["dn2"].k == 3
+    copy = pickle.loads(pickle.dumps(pipeline.fit(paths[:9])))
+    np.testing.assert_array_equal(copy.predict(images), pipeline.predict(paths))
+    assert set(copy.predict(images)[9:]) == {-1}

@@ -54,7 +54,7 @@ def test_only_concatenation_knows_the_order_of_members(pool):
         (ROWS, MORE_SETS, r"takes sets \(n, size, d\).* got shape \(120, 6\): use DN2"),
         (SETS, MORE_ROWS, r"takes sets .* got shape \(80, 6\)"),
         (SETS[:, :0], MORE_SETS, r"got shape \(30, 0, 6\)"),
-        (SETS, MORE_SETS[:, :, 1:], "as wide as the bank's 6 columns, got 5"),
+        (SETS, MORE_SETS[:, :, 1:], "has 5 features, but DN2 is expecting 6 features"),
     ],
 )
 def test_what_is_no_set_is_refused(fit, score, message):
@@ -152,4 +152,4 @@ KMeansDN2(centres=3).fit(np.random.default_rng(0).random((5, 2)))
 
 def test_examples_in_the_docstrings():
     assert doctest.testmod(groups) == (0, 2)
-    assert doctest.testmod(kmeans) == (0, 4)
+    assert doctest.testmod(kmeans) == (0, 5)

@@ -22,6 +22,7 @@ BAD = {
     "pool": ["avg", None],
     "centres": [0, 2.5, True],
     "seed": [-1, 0.5],
+    "false_alarms": [-0.1, 1, float("nan"), "auto", True, None],
 }
 GOOD = {
     "k": [1, np.int64(2)],
@@ -30,6 +31,7 @@ GOOD = {
     "pool": ["mean", "max"],
     "centres": [1, np.int32(7)],
     "seed": [0, 5],
+    "false_alarms": [0, 0.01, np.float32(0.5)],
 }
 
 
@@ -51,7 +53,7 @@ def search(kind):
         name: part["search"]
         for name, parts in metadata(kind).items()
         for part in parts
-        if isinstance(part, dict)
+        if isinstance(part, dict) and "search" in part
     }
 
 
@@ -99,8 +101,8 @@ def test_a_detector_can_be_copied_changed_and_printed(kind):
 
 
 def test_repr():
-    assert repr(DN2()) == "DN2(k=2, index='exact', clean=0.0)"
-    assert repr(KMeansDN2(centres=3)) == "KMeansDN2(k=2, centres=3, seed=0)"
+    assert repr(DN2()) == "DN2(k=2, index='exact', clean=0.0, false_alarms=0.05)"
+    assert repr(KMeansDN2(centres=3)) == "KMeansDN2(k=2, centres=3, seed=0, false_alarms=0.05)"
 
 
 def test_a_subclass_has_its_own_rules_and_plain_parameters_have_none():

@@ -53,8 +53,8 @@ def every_parameter_is_described_in_the_constructor(name):
     arguments = inspect.signature(type(build(name))).parameters
     assert ("seed" in arguments) == draws(name)
     known = {key: argument.default for key, argument in arguments.items()}
-    for of_the_experiment in ("seed", "device"):
-        known.pop(of_the_experiment, None)
+    for no_parameter_of_the_method in ("seed", "device", "false_alarms"):
+        known.pop(no_parameter_of_the_method, None)
     assert defaults(name) == known
     assert inspect.Parameter.empty not in known.values()
     assert search_space(name).keys() <= known.keys()
