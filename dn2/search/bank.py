@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dn2.search.checks import check_index, check_k, check_matrix, checksum, float_type
+from dn2.search.light import exact_index
 
 if TYPE_CHECKING:
     from dn2.search.approximate import Approximate, Flat
     from dn2.search.exact import Exact
+    from dn2.search.light import Light
 
 
 def nearest(
@@ -43,7 +45,8 @@ def nearest(
         banks too large for an exact search: a graph, lists, and lists of codes, whose distances
         are approximate too. See `dn2.search.approximate`.
     device : str, optional
-        Where torch computes, ``cpu`` or ``cuda``; by default CUDA where there is one.
+        Where torch computes, ``cpu`` or ``cuda``; by default CUDA where there is one. ``numpy``
+        computes without torch, which takes seconds to import; ``exact`` gives the same answers.
 
     Returns
     -------
@@ -99,12 +102,10 @@ class Bank:
         self._checksum = checksum(checked) if self.rows is None else 0
 
     @cached_property
-    def _index(self) -> Exact | Flat | Approximate:
+    def _index(self) -> Light | Exact | Flat | Approximate:
         """Make the exact index at the first search: it imports torch, which takes seconds."""
-        from dn2.search.exact import Exact
-
         assert self.rows is not None
-        return Exact(self.rows, self._device)
+        return exact_index(self.rows, self._device)
 
     def nearest(
         self, queries: np.ndarray, k: int, *, exclude_self: bool = False
