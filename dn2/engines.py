@@ -211,7 +211,7 @@ def compile_openvino(model: Any, threads: int) -> Engine:
         "ENABLE_CPU_PINNING": False,
     }
     compiled = openvino.Core().compile_model(model, "CPU", settings)
-    width = compiled.output(0).shape[1]
+    width = compiled({0: np.zeros(tuple(compiled.input(0).shape), np.uint8)})[0].shape[1]
 
     def run(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         idle = [compiled.create_infer_request() for _ in range(threads + 2)]
