@@ -171,7 +171,7 @@ def _torch_threads(threads: int) -> Iterator[None]:
 def _openvino_engine(
     module: torch.nn.Module, shape: tuple[int, int, int], _device: str, threads: int
 ) -> Engine:
-    return compile_openvino(convert_to_openvino(module, shape), threads)
+    return compile_openvino(convert_to_openvino(module, shape), shape, threads)
 
 
 def convert_to_openvino(module: torch.nn.Module, shape: tuple[int, int, int]) -> Any:
@@ -187,13 +187,15 @@ def convert_to_openvino(module: torch.nn.Module, shape: tuple[int, int, int]) ->
         return openvino.convert_model(torch.export.export(module, (example,)))
 
 
-def compile_openvino(model: Any, threads: int) -> Engine:
+def compile_openvino(model: Any, shape: tuple[int, int, int], threads: int) -> Engine:
     """Compile for the CPU: one stream a thread, and more requests than streams, so none waits.
 
     Parameters
     ----------
     model : openvino.Model or Path
         From `convert_to_openvino`, or the ``.xml`` file of a saved one. This needs no torch.
+    shape : (height, width, channels)
+        Of every image.
     threads : int
 
     Raises
@@ -211,7 +213,7 @@ def compile_openvino(model: Any, threads: int) -> Engine:
         "ENABLE_CPU_PINNING": False,
     }
     compiled = openvino.Core().compile_model(model, "CPU", settings)
-    width = compiled({0: np.zeros(tuple(compiled.input(0).shape), np.uint8)})[0].shape[1]
+    width = compiled({0: np.zeros((1, *shape), np.uint8)})[0].shape[1]
 
     def run(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         idle = [compiled.create_infer_request() for _ in range(threads + 2)]
