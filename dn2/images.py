@@ -54,8 +54,15 @@ class CorruptImageError(ValueError):
         )
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Path, at_least: int | None = None) -> np.ndarray:
     """Decode one file.
+
+    Parameters
+    ----------
+    path : Path
+    at_least : int, optional
+        A JPEG may be decoded at a half, a quarter or an eighth of its size, which is several times
+        faster, as long as both sides keep this many pixels. By default at its full size.
 
     Returns
     -------
@@ -70,7 +77,12 @@ def read_image(path: Path) -> np.ndarray:
     OSError
         If it cannot be read at all.
     """
-    return np.asarray(_decode(path))
+    return np.asarray(_decode(path, at_least=at_least))
+
+
+def decode_image(content: bytes, name: str, at_least: int | None = None) -> np.ndarray:
+    """Decode the bytes of a file: see `read_image`; errors call it ``name``."""
+    return np.asarray(_decode(Path(name), content, at_least))
 
 
 class ImageFiles(Sequence[np.ndarray]):
@@ -156,14 +168,19 @@ class ImageFiles(Sequence[np.ndarray]):
         return np.asarray(image)
 
 
-def _decode(path: Path) -> Image.Image:
-    """Decode to mode L or RGB, upright."""
-    content = path.read_bytes()  # what fails here is the disk; below, it is the file's content
+def _decode(
+    path: Path, content: bytes | None = None, at_least: int | None = None
+) -> Image.Image:
+    """Decode a file to mode L or RGB, upright; if its content is given, ``path`` only names it."""
+    if content is None:
+        content = path.read_bytes()  # what fails here is the disk; below, it is the file's content
     try:
         if content.startswith(b"\x89PNG"):
             with Image.open(io.BytesIO(content)) as image:
                 image.verify()  # the checksums, which loading alone does not look at
         with Image.open(io.BytesIO(content)) as file:
+            if at_least is not None:
+                file.draft(None, (at_least, at_least))  # does nothing unless it is a JPEG
             file.load()
             _check_end(file.format, content)
             orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
