@@ -20,12 +20,7 @@ from ``__init__.pyi``.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dn2.image_detector import ImageDetector
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -36,6 +31,7 @@ _HOMES = {
     "GroupDN2": "dn2.groups",
     "ImageDetector": "dn2.image_detector",
     "KMeansDN2": "dn2.kmeans",
+    "load": "dn2.saving",
     "nearest": "dn2.search",
 }
 
@@ -50,21 +46,6 @@ __all__ = [
     "load",
     "nearest",
 ]
-
-
-def load(path: "str | Path") -> "ImageDetector":
-    """Load a detector that `ImageDetector.save` or ``dn2 fit`` has written. Imports no torch.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no detector.
-    ValueError
-        If a file of it is missing or altered, or a newer version made it.
-    """
-    from dn2.saving import load_detector
-
-    return load_detector(path)
 
 
 def __getattr__(name: str) -> Any:

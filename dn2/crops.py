@@ -8,7 +8,6 @@ named with a reason.
 from __future__ import annotations
 
 import io
-import os
 import stat
 import threading
 import warnings
@@ -119,8 +118,8 @@ def read_crop(source: Source, name: str = "image") -> np.ndarray:
         grey_or_rgb = source.ndim == 2 or (source.ndim == 3 and source.shape[2] == 3)
         if source.dtype != np.uint8 or not grey_or_rgb or 0 in source.shape:
             raise CorruptImageError(
-                Path(name), f"an array must be uint8 (h, w) or (h, w, 3), got {source.dtype} "
-                f"{source.shape}"
+                Path(name),
+                f"an array must be uint8 (h, w) or (h, w, 3), got {source.dtype} {source.shape}",
             )
         return _resized(Path(name), source)
     content = source if isinstance(source, bytes) else _read_file(Path(source))
@@ -143,7 +142,7 @@ def _crop_or_reason(source: Source, row: int) -> np.ndarray | LeftOut:
 
 
 def _read_file(path: Path) -> bytes:
-    kind = stat.S_IFMT(os.stat(path).st_mode)
+    kind = stat.S_IFMT(path.stat().st_mode)
     if kind in KINDS:
         raise CorruptImageError(path, f"{KINDS[kind]}, not a file")
     return path.read_bytes()

@@ -1,11 +1,11 @@
 """DN2 on image files: fit to normal images, score new ones, save, load, add and remove.
 
-    detector = ImageDetector().fit(paths)
-    detector.save("detector")
+detector = ImageDetector().fit(paths)
+detector.save("detector")
 
-    detector = dn2.load("detector")     # imports no torch
-    scores = detector.score(new_paths)
-    flags = scores.flag(fpr=0.05)
+detector = dn2.load("detector")     # imports no torch
+scores = detector.score(new_paths)
+flags = scores.flag(fpr=0.05)
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from numbers import Real
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -23,7 +22,7 @@ import numpy as np
 from dn2.calibration import check_rate, flag_by_fdr, flag_by_fpr, images_needed, p_values
 from dn2.crops import LeftOut, Source, name_of
 from dn2.features import NORMALIZATIONS
-from dn2.networks import Network, convert, encode_sources
+from dn2.networks import convert, encode_sources
 from dn2.parameters import Parameters, Rule, one_of, whole
 from dn2.search import Bank
 
@@ -34,7 +33,7 @@ Progress = Callable[[int, int], None]
 
 FRACTION = Rule(
     "a fraction in [0, 1)",
-    lambda value: isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < 1,
+    lambda value: isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1,
 )
 
 
@@ -180,7 +179,11 @@ class ImageDetector(Parameters):
         self.weights = weights
 
     def fit(
-        self, X: Sequence[Source], y: object = None, *, progress: Progress | None = None  # noqa: ARG002 - there are no labels
+        self,
+        X: Sequence[Source],
+        y: object = None,  # noqa: ARG002 - there are no labels
+        *,
+        progress: Progress | None = None,
     ) -> Self:
         """Encode normal images, keep them, and calibrate.
 
@@ -361,7 +364,7 @@ class ImageDetector(Parameters):
 
     def _keep(self, paths: tuple[str, ...], features: np.ndarray, in_bank: np.ndarray) -> None:
         """Keep normal images, make the bank of those in it, and calibrate."""
-        bank = Bank(features[in_bank], device="numpy")
+        bank = Bank(features if in_bank.all() else features[in_bank], device="numpy")
         if self.holdout:
             distances, _ = bank.nearest(features[~in_bank], self.k)
         else:
@@ -415,4 +418,6 @@ def mean_of_nearest(distances: np.ndarray) -> np.ndarray:
 
 def _stored_name(source: Source, row: int) -> str:
     """Name a normal image so that it is found from any working directory."""
-    return os.path.abspath(source) if isinstance(source, str | Path) else name_of(source, row)
+    if isinstance(source, str | Path):
+        return os.path.normpath(Path(source).absolute())
+    return name_of(source, row)

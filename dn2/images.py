@@ -168,9 +168,7 @@ class ImageFiles(Sequence[np.ndarray]):
         return np.asarray(image)
 
 
-def _decode(
-    path: Path, content: bytes | None = None, at_least: int | None = None
-) -> Image.Image:
+def _decode(path: Path, content: bytes | None = None, at_least: int | None = None) -> Image.Image:
     """Decode a file to mode L or RGB, upright; if its content is given, ``path`` only names it."""
     if content is None:
         content = path.read_bytes()  # what fails here is the disk; below, it is the file's content

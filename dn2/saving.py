@@ -38,12 +38,13 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 LOCK = ".lock"
 LARGEST_MANIFEST = 2**20
+MAPPED_BYTES = 2**26  # from which on an array is not read at once
 
 T = TypeVar("T")
 
 
 class BadDetectorError(ValueError):
-    """The error of a folder that is no whole detector: it names the file, what is wrong, a remedy."""
+    """The error of a folder that is no whole detector: it names the file, and what is wrong."""
 
 
 def save_detector(detector: ImageDetector, path: Path, *, force: bool = False) -> None:
@@ -98,7 +99,7 @@ def check_target(path: Path, *, force: bool) -> None:
         raise FileExistsError(f"{path} is a file: choose another name for the detector's folder")
 
 
-def load_detector(path: str | Path) -> ImageDetector:
+def load(path: str | Path) -> ImageDetector:
     """Read a detector, and check that it is as it was written. Imports no torch.
 
     Raises
@@ -126,7 +127,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     Raises
     ------
     FileNotFoundError, BadDetectorError
-        As `load_detector`.
+        As `load`.
     """
     return _read_manifest(Path(path))
 
@@ -139,7 +140,7 @@ def change_detector(path: str | Path, change: Callable[[ImageDetector], T]) -> T
     folder = Path(path)
     _read_manifest(folder)  # so that no lock file is made in a folder that is none
     with hold(folder / LOCK, wait=True):
-        detector = load_detector(folder)
+        detector = load(folder)
         answer = change(detector)
         _replace(detector, folder)
         return answer
@@ -247,9 +248,10 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{folder} is no detector (it has no {MANIFEST}): make one with `dn2 fit`"
         )
-    content = _read_regular(path, LARGEST_MANIFEST)
+    if not path.is_file() or path.stat().st_size > LARGEST_MANIFEST:
+        raise _bad(path, "is no detector's manifest")
     try:
-        manifest = json.loads(content)
+        manifest = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         raise _bad(path, "is not whole JSON") from None
     version = manifest.get("format") if isinstance(manifest, dict) else None
@@ -296,7 +298,7 @@ def _build(folder: Path, manifest: Mapping[str, Any]) -> ImageDetector:
         )
         paths = json.loads(_read_checked(folder, arrays["paths"], manifest))
         features, in_bank, calibration = (
-            np.load(io.BytesIO(_read_checked(folder, arrays[name], manifest)), allow_pickle=False)
+            _load_array(folder, arrays[name], manifest)
             for name in ("features", "in_bank", "calibration")
         )
         width = sum(network.width for network in detector.networks_)
@@ -311,7 +313,7 @@ def _build(folder: Path, manifest: Mapping[str, Any]) -> ImageDetector:
             and all(isinstance(path, str) for path in paths)
         ):
             raise ValueError("its arrays do not fit each other")
-        bank = Bank(features[in_bank], device="numpy")
+        bank = Bank(features if in_bank.all() else features[in_bank], device="numpy")
     except BadDetectorError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -325,26 +327,40 @@ def _read_checked(folder: Path, name: str, manifest: Mapping[str, Any]) -> bytes
     """Read a file of the manifest, and compare its size and digest."""
     said = manifest["files"][name]
     path = folder / name
-    try:
-        content = _read_regular(path, said["bytes"])
-    except FileNotFoundError:
-        raise BadDetectorError(f"{path} is missing: copy the whole folder, or fit again") from None
-    if len(content) < said["bytes"]:
-        raise _bad(path, f"is cut short ({len(content):,} of {said['bytes']:,} bytes)")
+    _check_size(path, said["bytes"])
+    content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != said["sha256"]:
         raise _bad(path, "was altered")
     return content
 
 
-def _read_regular(path: Path, most: int) -> bytes:
-    """Read a file of at most so many bytes; a FIFO or device is not opened."""
-    status = path.stat()
+def _load_array(folder: Path, name: str, manifest: Mapping[str, Any]) -> np.ndarray:
+    """Check and read an array; a large one stays on disk, and is read where it is needed."""
+    path = folder / name
+    if manifest["files"][name]["bytes"] <= MAPPED_BYTES:
+        content = io.BytesIO(_read_checked(folder, name, manifest))
+        return np.load(content, allow_pickle=False)
+    _check_size(path, manifest["files"][name]["bytes"])
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != manifest["files"][name]["sha256"]:
+            raise _bad(path, "was altered")
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _check_size(path: Path, size: int) -> None:
+    """Refuse what is missing, of another size, or no file: a FIFO or device is not opened."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise BadDetectorError(f"{path} is missing: copy the whole folder, or fit again") from None
     if not stat.S_ISREG(status.st_mode):
         raise _bad(path, "is no regular file")
-    if status.st_size > most:
-        raise _bad(path, f"is longer than it was written ({status.st_size:,} of {most:,} bytes)")
-    return path.read_bytes()
+    if status.st_size != size:
+        how = "is cut short" if status.st_size < size else "is longer than it was written"
+        raise _bad(path, f"{how} ({status.st_size:,} of {size:,} bytes)")
 
 
 def _bad(path: Path, what: str) -> BadDetectorError:
-    return BadDetectorError(f"{path} {what}: copy the detector again from where it was made, or fit")
+    return BadDetectorError(
+        f"{path} {what}: copy the detector again from where it was made, or fit"
+    )

@@ -67,9 +67,13 @@ def draw(rng, n, m, method, k=3, width=6):
     normal = rng.standard_normal((n + m, width)).astype(np.float32)
     new = normal[n:].copy()
     new[m - 30 :] += 3 / np.sqrt(width) * 2
-    bank, held_out = (normal[:n], None) if method == "leave-one-out" else (
-        normal[: n // 2],
-        normal[n // 2 : n],
+    bank, held_out = (
+        (normal[:n], None)
+        if method == "leave-one-out"
+        else (
+            normal[: n // 2],
+            normal[n // 2 : n],
+        )
     )
     search = Bank(bank, device="numpy")
 
