@@ -22,16 +22,20 @@ def show_progress() -> Callable[[int, int], None]:
     """
     is_terminal = sys.stderr.isatty()
     every = TERMINAL_SECONDS if is_terminal else LOG_SECONDS
-    started = shown = time.monotonic()
+    shown = time.monotonic()
+    first: tuple[int, float] | None = None  # of images, and when: loading the network came before
 
     def show(done: int, total: int) -> None:
-        nonlocal shown
+        nonlocal shown, first
         now = time.monotonic()
+        first = first or (done, now)
         if now - shown >= every or (is_terminal and done == total):
             shown = now
-            rate = done / max(now - started, 1e-3)
-            line = f"read {done:,} of {total:,} images, {rate:.1f}/s"
-            if done < total and rate:
+            line = f"read {done:,} of {total:,} images"
+            rate = (done - first[0]) / max(now - first[1], 1e-3)
+            if rate:
+                line += f", {rate:.1f}/s"
+            if rate and done < total:
                 line += f", {_duration((total - done) / rate)} left"
             # cleared to its end, as the line before may have been longer
             click.echo(f"\r{line}\033[K" if is_terminal else line, nl=not is_terminal, err=True)
