@@ -1,13 +1,14 @@
 """An encoder that is quick to load and to convert, for tests of detectors of image files."""
 
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from dn2 import networks
+from dn2 import image_detector, networks
 from dn2.encoders import ENCODERS, EncoderEntry
 
 
@@ -16,6 +17,12 @@ class Grid(torch.nn.Module):
 
     def forward(self, x):
         return torch.nn.functional.avg_pool2d(x, 56).flatten(1)
+
+
+@cache
+def convert_once(name, weights):
+    """Convert for all tests of this process: it takes seconds."""
+    return networks.convert(name, weights)
 
 
 @contextmanager
@@ -40,6 +47,7 @@ def toy_encoders(home):
             )
             patch.setitem(ENCODERS, name, entry)
         patch.setattr(networks, "load_encoder", lambda name, path: Grid())
+        patch.setattr(image_detector, "convert", convert_once)
         patch.setenv("DN2_HOME", str(home))
         patch.setenv("TORCH_HOME", str(home / "torch"))
         yield
