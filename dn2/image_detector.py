@@ -29,6 +29,9 @@ from dn2.search import Bank
 MOST_NEAREST = 10
 """How many of an image's nearest normal images are named, at most."""
 
+SEARCHED_TOGETHER = 512
+"""Images: a product of fewer keeps all cores busy for longer than it takes."""
+
 Progress = Callable[[int, int], None]
 
 FRACTION = Rule(
@@ -251,10 +254,17 @@ class ImageDetector(Parameters):
         self._check_fitted()
         images: list[ScoredImage] = []
         left_out: list[LeftOut] = []
+        names: list[str] = []
+        features: list[np.ndarray] = []
         for batch in encode_sources(X, self.networks_, self.normalize, progress):
             left_out += batch.left_out
-            names = [name_of(X[row], row) for row in batch.rows]
-            images += self.score_features(names, batch.features)
+            names += [name_of(X[row], row) for row in batch.rows]
+            features.append(batch.features)
+            if len(names) >= SEARCHED_TOGETHER:
+                images += self.score_features(names, np.concatenate(features))
+                names, features = [], []
+        if names:
+            images += self.score_features(names, np.concatenate(features))
         return Scores(tuple(images), tuple(left_out), len(self.calibration_))
 
     def score_features(self, names: Sequence[str], features: np.ndarray) -> list[ScoredImage]:
