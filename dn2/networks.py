@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import tee
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +156,7 @@ def encode_sources(
     nothing = np.empty((0, sum(network.width for network in networks)), np.float32)
     streams = [
         network.engine(stream)
-        for network, stream in zip(networks, tee(crops(), len(networks)), strict=True)
+        for network, stream in zip(networks, _branches(crops(), len(networks)), strict=True)
     ]
     normalise = NORMALIZATIONS[normalize]
     for parts in zip(*streams, strict=True):
@@ -166,3 +165,20 @@ def encode_sources(
         yield finish(np.concatenate([normalise(part) for part in parts], axis=1))
     while waiting:
         yield finish(nothing)
+
+
+def _branches(stream: Iterator[np.ndarray], n: int) -> list[Iterator[np.ndarray]]:
+    """Copy a stream: a batch is kept until the last branch has it. (`itertools.tee` keeps 57.)"""
+    queues: list[deque[np.ndarray]] = [deque() for _ in range(n)]
+
+    def branch(own: deque[np.ndarray]) -> Iterator[np.ndarray]:
+        while True:
+            if not own:
+                batch = next(stream, None)
+                if batch is None:
+                    return
+                for queue in queues:
+                    queue.append(batch)
+            yield own.popleft()
+
+    return [branch(queue) for queue in queues]

@@ -232,3 +232,27 @@ def test_a_saved_detector_gives_the_same_scores(fitted, new, tmp_path):
     assert loaded.get_params() == {**fitted.get_params(), "weights": None}
     assert loaded.score(new) == fitted.score(new)
     assert (loaded.paths_, loaded.n_copies_) == (fitted.paths_, fitted.n_copies_)
+
+
+def test_batches_are_not_kept(home, fitted):
+    """Several networks share a stream; a batch that all of them have is given up."""
+    import gc
+    import weakref
+
+    from dn2 import networks
+
+    kept = []
+
+    def stream():
+        for number in range(20):
+            batch = np.full(4, number)
+            kept.append(weakref.ref(batch))
+            yield batch
+
+    most = 0
+    for one, other in zip(*networks._branches(stream(), 2), strict=True):
+        np.testing.assert_array_equal(one, other)
+        gc.collect()
+        most = max(most, sum(reference() is not None for reference in kept))
+    assert len(kept) == 20
+    assert most <= 3
