@@ -168,7 +168,7 @@ def encode_sources(
 
 
 def _branches(stream: Iterator[np.ndarray], n: int) -> list[Iterator[np.ndarray]]:
-    """Copy a stream: a batch is kept until the last branch has it. (`itertools.tee` keeps 57.)"""
+    """Copy a stream; a batch is kept until all have it, while `itertools.tee` keeps 57 of them."""
     queues: list[deque[np.ndarray]] = [deque() for _ in range(n)]
 
     def branch(own: deque[np.ndarray]) -> Iterator[np.ndarray]:
