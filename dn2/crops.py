@@ -19,8 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dn2.images import CorruptImageError, decode_image
-from dn2.preprocessing import RESIZE, resize_with_pil
+from dn2.images import RESIZE, CorruptImageError, decode_image, resize_with_pil
 
 Source = str | Path | bytes | np.ndarray
 """An image: a file's path, a file's content, or uint8 (h, w) or (h, w, 3)."""

@@ -12,8 +12,8 @@ import torch
 from dn2.encoders import check_weights, find_weights, get_encoder, load_encoder, weights_folder
 from dn2.files import write_atomically
 from dn2.image_detector import ImageDetector
-from dn2.layers import Normalize, ToFloat
 from dn2.networks import SHAPE
+from dn2.preprocessing import Normalize, ToFloat
 
 
 class Normalised(torch.nn.Module):

@@ -20,9 +20,8 @@ from dn2.encoders import (
     weights_folder,
 )
 from dn2.engines import Engine, available_cores, load_engine
-from dn2.images import ImageFiles
+from dn2.images import CROP, LARGEST_MATRIX, ImageFiles, resize_with_pil
 from dn2.parameters import Parameters, one_of
-from dn2.preprocessing import CROP, LARGEST_MATRIX, resize_with_pil
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +66,7 @@ class Extractor:
         if shape not in self._engines:
             import torch  # late: a saved detector starts without it
 
-            from dn2.layers import Normalize, Resize, ToFloat
+            from dn2.preprocessing import Normalize, Resize, ToFloat
 
             first = ToFloat() if shape == (CROP, CROP, 3) else Resize(*shape[:2])
             module = torch.nn.Sequential(

@@ -40,6 +40,13 @@ GREY = ("1", "L", "LA", "La")
 """Pillow's modes that stay grey, in addition to those of 16 bits."""
 
 
+RESIZE, CROP = 256, 224
+"""To what the short side is resized, and the side of the square that is cut from the middle."""
+
+LARGEST_MATRIX = 128
+"""Sides up to this are resized in the network. Beyond it, and for mixed sizes, PIL is as fast."""
+
+
 class CorruptImageError(ValueError):
     """The error of a readable file that is no whole image: ``path`` says which, ``reason`` why."""
 
@@ -166,6 +173,35 @@ class ImageFiles(Sequence[np.ndarray]):
         if self.size is not None:
             image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
         return np.asarray(image)
+
+
+def resize_with_pil(image: np.ndarray) -> np.ndarray:
+    """Resize one image of any size, (h, w) or (h, w, 3) uint8, to (224, 224, 3) uint8."""
+    height, width = resized_size(*image.shape[:2])
+    top, left = crop_offset(height), crop_offset(width)
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(resized.crop((left, top, left + CROP, top + CROP)))
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+
+
+def resized_size(height: int, width: int) -> tuple[int, int]:
+    """Compute the size after the short side became 256.
+
+    The long side is rounded down, as torchvision does.
+
+    Examples
+    --------
+    >>> resized_size(30, 40)
+    (256, 341)
+    """
+    short, long = min(height, width), max(height, width)
+    longer = RESIZE * long // short
+    return (RESIZE, longer) if height <= width else (longer, RESIZE)
+
+
+def crop_offset(size: int) -> int:
+    """Find the first row or column of the centre crop: half to even, as torchvision does."""
+    return round((size - CROP) / 2)
 
 
 def _decode(path: Path, content: bytes | None = None, at_least: int | None = None) -> Image.Image:

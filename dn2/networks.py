@@ -20,7 +20,7 @@ from dn2.crops import DECODED_SIDE, CropBatch, LeftOut, Source, read_crops
 from dn2.encoders import check_weights, find_weights, get_encoder, load_encoder, weights_folder
 from dn2.engines import Engine, available_cores, compile_openvino, convert_to_openvino
 from dn2.features import NORMALIZATIONS, PREPROCESSING
-from dn2.preprocessing import CROP
+from dn2.images import CROP
 
 CROPS = f"{PREPROCESSING}; a JPEG decoded at a reduced size of {DECODED_SIDE} or more"
 """How images become crops: part of what a saved detector's features depend on."""
@@ -81,7 +81,7 @@ def convert(name: str, weights: Path | None = None) -> Network:
     import openvino
     import torch
 
-    from dn2.layers import Normalize, ToFloat
+    from dn2.preprocessing import Normalize, ToFloat
 
     entry = get_encoder(name)
     path = find_weights(entry, weights_folder(), weights)

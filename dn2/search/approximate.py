@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dn2.engines import available_cores
-from dn2.search.checks import SMALLEST, float_type
-from dn2.search.light import exact_index
-from dn2.search.measured import measure
+from dn2.search.bank import exact_index
+from dn2.search.terms import SMALLEST, float_type, measure
 
 if TYPE_CHECKING:
     from dn2.search.exact import Exact

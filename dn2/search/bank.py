@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dn2.search.checks import check_index, check_k, check_matrix, checksum, float_type
-from dn2.search.light import exact_index
+from dn2.search.terms import check_index, check_k, check_matrix, checksum, float_type
 
 if TYPE_CHECKING:
     from dn2.search.approximate import Approximate, Flat
@@ -192,3 +191,14 @@ class Bank:
         if self.rows is None:
             return queries.shape == self._shape and checksum(queries) == self._checksum
         return np.array_equal(queries, self.rows)
+
+
+def exact_index(rows: np.ndarray, device: str | None) -> Light | Exact:
+    """Make the exact index of a device: ``numpy``, or one of torch's, or None for the best."""
+    if device == "numpy":
+        from dn2.search.light import Light
+
+        return Light(rows)
+    from dn2.search.exact import Exact  # late: it imports torch
+
+    return Exact(rows, device)

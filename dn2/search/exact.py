@@ -8,7 +8,7 @@ For a block of queries x and all rows y:
 3. `measure` computes the distances of the candidates from the differences, in float64.
 4. `smallest` takes the k smallest; of equal distances the lowest row comes first.
 
-Steps 3 and 4 are in `dn2.search.measured`. So the answers are those of a brute force in float64.
+Steps 3 and 4 are in `dn2.search.terms`. So the answers are those of a brute force in float64.
 They depend on no block, thread, precision or device. `Subset` does steps 2 to 4 for one subset of
 the rows, `Shortlist` makes them cheap for many subsets of the same rows, and `Exact` deals the
 blocks out to threads.
@@ -28,8 +28,7 @@ import numpy as np
 import torch
 
 from dn2.engines import available_cores
-from dn2.search.checks import float_type
-from dn2.search.measured import measure, smallest
+from dn2.search.terms import float_type, measure, smallest
 
 # ---- Step 1: the product and its error bound
 

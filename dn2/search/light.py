@@ -8,15 +8,10 @@ the product's error could hide among the k nearest.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dn2.search.checks import float_type
-from dn2.search.measured import measure, smallest
-
-if TYPE_CHECKING:
-    from dn2.search.exact import Exact
+from dn2.search.terms import float_type, measure, smallest
 
 BLOCK_DISTANCES = 2**22  # computed at once: 16 MB of float32
 
@@ -117,12 +112,3 @@ def _squares(rows: np.ndarray) -> np.ndarray:
         piece = rows[start : start + step].astype(np.float64)
         squares[start : start + step] = np.einsum("ij,ij->i", piece, piece)
     return squares
-
-
-def exact_index(rows: np.ndarray, device: str | None) -> Light | Exact:
-    """Make the exact index of a device: ``numpy``, or one of torch's, or None for the best."""
-    if device == "numpy":
-        return Light(rows)
-    from dn2.search.exact import Exact  # late: it imports torch
-
-    return Exact(rows, device)

@@ -10,7 +10,7 @@ from wide_networks import generator, trained_like
 
 from baselines._inference import CompiledWideResNet
 from dn2 import engines
-from dn2.layers import Resize
+from dn2.preprocessing import Resize
 
 pytestmark = pytest.mark.skipif(not CAN_TELL, reason="only Linux says which cores a thread may use")
 

@@ -236,7 +236,6 @@ def test_a_saved_detector_gives_the_same_scores(fitted, new, tmp_path):
 
 def test_batches_are_not_kept(home, fitted):
     """Several networks share a stream; a batch that all of them have is given up."""
-    import gc
     import weakref
 
     from dn2 import networks
@@ -252,7 +251,6 @@ def test_batches_are_not_kept(home, fitted):
     most = 0
     for one, other in zip(*networks._branches(stream(), 2), strict=True):
         np.testing.assert_array_equal(one, other)
-        gc.collect()
         most = max(most, sum(reference() is not None for reference in kept))
     assert len(kept) == 20
     assert most <= 3
