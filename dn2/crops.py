@@ -128,16 +128,21 @@ def read_crop(source: Source, name: str = "image") -> np.ndarray:
         return _resized(Path(name), decode_image(content, name, DECODED_SIDE))
 
 
+def reason_of(error: OSError | ValueError) -> str:
+    """Say in a few words why `read_crop` failed."""
+    if isinstance(error, CorruptImageError):
+        return error.reason
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return str(error)  # a path with a NUL
+
+
 def _crop_or_reason(source: Source, row: int) -> np.ndarray | LeftOut:
     name = name_of(source, row)
     try:
         return read_crop(source, name)
-    except CorruptImageError as error:
-        return LeftOut(name, error.reason)
-    except OSError as error:
-        return LeftOut(name, error.strerror or type(error).__name__)
-    except ValueError as error:  # a path with a NUL
-        return LeftOut(name, str(error))
+    except (OSError, ValueError) as error:
+        return LeftOut(name, reason_of(error))
 
 
 def _read_file(path: Path) -> bytes:
