@@ -108,7 +108,7 @@ def explain(
         if path in known:
             known.move_to_end(path)
             return known[path]
-        crop = _read(path)
+        crop = read_or_say(path)
         maps: list[np.ndarray | None] = []
         if not isinstance(crop, str):
             pairs = [network(crop) for network in networks]
@@ -126,7 +126,7 @@ def explain(
         return known[path]
 
     for image in images:
-        crop = _read(image.path)
+        crop = read_or_say(image.path)
         if isinstance(crop, str):
             left_out.append(LeftOut(image.path, crop))
             continue
@@ -282,7 +282,7 @@ def _to_nearest(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return distances[:, 0]
 
 
-def _read(path: str) -> np.ndarray | str:
+def read_or_say(path: str) -> np.ndarray | str:
     """Read a crop, or say why it cannot be read."""
     try:
         return read_crop(Path(path), path)

@@ -13,6 +13,7 @@ import click
 from dn2 import __version__
 from dn2.commands.change import add, remove
 from dn2.commands.encode import encode
+from dn2.commands.explain import explain
 from dn2.commands.export import export
 from dn2.commands.fit import fit
 from dn2.commands.info import info
@@ -31,7 +32,7 @@ def main() -> None:
     """
 
 
-for verb in (fit, score, info, add, remove, export, encode):
+for verb in (fit, score, explain, info, add, remove, export, encode):
     main.add_command(verb)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,8 +12,30 @@ if TYPE_CHECKING:
     from dn2.crops import LeftOut
     from dn2.gathering import Gathered
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 detector_argument = click.argument("detector", metavar="DETECTOR", type=click.Path())
 images_argument = click.argument("images", metavar="IMAGES...", nargs=-1, required=True)
+
+
+def rate_options(command: Command) -> Command:
+    """Give a verb the options ``--fpr`` and ``--fdr``: see `choose_rate`."""
+    for option in (
+        click.option(
+            "--fdr",
+            type=float,
+            metavar="RATE",
+            help="Flag so that at most this share of the flagged images is normal, on average.",
+        ),
+        click.option(
+            "--fpr",
+            type=float,
+            metavar="RATE",
+            help="Flag at most this share of the normal images, on average.  [default: 0.05]",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 def gather_images(arguments: tuple[str, ...]) -> Gathered:
@@ -44,6 +66,31 @@ def load_or_refuse(path: str) -> Any:
         return load(path)
     except FileNotFoundError as error:
         raise click.UsageError(str(error)) from None
+
+
+def choose_rate(fpr: float | None, fdr: float | None, n: int) -> tuple[str, float | None]:
+    """Choose the rate: the one asked for, or the usual one where there are images enough."""
+    from dn2.calibration import DEFAULT_FPR, images_needed
+    from dn2.image_detector import check_rate_and_images
+
+    if fpr is not None and fdr is not None:
+        raise click.UsageError("give --fpr or --fdr, not both")
+    if fpr is None and fdr is None:
+        if n < images_needed(DEFAULT_FPR):
+            click.echo(
+                f"note: nothing is flagged: --fpr {DEFAULT_FPR} needs {images_needed(DEFAULT_FPR)} "
+                f"normal images, there are {n}",
+                err=True,
+            )
+            return "fpr", None
+        return "fpr", DEFAULT_FPR
+    name, rate = ("fpr", fpr) if fdr is None else ("fdr", fdr)
+    assert rate is not None
+    try:
+        check_rate_and_images(name, rate, n)
+    except ValueError as error:
+        raise click.UsageError(f"--{error}") from None
+    return name, rate
 
 
 def tell_left_out(left_out: Iterable[LeftOut]) -> None:

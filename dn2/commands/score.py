@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dn2.commands.own_images import (
+    choose_rate,
     count,
     detector_argument,
     end,
     gather_images,
     images_argument,
     load_or_refuse,
+    rate_options,
 )
 from dn2.commands.time_left import show_progress
 
@@ -30,18 +32,7 @@ if TYPE_CHECKING:
 @click.command()
 @detector_argument
 @images_argument
-@click.option(
-    "--fpr",
-    type=float,
-    metavar="RATE",
-    help="Flag at most this share of the normal images, on average.  [default: 0.05]",
-)
-@click.option(
-    "--fdr",
-    type=float,
-    metavar="RATE",
-    help="Flag so that at most this share of the flagged images is normal, on average.",
-)
+@rate_options
 @click.option(
     "--csv",
     "csv_file",
@@ -72,14 +63,12 @@ def score(
     from standard input. A terminal gets a table, a pipe gets CSV. Corrupt images are left out,
     named at the end, and make the exit code 1.
     """
-    if fpr is not None and fdr is not None:
-        raise click.UsageError("give --fpr or --fdr, not both")
     if csv_file is not None and not os.access(csv_file.parent, os.W_OK):
         raise click.UsageError(
             f"cannot write to the folder {csv_file.parent}: make it, or change --csv"
         )
     loaded = load_or_refuse(detector)
-    name, rate = _rate(fpr, fdr, len(loaded.calibration_))
+    name, rate = choose_rate(fpr, fdr, len(loaded.calibration_))
     gathered = gather_images(images)
     click.echo(f"scoring {count(len(gathered.paths), 'image')} with {loaded.encoder}", err=True)
     scores = loaded.score(gathered.paths, progress=show_progress())
@@ -103,29 +92,6 @@ def score(
             click.echo(f"{len(worst) - top:,} more below these: {more}", err=True)
     _say(scores, flags, name, rate)
     return end(left_out, len(gathered.paths) + len(gathered.missing))
-
-
-def _rate(fpr: float | None, fdr: float | None, n: int) -> tuple[str, float | None]:
-    """Choose the rate: the one asked for, or the usual one where there are images enough."""
-    from dn2.calibration import DEFAULT_FPR, images_needed
-    from dn2.image_detector import check_rate_and_images
-
-    if fpr is None and fdr is None:
-        if n < images_needed(DEFAULT_FPR):
-            click.echo(
-                f"note: nothing is flagged: --fpr {DEFAULT_FPR} needs {images_needed(DEFAULT_FPR)} "
-                f"normal images, there are {n}",
-                err=True,
-            )
-            return "fpr", None
-        return "fpr", DEFAULT_FPR
-    name, rate = ("fpr", fpr) if fdr is None else ("fdr", fdr)
-    assert rate is not None
-    try:
-        check_rate_and_images(name, rate, n)
-    except ValueError as error:
-        raise click.UsageError(f"--{error}") from None
-    return name, rate
 
 
 def _say(scores: Scores, flags: Sequence[bool | None], name: str, rate: float | None) -> None:
