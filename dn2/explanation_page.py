@@ -35,15 +35,15 @@ h2{font-size:1.2rem;margin:2.2rem 0 .6rem}
 h3{font-size:1rem;margin:0;overflow-wrap:anywhere}
 p{margin:.4rem 0;max-width:46rem}
 a{color:inherit}
-.quiet,figcaption{color:var(--quiet)}
+.quiet,figcaption,.caption{color:var(--quiet)}
 .odd{color:var(--odd);font-weight:600}
-.sheet{display:grid;grid-template-columns:repeat(auto-fill,minmax(6.6rem,1fr));gap:.7rem;
+.sheet{display:grid;grid-template-columns:repeat(auto-fill,minmax(6.1rem,1fr));gap:.7rem;
 list-style:none;margin:0;padding:0}
 .sheet a{display:block;text-decoration:none}
 .sheet a:hover .name{text-decoration:underline}
 figure{margin:0}
-img,.gone{display:block;width:100%;aspect-ratio:1;border-radius:4px;background:var(--card)}
-figcaption{font-size:.82rem;line-height:1.35;margin-top:.25rem;overflow-wrap:anywhere;
+img,.gone{display:block;width:100%;height:auto;aspect-ratio:1;border-radius:4px;background:var(--card)}
+figcaption,.caption{font-size:.82rem;line-height:1.35;margin-top:.25rem;overflow-wrap:anywhere;
 font-variant-numeric:tabular-nums}
 .name{color:var(--text)}
 .sheet .name{display:block;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
@@ -73,7 +73,7 @@ class Summary:
     recipe : str
         Such as ``efficientnet_lite0, power, k = 5``.
     rule : str
-        By what images were flagged: ``false-alarm rate 0.05``.
+        How images were flagged: ``at a false-alarm rate of 0.05``.
     n_images, n_flagged : int
     normal : sequence of float
         The scores of normal images.
@@ -124,7 +124,7 @@ def write_page(summary: Summary, sheet: Sequence[OddImage], articles: Sequence[s
         "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
         f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
         f"<p>Compared with the normal images of <b>{_text(summary.detector)}</b> "
-        f"({escape(summary.recipe)}), by a {escape(summary.rule)}. The scores of normal images: "
+        f"({escape(summary.recipe)}), {escape(summary.rule)}. The scores of normal images: "
         f"median {summary.median:.3g}, largest {summary.largest:.3g}. "
         "Every picture shows what is looked at: the middle square of the image.</p>\n"
     )
@@ -184,7 +184,9 @@ def write_article(rank: int, one: Explanation, odd: bool, median: float) -> str:
         "<figcaption>the image</figcaption></figure>"
         f"<figure>{_picture(heat, 224, 'heat map', why)}"
         "<figcaption>where it differs</figcaption></figure></div>\n"
-        f'<div class="near">{near}</div></div>\n</article>\n'
+        f'<div><div class="near">{near}</div>'
+        "<p class=caption>its nearest normal images, and how far they are</p></div>"
+        "</div>\n</article>\n"
     )
 
 

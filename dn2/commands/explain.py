@@ -78,9 +78,9 @@ def explain(
     flags = [False] * len(scores.images) if rate is None else scores.flag(**{name: rate}).tolist()
     flagged = {one.path for one, flag in zip(scores.images, flags, strict=True) if flag}
     worst = sorted(scores.images, key=lambda one: -one.score)
-    rule = "no rate, as there are too few normal images"
+    rule = "which are too few to flag any"
     if rate is not None:
-        rule = f"false-{'alarm' if name == 'fpr' else 'discovery'} rate of {rate:g}"
+        rule = f"at a false-{'alarm' if name == 'fpr' else 'discovery'} rate of {rate:g}"
     left_out = [*gathered.missing, *scores.left_out]
     if worst:
         _write(loaded, detector, rule, worst, flagged, top, html, out_dir, left_out)
@@ -123,6 +123,7 @@ def _write(
     crops: dict[str, np.ndarray | None] = {}
     articles: list[str] = []
     missing: dict[str, str] = {}
+    n_drawn = 0
     for rank, one in enumerate(explain_images(loaded, chosen[:top], left_out), 1):
         path = one.image.path
         if rank <= ON_THE_SHEET:
@@ -132,6 +133,7 @@ def _write(
             articles.append(write_article(rank, one, path in flagged, median))
         if out_dir is not None:
             draw_explanation(one).save(out_dir / png_name(rank, path))
+            n_drawn += 1
     gone = {one.path for one in left_out[before:]}
     for scored in [one for one in worst if one.path not in gone][:ON_THE_SHEET]:
         if scored.path not in crops:
@@ -144,7 +146,8 @@ def _write(
         click.echo(f"note: {printable(note)}", err=True)
     summary = Summary(
         Path(name).name or name,
-        f"{len(loaded.paths_):,} images, {loaded.encoder}, {loaded.normalize}, k = {loaded.k}",
+        f"{len(loaded.paths_):,} images, {loaded.encoder}, {loaded.normalize}, "
+        f"k\u00a0=\u00a0{loaded.k}",
         rule,
         len(worst),
         len(flagged),
@@ -159,7 +162,7 @@ def _write(
         )
     if out_dir is not None:
         draw_sheet(summary, sheet).save(out_dir / "summary.png")
-        click.echo(f"{out_dir}: summary.png and {count(rank, 'explanation')}")
+        click.echo(f"{out_dir}: summary.png and {count(n_drawn, 'explanation')}")
 
 
 def _notes(
@@ -181,7 +184,8 @@ def _notes(
             "put them back, or fit again where they are"
         )
     if n_left_out:
-        notes.append(f"{count(n_left_out, 'image')} could not be read, and have no score")
+        has = "has" if n_left_out == 1 else "have"
+        notes.append(f"{count(n_left_out, 'image')} could not be read, and {has} no score")
     return notes
 
 
