@@ -206,6 +206,8 @@ OWN_IMAGES = (
     "dn2 score detector new --fpr 0.1",
     "dn2 score detector new --fdr 0.2",
     "dn2 fit good --out split --holdout 0.5",
+    "dn2 explain detector new --html why.html",
+    "dn2 explain detector new --out-dir why --top 10",
     "dn2 add detector new/falsealarm.png",
     "dn2 remove detector bad.png",
     "dn2 info detector --images",

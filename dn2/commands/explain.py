@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dn2.crops import LeftOut
     from dn2.image_detector import ImageDetector, ScoredImage
 
-MOST_EXPLAINED = 500  # which makes a page of 35 MB
+MOST_EXPLAINED = 500  # which makes a page of some 25 MB
 
 
 @click.command()
