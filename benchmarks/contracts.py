@@ -111,6 +111,11 @@ class Dataset:
         """The class name of each image, shape (n,)."""
         return np.asarray(self.class_names)[self.labels]
 
+    @property
+    def files(self) -> Sequence[Path] | None:
+        """The file of each image, n paths, or None if images are no files."""
+        return getattr(self.images, "paths", None)
+
 
 @dataclass(frozen=True)
 class Split:

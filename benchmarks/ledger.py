@@ -297,6 +297,7 @@ class Ledger:
             metrics=metrics,
             curve_step=PROTOCOLS[cell.protocol].step,
             figures=_figures(finished),
+            files=dataset.files,
         )
         self.run_ids[cell.key] = self._open.pop(cell.key)
         self._losses.pop(cell.key, None)

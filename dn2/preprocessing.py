@@ -5,18 +5,15 @@ fixed-point numbers of 22 bits. A pass is therefore a matrix product, and float3
 without any rounding once the weights are cut into two halves of 11 bits: each half times 8-bit
 pixels stays below 2^24. Only the rows and columns that the crop keeps are in the matrices. One grey
 level more or less is no detail: it was seen to move EfficientNet-Lite0's features by 6 % on
-average.
+average. For large images PIL does it itself: see `dn2.images.resize_with_pil`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from PIL import Image
 
-RESIZE, CROP = 256, 224
-LARGEST_MATRIX = 128
-"""Sides up to this go through matrices. Beyond it, and for mixed sizes, PIL itself is as fast."""
+from dn2.images import CROP, crop_offset, resized_size
 
 WEIGHT_BITS = 22
 HALF_BITS = 11
@@ -88,35 +85,6 @@ class ToFloat(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Transpose and convert."""
         return images.permute(0, 3, 1, 2).float()
-
-
-def resize_with_pil(image: np.ndarray) -> np.ndarray:
-    """Resize one image of any size, (h, w) or (h, w, 3) uint8, to (224, 224, 3) uint8."""
-    height, width = resized_size(*image.shape[:2])
-    top, left = crop_offset(height), crop_offset(width)
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-    pixels = np.asarray(resized.crop((left, top, left + CROP, top + CROP)))
-    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
-
-
-def resized_size(height: int, width: int) -> tuple[int, int]:
-    """Compute the size after the short side became 256.
-
-    The long side is rounded down, as torchvision does.
-
-    Examples
-    --------
-    >>> resized_size(30, 40)
-    (256, 341)
-    """
-    short, long = min(height, width), max(height, width)
-    longer = RESIZE * long // short
-    return (RESIZE, longer) if height <= width else (longer, RESIZE)
-
-
-def crop_offset(size: int) -> int:
-    """Find the first row or column of the centre crop: half to even, as torchvision does."""
-    return round((size - CROP) / 2)
 
 
 def _weights(size_in: int, size_out: int) -> np.ndarray:

@@ -208,7 +208,28 @@ ELSEWHERE = {
 SCRIPTS = {"dn2 encode FOLDER --out features.npz", "dn2 encode ~/screws --out features.npz"}
 """Commands of the console script `dn2`."""
 
-LISTS = (FAST, COMPARED, SLOW, SLOW_PROCESSES, PLANNED, ELSEWHERE, SCRIPTS)
+OWN_IMAGES = (
+    "dn2 fit good --out detector",
+    "dn2 score detector new",
+    "dn2 score detector new 'more/**/*.jpg' one.png",
+    "dn2 score detector @list.txt",
+    "find new -name '*.png' -print0 | dn2 score detector -",
+    "dn2 score detector new --csv scores.csv",
+    "dn2 score detector new --json",
+    "dn2 score detector new --fpr 0.1",
+    "dn2 score detector new --fdr 0.2",
+    "dn2 fit good --out split --holdout 0.5",
+    "dn2 explain detector new --html why.html",
+    "dn2 explain detector new --out-dir why --top 10",
+    "dn2 add detector new/falsealarm.png",
+    "dn2 remove detector bad.png",
+    "dn2 info detector --images",
+    "dn2 info detector",
+    "dn2 export detector --onnx net.onnx",
+)
+"""Commands of docs/own-images.md: one slow test runs them, one after the other."""
+
+LISTS = (FAST, COMPARED, SLOW, SLOW_PROCESSES, PLANNED, ELSEWHERE, SCRIPTS, OWN_IMAGES)
 
 
 def without_code(text):
@@ -455,6 +476,38 @@ def test_the_console_script_works(reader, monkeypatch, command):
     monkeypatch.setattr(sys, "argv", [program, *arguments])
     assert code_of(script_of(program)) == 0
     assert (reader / "features.npz").is_file()
+
+
+@pytest.mark.slow
+def test_the_page_about_own_images_works(reader):
+    """Type each command into a shell, in a folder with the files that the page names."""
+    images, labels = synthetic.generate().images, synthetic.generate().labels
+    discs, squares = images[labels == 0], images[labels == 1]
+    for number, image in enumerate(discs[:40]):
+        folder = reader / ("good" if number < 30 else "new")
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number}.png")
+    (reader / "more/deep").mkdir(parents=True)
+    for image, name in zip(
+        squares, ("good/bad.png", "new/falsealarm.png", "one.png", "more/deep/1.jpg"), strict=False
+    ):
+        Image.fromarray(image).save(reader / name)
+    (reader / "list.txt").write_text("one.png\n")
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    for command in OWN_IMAGES:
+        done = subprocess.run(
+            command, shell=True, cwd=reader, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    assert len((reader / "scores.csv").read_text().splitlines()) == 12
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/own-images.md").read_text("utf-8"), re.S
+    )
+    exec(code, {})
 
 
 def test_dn2_bench_is_python_m_benchmarks(reader, monkeypatch, capsys):

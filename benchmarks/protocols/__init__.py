@@ -9,9 +9,11 @@ the same set of rows is always the same array.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from os.path import commonpath
 from typing import Any
 
 from benchmarks.contracts import Dataset, Experiment, Split, UsageError, check_name
@@ -114,7 +116,19 @@ def make_splits(experiment: Experiment, dataset: Dataset) -> list[Split]:
     """Make the splits of an experiment, in order.
 
     Those of partition ``validation`` are made inside the training partition.
+
+    Raises
+    ------
+    UsageError
+        If the data set has nothing to score, or the protocol finds no such class.
     """
+    if dataset.files and dataset.is_train.all():
+        folder = shlex.quote(commonpath([path.parent for path in dataset.files]))
+        raise UsageError(
+            f"{experiment.dataset} has no test image, so there is nothing to measure. To learn "
+            f"from these images and find the odd ones among others: dn2 fit {folder} --out "
+            "detector, then: dn2 score detector NEW"
+        )
     entry = PROTOCOLS[experiment.protocol]
     function = entry.function
     if experiment.partition == "validation":

@@ -63,7 +63,7 @@ def turns(
         if not of_test.any():
             raise UsageError(
                 f"class '{name}' has no test image: add some, or leave the class out of --classes. "
-                "To score images without a benchmark, use dn2.DN2 in Python."
+                "To score images without a benchmark: dn2 fit, then dn2 score."
             )
         if of_test.all():
             raise UsageError(

@@ -257,6 +257,7 @@ class Tracker:
         metrics: Mapping[str, float] | None = None,
         curve_step: Callable[[float], int] = whole,
         figures: Mapping[str, Any] | None = None,
+        files: Sequence[Path] | None = None,
     ) -> dict[str, Any]:
         """Log a cell's results, end its run as FINISHED, and return the cell's record.
 
@@ -274,6 +275,8 @@ class Tracker:
         selection, metrics, curve_step
             As in `cell_record` and `metric_points`.
         figures : mapping of file name to matplotlib figure, optional
+        files : sequence of n Path, optional
+            The file of each of the data set's images.
 
         Returns
         -------
@@ -289,7 +292,7 @@ class Tracker:
         """
         points = metric_points(results, mean, metrics, curve_step)
         record = {"run_id": run_id, **cell_record(results, mean, selection)}
-        folder = disk.write_finished(results, record, labels, figures)
+        folder = disk.write_finished(results, record, labels, figures, files)
         with self._asking(f"log the results of cell {record['key']}") as client:
             client.log_artifacts(run_id, str(folder))
             log(

@@ -11,7 +11,13 @@ import warnings
 import click
 
 from dn2 import __version__
+from dn2.commands.change import add, remove
 from dn2.commands.encode import encode
+from dn2.commands.explain import explain
+from dn2.commands.export import export
+from dn2.commands.fit import fit
+from dn2.commands.info import info
+from dn2.commands.score import score
 from dn2.encoders import MissingWeightsError
 
 FAILED, USAGE, MISSING, INTERRUPTED = 1, 2, 3, 130
@@ -26,7 +32,8 @@ def main() -> None:
     """
 
 
-main.add_command(encode)
+for verb in (fit, score, explain, info, add, remove, export, encode):
+    main.add_command(verb)
 
 
 def run_main(arguments: list[str] | None = None) -> int:

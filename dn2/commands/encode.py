@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dn2.commands.time_left import show_progress
+
 if TYPE_CHECKING:
     import numpy as np
 
     from dn2.images import ImageFiles
-
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
 @click.command()
@@ -54,6 +52,7 @@ def encode(
     at the end, and make the exit code 1.
     """
     from dn2.encoders import find_weights, get_encoder, weights_folder
+    from dn2.gathering import SUFFIXES
 
     paths = sorted(_image_files(folder))
     if not paths:
@@ -83,7 +82,7 @@ def encode(
         raise click.UsageError(str(error)) from None
     images = _SkipCorrupt(ImageFiles([folder / path for path in paths]))
     transformer = Encoder(encoder, normalize=normalize, weights=weights, device=device)
-    features = transformer.transform(images, _show_progress())
+    features = transformer.transform(images, show_progress())
     good = np.array([row not in images.reasons for row in range(len(paths))])
     arrays: dict[str, Any] = {
         "paths": np.array([path.as_posix() for path in paths])[good],
@@ -105,30 +104,10 @@ def encode(
     return 0
 
 
-def _show_progress() -> Callable[[int, int], None]:
-    """Make a function that shows on stderr how many images are done.
-
-    A terminal gets one line that changes, a log a line every ten seconds.
-    """
-    is_terminal = sys.stderr.isatty()
-    every = 0.2 if is_terminal else 10.0
-    shown = time.monotonic()
-
-    def show(done: int, total: int) -> None:
-        nonlocal shown
-        now = time.monotonic()
-        if now - shown >= every or (is_terminal and done == total):
-            shown = now
-            line = f"read {done:,} of {total:,} images"
-            click.echo(f"\r{line}" if is_terminal else line, nl=not is_terminal, err=True)
-            if is_terminal and done == total:
-                click.echo(err=True)
-
-    return show
-
-
 def _image_files(folder: Path) -> Iterator[Path]:
     """Find the image files that are not hidden, by suffix; paths are relative to the folder."""
+    from dn2.gathering import SUFFIXES
+
     begun: float | None = time.monotonic()
     for path in folder.rglob("*"):
         if begun is not None and time.monotonic() - begun > 1:

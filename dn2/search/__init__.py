@@ -1,8 +1,8 @@
 """Find nearest neighbours: `nearest` for one search, `Bank` for many in the same rows.
 
-Read in this order: `checks` (arguments, and the names of the indexes), `bank` (which index searches
-what), `exact` (the algorithm: product, candidates, measured differences), `joined` (features of
-several encoders, with one product for each), `approximate` (faiss's indexes, for banks too large
+Read in this order: `terms` (the names of the indexes, arguments, measured distances), `bank` (which
+index searches what), `exact` (the algorithm), `light` (the same without torch), `joined` (features
+of several encoders, with one product for each), `approximate` (faiss's indexes, for banks too large
 for an exact search). Nothing outside this folder imports from those files: what others need is
 listed here.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dn2.search.bank import Bank, nearest
-from dn2.search.checks import (
+from dn2.search.terms import (
     APPROXIMATE,
     INDEXES,
     SMALLEST,

@@ -19,13 +19,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dn2.engines import available_cores
-from dn2.search.checks import SMALLEST, float_type
-from dn2.search.exact import Exact, measure
+from dn2.search.bank import exact_index
+from dn2.search.terms import SMALLEST, float_type, measure
+
+if TYPE_CHECKING:
+    from dn2.search.exact import Exact
+    from dn2.search.light import Light
 
 Found = tuple[np.ndarray, np.ndarray]
 """Squared distances (n, k) float32, ascending; places (n, k) int64."""
@@ -96,9 +100,9 @@ class Approximate(ABC):
         """Ask faiss for near rows of converted queries, (n, k); -1 where it found no more."""
 
     @cached_property
-    def exact(self) -> Exact:
+    def exact(self) -> Light | Exact:
         """The search that never fails."""
-        return Exact(self.rows, self.device)
+        return exact_index(self.rows, self.device)
 
     def search(
         self, queries: np.ndarray, k: int, exclude_self: bool, subsets: Sequence[np.ndarray | None]
@@ -260,7 +264,7 @@ class IVF(Approximate):
         self.index = self.make(self.centres, lists)
         self.index.cp.niter, self.index.cp.min_points_per_centroid = 10, 1
         self.index.train(sample)
-        self.coarse = Exact(self.centres.reconstruct_n(0, lists), self.device)
+        self.coarse = exact_index(self.centres.reconstruct_n(0, lists), self.device)
         for part in pieces(rows, self.width):
             block = self.converted(rows[part])
             ((_, nearest),) = self.coarse.search(block, 1, False, [None])

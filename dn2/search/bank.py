@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dn2.search.checks import check_index, check_k, check_matrix, checksum, float_type
+from dn2.search.terms import check_index, check_k, check_matrix, checksum, float_type
 
 if TYPE_CHECKING:
     from dn2.search.approximate import Approximate, Flat
     from dn2.search.exact import Exact
+    from dn2.search.light import Light
 
 
 def nearest(
@@ -43,7 +44,8 @@ def nearest(
         banks too large for an exact search: a graph, lists, and lists of codes, whose distances
         are approximate too. See `dn2.search.approximate`.
     device : str, optional
-        Where torch computes, ``cpu`` or ``cuda``; by default CUDA where there is one.
+        Where torch computes, ``cpu`` or ``cuda``; by default CUDA where there is one. ``numpy``
+        computes without torch, which takes seconds to import; ``exact`` gives the same answers.
 
     Returns
     -------
@@ -99,12 +101,10 @@ class Bank:
         self._checksum = checksum(checked) if self.rows is None else 0
 
     @cached_property
-    def _index(self) -> Exact | Flat | Approximate:
+    def _index(self) -> Light | Exact | Flat | Approximate:
         """Make the exact index at the first search: it imports torch, which takes seconds."""
-        from dn2.search.exact import Exact
-
         assert self.rows is not None
-        return Exact(self.rows, self._device)
+        return exact_index(self.rows, self._device)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what the exact index made of the rows: it is large, and made again anywhere."""
@@ -196,3 +196,14 @@ class Bank:
         if self.rows is None:
             return queries.shape == self._shape and checksum(queries) == self._checksum
         return np.array_equal(queries, self.rows)
+
+
+def exact_index(rows: np.ndarray, device: str | None) -> Light | Exact:
+    """Make the exact index of a device: ``numpy``, or one of torch's, or None for the best."""
+    if device == "numpy":
+        from dn2.search.light import Light
+
+        return Light(rows)
+    from dn2.search.exact import Exact  # late: it imports torch
+
+    return Exact(rows, device)

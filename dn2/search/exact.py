@@ -8,9 +8,10 @@ For a block of queries x and all rows y:
 3. `measure` computes the distances of the candidates from the differences, in float64.
 4. `smallest` takes the k smallest; of equal distances the lowest row comes first.
 
-So the answers are those of a brute force in float64. They depend on no block, thread, precision or
-device. `Subset` does steps 2 to 4 for one subset of the rows, `Shortlist` makes them cheap for many
-subsets of the same rows, and `Exact` deals the blocks out to threads.
+Steps 3 and 4 are in `dn2.search.terms`. So the answers are those of a brute force in float64.
+They depend on no block, thread, precision or device. `Subset` does steps 2 to 4 for one subset of
+the rows, `Shortlist` makes them cheap for many subsets of the same rows, and `Exact` deals the
+blocks out to threads.
 
 Time grows with the rows that float32 cannot tell apart: a bank of 5,000 equal rows takes a hundred
 times longer than a usual one.
@@ -27,7 +28,7 @@ import numpy as np
 import torch
 
 from dn2.engines import available_cores
-from dn2.search.checks import float_type
+from dn2.search.terms import float_type, measure, smallest
 
 # ---- Step 1: the product and its error bound
 
@@ -198,60 +199,6 @@ def ceiling_of_kth(values: torch.Tensor, k: int) -> torch.Tensor:
     minima = values[:, : groups * size].unflatten(1, (size, groups)).amin(1)
     minima = torch.cat([minima, values[:, groups * size :]], dim=1)
     return minima.topk(k, dim=1, largest=False, sorted=True).values[:, -1].double()
-
-
-# ---- Steps 3 and 4: distances from differences, and the k smallest of them
-
-CACHED_NUMBERS = 2**15  # in one step of measuring: they stay in a core's cache
-SUMMED_NUMBERS = 8192  # of a row, at once: BLAS would set threads to longer ones, and then round
-
-
-def measure(
-    queries: np.ndarray, rows: np.ndarray, query: np.ndarray, row: np.ndarray
-) -> np.ndarray:
-    """Compute squared distances of pairs from differences in float64.
-
-    No pair's value depends on the pairs around it.
-
-    Parameters
-    ----------
-    queries : ndarray of shape (b, d), float64
-    rows : ndarray of shape (m, d), float32 or float64
-    query, row : ndarray of shape (p,), int64
-        The pairs.
-    """
-    step, width = max(1, CACHED_NUMBERS // rows.shape[1]), rows.shape[1]
-    raw = np.empty((step, width), rows.dtype)
-    ours, theirs = np.empty((step, width)), np.empty((step, width))
-    distance = np.zeros(len(row))
-    for start in range(0, len(row), step):
-        part = slice(start, start + step)
-        m = len(row[part])
-        # mode="clip", as "raise" goes through a copy
-        np.take(rows, row[part], axis=0, out=raw[:m], mode="clip")
-        np.copyto(theirs[:m], raw[:m])
-        np.take(queries, query[part], axis=0, out=ours[:m], mode="clip")
-        np.subtract(ours[:m], theirs[:m], out=ours[:m])
-        for left in range(0, width, SUMMED_NUMBERS):
-            piece = ours[:m, left : left + SUMMED_NUMBERS]
-            distance[part] += np.vecdot(piece, piece)
-    return distance
-
-
-def smallest(
-    query: np.ndarray, place: np.ndarray, distance: np.ndarray, k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Choose each query's k smallest distances from pairs; of equal ones the lowest place first.
-
-    Returns
-    -------
-    distances, places : ndarray of shape (number of different queries, k)
-    """
-    order = np.lexsort((place, distance, query))
-    counts = np.bincount(query)
-    counts = counts[counts > 0]
-    chosen = order[(np.cumsum(counts) - counts)[:, None] + np.arange(k)]
-    return distance[chosen], place[chosen]
 
 
 # ---- Steps 2 to 4 for a subset of the rows

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from dn2.engines import available_cores
-from dn2.search.checks import check_k, check_matrix
-from dn2.search.exact import measure, smallest, torch_settings
+from dn2.search.exact import torch_settings
+from dn2.search.terms import check_k, check_matrix, measure, smallest
 
 BLOCK_DISTANCES = 2**21  # of one part, that a thread holds at once: 16 MB of float64
 ROUNDING = 2.0**-53  # largest relative error of one float64 operation

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from handmade import (
@@ -292,6 +293,25 @@ def test_scores_of_a_cell_are_the_tables_of_its_splits(cells):
     folder = cells.write_finished(results, {"splits": [{"name": "cat"}]}, LABELS)
     whole = parquet.read_table(folder / "scores.parquet")
     assert whole.equals(pa.concat_tables(tables).replace_schema_metadata(None).unify_dictionaries())
+
+
+@pytest.mark.parametrize("results", [make_cell(), [make_result(size=3, x=3.0, split="cat-m3")]])
+def test_scores_of_files_name_them(cells, results):
+    files = [Path(f"/data/{row}.png") for row in range(len(LABELS))]
+    files[0] = Path(os.fsdecode(b"/data/\xff.png"))
+    record = {
+        "key": EXPERIMENT.key,
+        "splits": [split_record(result) for result in results],
+        "provenance": [results[0].provenance],
+    }
+    folder = cells.write_finished(results, record, LABELS, files=files)
+    table = parquet.read_table(folder / "scores.parquet")
+    names = np.array(["/data/\ufffd.png", *map(str, files[1:])])
+    rows = np.concatenate([result.rows for result in results])
+    assert table["path"].to_pylist() == names[rows].tolist()
+    _, read = read_finished(folder, EXPERIMENT)
+    for one, other in zip(read, results, strict=True):
+        assert_equal_results(one, other)
 
 
 def test_what_a_killed_writer_left_is_no_result(cells):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from miniature_files import picture, save, write_tree
 
-from benchmarks.contracts import MissingDataError, UsageError
+from benchmarks.contracts import Experiment, MissingDataError, UsageError
 from benchmarks.datasets import OWN_DATA, check_dataset, is_on_disk, load_dataset
-from benchmarks.protocols import one_vs_rest
+from benchmarks.protocols import make_splits, one_vs_rest
 
 
 def load(name, tmp_path, **options):
@@ -95,6 +95,10 @@ def test_normal_images_only_are_one_class_to_train_on(inside, tmp_path):
     assert (ours.labels.tolist(), ours.is_train.tolist()) == ([0] * 3, [True] * 3)
     with pytest.raises(UsageError, match="has no test image"):
         splits(ours)
+    cell = Experiment(f"folder:{root}", "one_vs_rest", "dn2", "pixels")
+    with pytest.raises(UsageError) as caught:
+        make_splits(cell, ours)
+    assert f": dn2 fit {root / inside} --out detector, then: dn2 score" in str(caught.value)
 
 
 def test_every_usual_ending_and_subfolders_count(tmp_path):

@@ -1,11 +1,9 @@
 """``dn2 encode``: what it writes, what it says, and its exit codes."""
 
-import io
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ from PIL import Image
 import dn2
 from dn2 import Encoder, features
 from dn2.commands import run_main
-from dn2.commands.encode import _image_files, _show_progress
+from dn2.commands.encode import _image_files
 from dn2.encoders import ENCODERS, EncoderEntry
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -241,25 +239,3 @@ def test_a_large_folder_is_said_while_it_is_searched(tmp_path, monkeypatch, caps
     monkeypatch.setattr(time, "monotonic", lambda: next(seconds) / 10)
     assert len(list(_image_files(tmp_path))) == 9
     assert lines(capsys)[1] == [f"looking for images in {tmp_path}"]
-
-
-@pytest.mark.parametrize("is_terminal", [True, False])
-def test_progress_is_one_changing_line_or_few_lines(is_terminal, monkeypatch):
-    class Stream(io.StringIO):
-        def isatty(self):
-            return is_terminal
-
-    now = [0.0]
-    monkeypatch.setattr(sys, "stderr", stream := Stream())
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    show = _show_progress()
-    for done in range(100, 3001, 100):
-        now[0] += 1.0
-        show(done, 3000)
-    shown = stream.getvalue()
-    assert "read 3,000 of 3,000 images" in shown
-    if is_terminal:
-        assert shown.count("\r") == 30
-        assert shown.count("\n") == 1
-    else:
-        assert shown.splitlines() == [f"read {n},000 of 3,000 images" for n in (1, 2, 3)]

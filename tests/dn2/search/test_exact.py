@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dn2.search import Bank, exact, nearest
+from dn2.search import Bank, exact, nearest, terms
 from dn2.search.exact import Product
 
 
@@ -129,7 +129,8 @@ def test_depends_on_no_batch_order_block_or_thread_to_the_last_bit(name, monkeyp
         "SCANNED_VALUES": 1,
         "CACHED_NUMBERS": 3 * bank.shape[1],
     }.items():
-        monkeypatch.setattr(exact, constant, value)
+        home = terms if constant == "CACHED_NUMBERS" else exact
+        monkeypatch.setattr(home, constant, value)
         np.testing.assert_array_equal(nearest(queries, bank, 3)[1], rows)
     monkeypatch.setattr(exact, "available_cores", lambda: 1)
     for found, expected in zip(nearest(queries, bank, 3), (distances, rows), strict=True):

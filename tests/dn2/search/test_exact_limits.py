@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from dn2.search import bank, checks, exact, nearest
+from dn2.search import bank, exact, nearest, terms
 
 ROOT = Path(__file__).parent.parent.parent.parent
 PAIR = np.random.default_rng(0).random((40, 6)), np.random.default_rng(1).random((90, 6))
@@ -162,7 +162,7 @@ def test_bad_input_is_refused_in_one_line(queries, bank, k, options, message):
 
 
 def test_the_row_is_named_wherever_it_stands(monkeypatch):
-    monkeypatch.setattr(checks, "NUMBERS_AT_ONCE", 4)
+    monkeypatch.setattr(terms, "NUMBERS_AT_ONCE", 4)
     with pytest.raises(ValueError, match="in row 3:"):
         nearest(ROWS, SPOILT, 1)
 

@@ -1,0 +1,116 @@
+"""``dn2 fit``: make a detector of a folder of normal images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from dn2.commands.own_images import count, end, gather_images, images_argument
+from dn2.commands.time_left import show_progress
+
+
+@click.command()
+@images_argument
+@click.option(
+    "--out",
+    required=True,
+    metavar="DETECTOR",
+    type=click.Path(path_type=Path),
+    help="The folder to write, with everything that scoring needs.",
+)
+@click.option("--force", is_flag=True, help="Replace the detector that is there.")
+@click.option(
+    "--encoder",
+    metavar="NAME",
+    default="efficientnet_lite0",
+    show_default=True,
+    help="efficientnet_lite0/1/2, resnet18/34/50/101/152, or timm:NAME; join several with +.",
+)
+@click.option("--weights", metavar="FILE", type=click.Path(path_type=Path), help="A checkpoint.")
+@click.option(
+    "--normalize",
+    type=click.Choice(["none", "l2", "power"]),
+    default="power",
+    show_default=True,
+    help="What to do to each feature.",
+)
+@click.option(
+    "--k",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="How many nearest images an image is compared with.",
+)
+@click.option(
+    "--holdout",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    show_default=True,
+    help="The fraction of the images that are only for the calibration; 0 compares each with all "
+    "others.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the choice of those.")
+def fit(
+    images: tuple[str, ...],
+    out: Path,
+    force: bool,
+    encoder: str,
+    weights: Path | None,
+    normalize: str,
+    k: int,
+    holdout: float,
+    seed: int,
+) -> int:
+    """Make a detector of normal images.
+
+    IMAGES are folders of any depth, files, patterns, @FILE with a path a line, or - for such a list
+    from standard input. Corrupt images are left out, named at the end, and make the exit code 1.
+    """
+    from dn2.encoders import find_weights, get_encoder, weights_folder
+
+    gathered = gather_images(images)
+    try:
+        for name in encoder.split("+"):  # before the seconds that importing torch takes
+            find_weights(get_encoder(name), weights_folder(), weights)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    click.echo(f"encoding {count(len(gathered.paths), 'image')} with {encoder}", err=True)
+
+    from dn2.image_detector import ImageDetector
+    from dn2.saving import check_target
+
+    detector = ImageDetector(encoder, normalize, k, holdout, seed, weights)
+    try:
+        check_target(out, force=force)
+        detector.check_count(len(gathered.paths))
+    except (OSError, ValueError) as error:
+        raise click.UsageError(str(error)) from None
+    if not os.access(out if out.is_dir() else out.parent, os.W_OK):
+        raise click.UsageError(f"cannot write to the folder of {out}: change --out")
+    detector.fit(gathered.paths, progress=show_progress())
+    detector.save(out, force=force)
+    click.echo(f"{out}: {count(len(detector.paths_), 'normal image')}, {summary(detector)}")
+    if detector.n_copies_:
+        click.echo(
+            f"note: {count(detector.n_copies_, 'image')} equal others: copies make p-values too "
+            "small, so leave them out",
+            err=True,
+        )
+    return end(
+        [*gathered.missing, *detector.left_out_], len(gathered.paths) + len(gathered.missing)
+    )
+
+
+def summary(detector: object) -> str:
+    """Describe a detector's parameters in a line."""
+    from dn2.image_detector import ImageDetector
+
+    assert isinstance(detector, ImageDetector)
+    n = len(detector.calibration_)
+    how = f"{n:,} held out" if detector.holdout else "each against the others"
+    return (
+        f"{detector.encoder}, {detector.normalize}, k = {detector.k}; calibrated with {how}: "
+        f"rates from {1 / (n + 1):.2g} up"
+    )

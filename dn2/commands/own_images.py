@@ -1,0 +1,123 @@
+"""What the verbs for one's own images share: which files are meant, and what is said at the end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from dn2.crops import LeftOut
+    from dn2.gathering import Gathered
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+detector_argument = click.argument("detector", metavar="DETECTOR", type=click.Path())
+images_argument = click.argument("images", metavar="IMAGES...", nargs=-1, required=True)
+
+
+def rate_options(command: Command) -> Command:
+    """Give a verb the options ``--fpr`` and ``--fdr``: see `choose_rate`."""
+    for option in (
+        click.option(
+            "--fdr",
+            type=float,
+            metavar="RATE",
+            help="Flag so that at most this share of the flagged images is normal, on average.",
+        ),
+        click.option(
+            "--fpr",
+            type=float,
+            metavar="RATE",
+            help="Flag at most this share of the normal images, on average.  [default: 0.05]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def gather_images(arguments: tuple[str, ...]) -> Gathered:
+    """Find the image files that are meant, and say what is passed over."""
+    from dn2.gathering import SUFFIXES, gather, printable
+
+    try:
+        gathered = gather(arguments, sys.stdin.buffer if "-" in arguments else None)
+    except (OSError, ValueError) as error:
+        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        raise click.UsageError(printable(reason)) from None
+    for note in gathered.notes:
+        click.echo(f"note: {printable(note)}", err=True)
+    if not gathered.paths:
+        tell_left_out(gathered.missing)
+        raise click.UsageError(
+            f"no images in {printable(', '.join(arguments))}: give files, or a folder with files "
+            f"that end in {', '.join(sorted(SUFFIXES))}"
+        )
+    return gathered
+
+
+def load_or_refuse(path: str) -> Any:
+    """Load a detector; that there is none is wrong usage."""
+    from dn2.saving import load
+
+    try:
+        return load(path)
+    except FileNotFoundError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def choose_rate(fpr: float | None, fdr: float | None, n: int) -> tuple[str, float | None]:
+    """Choose the rate: the one asked for, or the usual one where there are images enough."""
+    from dn2.calibration import DEFAULT_FPR, images_needed
+    from dn2.image_detector import check_rate_and_images
+
+    if fpr is not None and fdr is not None:
+        raise click.UsageError("give --fpr or --fdr, not both")
+    if fpr is None and fdr is None:
+        if n < images_needed(DEFAULT_FPR):
+            click.echo(
+                f"note: nothing is flagged: --fpr {DEFAULT_FPR} needs {images_needed(DEFAULT_FPR)} "
+                f"normal images, there are {n}",
+                err=True,
+            )
+            return "fpr", None
+        return "fpr", DEFAULT_FPR
+    name, rate = ("fpr", fpr) if fdr is None else ("fdr", fdr)
+    assert rate is not None
+    try:
+        check_rate_and_images(name, rate, n)
+    except ValueError as error:
+        raise click.UsageError(f"--{error}") from None
+    return name, rate
+
+
+def tell_left_out(left_out: Iterable[LeftOut]) -> None:
+    """Name the files that could not be read, a line each."""
+    from dn2.gathering import printable
+
+    for one in left_out:
+        click.echo(f"left out: {printable(one.path)} ({printable(one.reason)})", err=True)
+
+
+def end(left_out: Iterable[LeftOut], n: int) -> int:
+    """Name the files that could not be read, and return the exit code.
+
+    Raises
+    ------
+    click.ClickException
+        If there are any: the exit code is 1.
+    """
+    left_out = list(left_out)
+    tell_left_out(left_out)
+    if left_out:
+        raise click.ClickException(
+            f"{len(left_out):,} of {n:,} images cannot be read: replace or remove them"
+        )
+    return 0
+
+
+def count(n: int, what: str) -> str:
+    """Write a number of things: ``1 image``, ``2 images``."""
+    return f"{n:,} {what}" + ("" if n == 1 else "s")

@@ -1,0 +1,366 @@
+"""A detector as a folder: a JSON manifest, NumPy arrays without pickles, and OpenVINO networks.
+
+    detector/
+        manifest.json                   versions, parameters, and each file's size and SHA-256
+        features-1f2e....npy            float32, a row for each normal image
+        in_bank-....npy, calibration-....npy, paths-....json
+        network-....xml, network-....bin
+
+A file is named after its content. So a change writes new files beside the old ones and then
+replaces the manifest: whoever opens the folder meanwhile finds one detector or the other, whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import socket
+import stat
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from dn2.files import hold, remove_leftovers, write_atomically
+from dn2.image_detector import ImageDetector
+from dn2.networks import CROPS, Network
+from dn2.search import Bank
+
+FORMAT = 1
+"""The version of the folder's form: a change that older programs cannot read adds 1."""
+
+MANIFEST = "manifest.json"
+LOCK = ".lock"
+LARGEST_MANIFEST = 2**20
+MAPPED_BYTES = 2**26  # from which on an array is not read at once
+
+T = TypeVar("T")
+
+
+class BadDetectorError(ValueError):
+    """The error of a folder that is no whole detector: it names the file, and what is wrong."""
+
+
+def save_detector(detector: ImageDetector, path: Path, *, force: bool = False) -> None:
+    """Write a detector to a folder, which appears under its name only when it is whole.
+
+    Parameters
+    ----------
+    detector : ImageDetector
+        Fitted.
+    path : Path
+    force : bool
+        Whether to replace the detector that is there. A folder with anything else is never
+        replaced.
+
+    Raises
+    ------
+    FileExistsError
+        If there is something already.
+    OSError
+        If it cannot be written.
+    """
+    check_target(path, force=force)
+    if (path / MANIFEST).exists():
+        with hold(path / LOCK, wait=True):
+            _replace(detector, path)
+        return
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    try:
+        temporary.mkdir()
+        _replace(detector, temporary)
+        temporary.rename(path)  # replaces an empty folder
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_target(path: Path, *, force: bool) -> None:
+    """Raise FileExistsError or NotADirectoryError if a detector cannot be written to a path."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent}: make it first")
+    if path.is_dir():
+        if (path / MANIFEST).exists():
+            if not force:
+                raise FileExistsError(
+                    f"{path} holds a detector already: choose another name, or replace it with "
+                    "--force"
+                )
+        elif any(path.iterdir()):
+            raise FileExistsError(
+                f"{path} is a folder with other files: choose another name for the detector"
+            )
+    elif path.exists() or path.is_symlink():
+        raise FileExistsError(f"{path} is a file: choose another name for the detector's folder")
+
+
+def load(path: str | Path) -> ImageDetector:
+    """Read a detector, and check that it is as it was written. Imports no torch.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no detector.
+    BadDetectorError
+        If a file is missing or altered, or the detector was made by a newer version.
+    """
+    folder = Path(path)
+    for attempt in range(3):
+        manifest = _read_manifest(folder)
+        try:
+            return _build(folder, manifest)
+        except BadDetectorError:
+            # Another process may have replaced the detector between two reads.
+            if attempt == 2 or _read_manifest(folder) == manifest:
+                raise
+    raise AssertionError
+
+
+def read_manifest(path: str | Path) -> dict[str, Any]:
+    """Read what the manifest says, without reading the other files.
+
+    Raises
+    ------
+    FileNotFoundError, BadDetectorError
+        As `load`.
+    """
+    return _read_manifest(Path(path))
+
+
+def change_detector(path: str | Path, change: Callable[[ImageDetector], T]) -> T:
+    """Load a detector, change it, and save it in its place; others that do so wait.
+
+    A reader finds the old one or the new one. If ``change`` raises, the old one stays.
+    """
+    folder = Path(path)
+    _read_manifest(folder)  # so that no lock file is made in a folder that is none
+    with hold(folder / LOCK, wait=True):
+        detector = load(folder)
+        answer = change(detector)
+        _replace(detector, folder)
+        return answer
+
+
+# ---- Writing
+
+
+def _replace(detector: ImageDetector, folder: Path) -> None:
+    """Write the files that are missing, then the manifest; then remove those of the old one."""
+    old: Mapping[str, Any] = {}
+    with contextlib.suppress(FileNotFoundError, BadDetectorError):
+        old = _read_manifest(folder)["files"]
+    files: dict[str, dict[str, Any]] = {}
+
+    def write(stem: str, suffix: str, content: bytes, name: str | None = None) -> str:
+        digest = hashlib.sha256(content).hexdigest()
+        name = name or f"{stem}-{digest[:16]}{suffix}"
+        files[name] = {"bytes": len(content), "sha256": digest}
+        if old.get(name) != files[name]:
+            write_atomically(folder / name, content)
+        return name
+
+    manifest: dict[str, Any] = {"format": FORMAT, **_versions()}
+    manifest["encoders"] = []
+    for network in detector.networks_:
+        constants = write("network", ".bin", network.constants)
+        manifest["encoders"].append(
+            {
+                "name": network.name,
+                "weights_sha256": network.digest,
+                "width": network.width,
+                "constants": constants,
+                "graph": write("network", ".xml", network.graph),
+            }
+        )
+    manifest["preprocessing"] = CROPS
+    manifest |= {
+        name: value
+        for name, value in detector.get_params().items()
+        if name in ("encoder", "normalize", "k", "holdout", "seed")
+    }
+    manifest["n_images"] = len(detector.paths_)
+    manifest["calibration"] = {
+        "method": "split" if detector.holdout else "leave-one-out",
+        "n_images": len(detector.calibration_),
+        "n_copies": detector.n_copies_,
+        "largest_score": float(detector.calibration_.max()),
+        "median_score": float(np.median(detector.calibration_)),
+    }
+    manifest["arrays"] = {
+        "paths": write("paths", ".json", json.dumps(list(detector.paths_), indent=0).encode()),
+        **{
+            name: write(name, ".npy", _npy(array))
+            for name, array in (
+                ("features", detector.features_),
+                ("in_bank", detector.in_bank_),
+                ("calibration", detector.calibration_),
+            )
+        },
+    }
+    manifest["files"] = files
+    manifest["sha256"] = _digest(manifest)
+    remove_leftovers(folder / MANIFEST)
+    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+    for name in old.keys() - files.keys():
+        with contextlib.suppress(OSError):
+            (folder / name).unlink()
+
+
+def _versions() -> dict[str, str]:
+    import openvino
+
+    from dn2 import __version__
+
+    return {
+        "dn2": __version__,
+        "openvino": openvino.get_version(),
+        "numpy": np.__version__,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _npy(array: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.save(content, np.ascontiguousarray(array), allow_pickle=False)
+    return content.getvalue()
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """Compute the SHA-256 of all that a manifest says but this."""
+    said = {name: value for name, value in manifest.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+# ---- Reading
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        what = "is a file, not a detector's folder" if folder.exists() else "does not exist"
+        raise FileNotFoundError(f"{folder} {what}: make a detector with `dn2 fit`")
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{folder} is no detector (it has no {MANIFEST}): make one with `dn2 fit`"
+        )
+    if not path.is_file() or path.stat().st_size > LARGEST_MANIFEST:
+        raise _bad(path, "is no detector's manifest")
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        raise _bad(path, "is not whole JSON") from None
+    version = manifest.get("format") if isinstance(manifest, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise _bad(path, "is no detector's manifest")
+    if version > FORMAT:
+        raise BadDetectorError(
+            f"{folder} was made by a newer dn2 ({str(manifest.get('dn2'))[:40]}, format {version}; "
+            f"this one reads up to {FORMAT}): install that version, or fit again"
+        )
+    files = manifest.get("files")
+    for name in files if isinstance(files, dict) else ():
+        # Before the digest, which anybody can make: a name must not lead out of the folder.
+        if name != Path(name).name or name in ("", ".", "..") or "\0" in name or "\\" in name:
+            raise BadDetectorError(
+                f"{path} names a file outside of the detector, {name!r}: do not use this detector"
+            )
+    if manifest.get("sha256") != _digest(manifest):
+        raise _bad(path, "was altered")
+    return manifest
+
+
+def _build(folder: Path, manifest: Mapping[str, Any]) -> ImageDetector:
+    if manifest.get("preprocessing") != CROPS:
+        raise BadDetectorError(
+            f"{folder} was made with another preprocessing of images "
+            f"({manifest.get('preprocessing')}): fit again"
+        )
+    try:
+        arrays = manifest["arrays"]
+        detector = ImageDetector(
+            **{name: manifest[name] for name in ("encoder", "normalize", "k", "holdout", "seed")}
+        )
+        detector.check_params()
+        detector.networks_ = tuple(
+            Network(
+                entry["name"],
+                entry["weights_sha256"],
+                entry["width"],
+                _read_checked(folder, entry["graph"], manifest),
+                _read_checked(folder, entry["constants"], manifest),
+            )
+            for entry in manifest["encoders"]
+        )
+        paths = json.loads(_read_checked(folder, arrays["paths"], manifest))
+        features, in_bank, calibration = (
+            _load_array(folder, arrays[name], manifest)
+            for name in ("features", "in_bank", "calibration")
+        )
+        width = sum(network.width for network in detector.networks_)
+        if not (
+            features.shape == (len(paths), width)
+            and features.dtype == calibration.dtype == np.float32
+            and in_bank.shape == (len(paths),)
+            and in_bank.dtype == bool
+            and calibration.ndim == 1
+            and in_bank.sum() >= detector.k
+            and np.isfinite(calibration).all()
+            and all(isinstance(path, str) for path in paths)
+        ):
+            raise ValueError("its arrays do not fit each other")
+        bank = Bank(features if in_bank.all() else features[in_bank], device="numpy")
+    except BadDetectorError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _bad(folder / MANIFEST, f"does not describe a detector ({error})") from None
+    detector._restore(tuple(paths), features, in_bank, calibration, bank)
+    detector.n_copies_ = int(manifest["calibration"]["n_copies"])
+    return detector
+
+
+def _read_checked(folder: Path, name: str, manifest: Mapping[str, Any]) -> bytes:
+    """Read a file of the manifest, and compare its size and digest."""
+    said = manifest["files"][name]
+    path = folder / name
+    _check_size(path, said["bytes"])
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != said["sha256"]:
+        raise _bad(path, "was altered")
+    return content
+
+
+def _load_array(folder: Path, name: str, manifest: Mapping[str, Any]) -> np.ndarray:
+    """Check and read an array; a large one stays on disk, and is read where it is needed."""
+    path = folder / name
+    if manifest["files"][name]["bytes"] <= MAPPED_BYTES:
+        content = io.BytesIO(_read_checked(folder, name, manifest))
+        return np.load(content, allow_pickle=False)
+    _check_size(path, manifest["files"][name]["bytes"])
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != manifest["files"][name]["sha256"]:
+            raise _bad(path, "was altered")
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _check_size(path: Path, size: int) -> None:
+    """Refuse what is missing, of another size, or no file: a FIFO or device is not opened."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise BadDetectorError(f"{path} is missing: copy the whole folder, or fit again") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise _bad(path, "is no regular file")
+    if status.st_size != size:
+        how = "is cut short" if status.st_size < size else "is longer than it was written"
+        raise _bad(path, f"{how} ({status.st_size:,} of {size:,} bytes)")
+
+
+def _bad(path: Path, what: str) -> BadDetectorError:
+    return BadDetectorError(
+        f"{path} {what}: copy the detector again from where it was made, or fit"
+    )
