@@ -79,7 +79,7 @@ def score(
             f"cannot write to the folder {csv_file.parent}: make it, or change --csv"
         )
     loaded = load_or_refuse(detector)
-    name, rate = _rate(fpr, fdr, len(loaded.calibration_))
+    name, rate = choose_rate(fpr, fdr, len(loaded.calibration_))
     gathered = gather_images(images)
     click.echo(f"scoring {count(len(gathered.paths), 'image')} with {loaded.encoder}", err=True)
     scores = loaded.score(gathered.paths, progress=show_progress())
@@ -105,7 +105,7 @@ def score(
     return end(left_out, len(gathered.paths) + len(gathered.missing))
 
 
-def _rate(fpr: float | None, fdr: float | None, n: int) -> tuple[str, float | None]:
+def choose_rate(fpr: float | None, fdr: float | None, n: int) -> tuple[str, float | None]:
     """Choose the rate: the one asked for, or the usual one where there are images enough."""
     from dn2.calibration import DEFAULT_FPR, images_needed
     from dn2.image_detector import check_rate_and_images

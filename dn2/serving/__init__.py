@@ -8,8 +8,3 @@
 
 Only this package imports starlette and uvicorn.
 """
-
-from dn2.serving.listening import serve
-from dn2.serving.uploads import Limits
-
-__all__ = ["Limits", "serve"]

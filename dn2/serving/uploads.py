@@ -19,7 +19,7 @@ from dn2.images import CorruptImageError
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's names of what is opened; some of its other formats start programs."""
 
 SHOWN_NAME = 200  # characters of a file's name that an answer repeats
@@ -43,11 +43,11 @@ class Limits:
         For a body to arrive, and for a request to wait.
     """
 
-    bytes: int = 2**26
-    pixels: int = 50_000_000
-    images: int = 256
-    requests: int = 16
-    seconds: float = 60.0
+    bytes: int
+    pixels: int
+    images: int
+    requests: int
+    seconds: float
 
 
 class Refused(Exception):
@@ -167,9 +167,7 @@ async def _limited(request: Request, most: int) -> AsyncIterator[bytes]:
         yield chunk
 
 
-async def _read_form(
-    request: Request, body: AsyncIterator[bytes], limits: Limits
-) -> list[Upload]:
+async def _read_form(request: Request, body: AsyncIterator[bytes], limits: Limits) -> list[Upload]:
     from starlette.datastructures import UploadFile
     from starlette.formparsers import MultiPartException, MultiPartParser
 
