@@ -88,6 +88,7 @@ def register(detector: Path, name: str, alias: str = "", uri: str | None = None)
         )
         with _at(mlflow, store), warnings.catch_warnings(record=True):
             warnings.simplefilter("ignore")  # that there are no type hints, no example
+            _make_model(mlflow.MlflowClient(), name)  # a bad name is told before anything is logged
             mlflow.set_experiment(DETECTORS)
             model = mlflow.pyfunc.log_model(
                 name="detector",
@@ -104,6 +105,17 @@ def register(detector: Path, name: str, alias: str = "", uri: str | None = None)
             if alias:
                 mlflow.MlflowClient().set_registered_model_alias(name, alias, str(number))
     return Registered(name, number, alias, store)
+
+
+def _make_model(client: Any, name: str) -> None:
+    """Make a registered model unless there is one of that name."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 @contextmanager
