@@ -239,5 +239,5 @@ def page(description: Mapping[str, Any], about: Mapping[str, Any]) -> str:
         "<meta name='viewport' content='width=device-width'><title>DN2</title>"
         "<style>body{font:16px/1.5 sans-serif;max-width:48em;margin:2em auto;padding:0 1em}"
         "pre{background:#f4f4f4;padding:1em;overflow:auto}td{padding-right:1em;"
-        "vertical-align:top}</style>" + "".join(parts) + "</html>"
+        "vertical-align:top}td:first-child{white-space:nowrap}</style>" + "".join(parts) + "</html>"
     )
