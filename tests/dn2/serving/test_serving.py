@@ -182,7 +182,7 @@ def test_a_bad_image_costs_no_other(server, files):
     assert reasons[4][1] == ("it has 2,000 x 900 pixels, more than the 1,000,000 that are allowed")
 
 
-def noise(width, height):
+def black(width, height):
     content = io.BytesIO()
     Image.fromarray(np.zeros((height, width), np.uint8)).save(content, "PNG")
     return content.getvalue()
@@ -198,10 +198,10 @@ BAD_IMAGES = {
     ),
     "bomb below Pillow's limit": (lambda _: png(12_000, 12_000), "it has 12,000 x 12,000 pixels"),
     "too large": (
-        lambda _: noise(1001, 1000),
+        lambda _: black(1001, 1000),
         "it has 1,001 x 1,000 pixels, more than the 1,000,000",
     ),
-    "a thread": (lambda _: noise(3000, 1), "it is 3000 x 1 pixels, too long"),
+    "a thread": (lambda _: black(3000, 1), "it is 3000 x 1 pixels, too long"),
     "PostScript": (
         lambda _: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
         "it is in no known image format",
@@ -341,8 +341,12 @@ def test_the_other_pages(server):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_running_request_is_finished_before_the_end(saved, files, tmp_path, number):
     running = Dn2Server(saved, tmp_path)
+    content = io.BytesIO()
+    picture = np.random.default_rng(0).integers(0, 256, (700, 700, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(content, "PNG")
+    assert len(content.getvalue()) > 2**20  # it waits on disk
     try:
-        body = encode_form(files)
+        body = encode_form([*files[:4], ("large.png", content.getvalue())])
         with running.connect(f"content-type: {FORM['content-type']}", length=len(body)) as opened:
             opened.sendall(body[:-9])
             time.sleep(0.3)
@@ -353,6 +357,8 @@ def test_a_running_request_is_finished_before_the_end(saved, files, tmp_path, nu
             opened.sendall(body[-9:])
             status, answer = status_of(opened)
         assert (status, len(answer["images"])) == (200, 5)
+        (expected,) = dn2.load(saved).score([picture]).images
+        assert answer["images"][4]["score"] == pytest.approx(expected.score, rel=1e-6)
         assert running.process.wait(10) == 0
     finally:
         running.kill()
