@@ -187,6 +187,26 @@ def convert_to_openvino(module: torch.nn.Module, shape: tuple[int, int, int]) ->
         return openvino.convert_model(torch.export.export(module, (example,)))
 
 
+def compile_for_cpu(model: Any, threads: int) -> Any:
+    """Compile an ``openvino.Model``: an ``openvino.CompiledModel`` in float32, a stream a thread.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If openvino is not installed.
+    """
+    openvino = _import("openvino")
+    settings = {
+        # or a CPU with AMX or AVX-512 BF16 computes in bfloat16, unasked
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": threads,
+        # or several processes of one thread each would all run on the first core
+        "ENABLE_CPU_PINNING": False,
+    }
+    return openvino.Core().compile_model(model, "CPU", settings)
+
+
 def compile_openvino(model: Any, shape: tuple[int, int, int], threads: int) -> Engine:
     """Compile for the CPU: one stream a thread, and more requests than streams, so none waits.
 
@@ -203,16 +223,7 @@ def compile_openvino(model: Any, shape: tuple[int, int, int], threads: int) -> E
     ModuleNotFoundError
         If openvino is not installed.
     """
-    openvino = _import("openvino")
-    settings = {
-        # or a CPU with AMX or AVX-512 BF16 computes in bfloat16, unasked
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": threads,
-        # or several processes of one thread each would all run on the first core
-        "ENABLE_CPU_PINNING": False,
-    }
-    compiled = openvino.Core().compile_model(model, "CPU", settings)
+    compiled = compile_for_cpu(model, threads)
     width = compiled({0: np.zeros((1, *shape), np.uint8)})[0].shape[1]
 
     def run(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

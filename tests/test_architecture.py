@@ -26,6 +26,13 @@ ALLOWED = {
         "benchmarks.result_store",
         "dn2.files",
     },
+    "benchmarks.tracking.registry": {"benchmarks.tracking", "dn2.saving"},
+    "benchmarks.tracking.served_detector": {
+        "dn2.calibration",
+        "dn2.image_detector",
+        "dn2.images",
+        "dn2.serving",
+    },
     "benchmarks.figures": {"benchmarks.contracts"},
     "benchmarks.provenance": {"benchmarks.contracts"},
     "benchmarks.datasets": {"benchmarks.contracts", "dn2.files", "dn2.images", "dn2.outside"},
@@ -143,6 +150,8 @@ ONLY_IN = {
     "pooch": {"benchmarks.fetch.transfer"},
     "requests": {"benchmarks.fetch.transfer"},
     "urllib": {"benchmarks.tracking"},
+    "starlette": {"dn2.serving"},
+    "uvicorn": {"dn2.serving"},
 }
 
 

@@ -4,11 +4,14 @@ Each command in them is in one of the lists below, which says how it is run. A c
 list fails a test, and so does an entry whose command is gone.
 """
 
+import base64
 import importlib
+import json
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -18,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from servers import answers, free_port, wait_for
 
 from benchmarks.__main__ import run_main
 from benchmarks.datasets import is_on_disk, synthetic
@@ -229,7 +233,31 @@ OWN_IMAGES = (
 )
 """Commands of docs/own-images.md: one slow test runs them, one after the other."""
 
-LISTS = (FAST, COMPARED, SLOW, SLOW_PROCESSES, PLANNED, ELSEWHERE, SCRIPTS, OWN_IMAGES)
+SERVING = (
+    "dn2 serve detector",
+    "curl -F images=@new/101.bmp -F images=@new/025.bmp http://127.0.0.1:8000/score",
+    "base64 -w0 new/101.bmp | sed "
+    """'s/.*/{"images": [{"name": "101.bmp", "content": "&"}]}/' > body.json""",
+    "curl -H 'content-type: application/json' -d @body.json http://127.0.0.1:8000/score",
+    "curl -F images=@new/101.bmp 'http://127.0.0.1:8000/score?fpr=0.1'",
+    "dn2 serve detector --fpr 0.1",
+    "python -m benchmarks register detector --name screws --alias champion",
+    "mlflow models serve -m models:/screws@champion --env-manager local --port 5001",
+    "curl -H 'content-type: application/json' -d @mlflow.json http://127.0.0.1:5001/invocations",
+)
+"""Commands of docs/serving.md: one slow test runs them, and lets servers run until its end."""
+
+LISTS = (
+    FAST,
+    COMPARED,
+    SLOW,
+    SLOW_PROCESSES,
+    PLANNED,
+    ELSEWHERE,
+    SCRIPTS,
+    OWN_IMAGES,
+    SERVING,
+)
 
 
 def without_code(text):
@@ -508,6 +536,56 @@ def test_the_page_about_own_images_works(reader):
         r"```python\n(.*?)```", (ROOT / "docs/own-images.md").read_text("utf-8"), re.S
     )
     exec(code, {})
+
+
+@pytest.mark.slow
+def test_the_page_about_serving_works(reader):
+    """Type each command into a shell; ports are free ones, as others may use those of the page."""
+    images, labels = synthetic.generate().images, synthetic.generate().labels
+    for folder, first in (("good", 0), ("new", 101)):
+        (reader / folder).mkdir()
+        for number, image in enumerate(images[labels == 0][:25], first):
+            Image.fromarray(image).save(reader / folder / f"{number}.bmp")
+    shutil.copy(reader / "new/102.bmp", reader / "new/025.bmp")
+    content = base64.b64encode((reader / "new/101.bmp").read_bytes()).decode()
+    (reader / "mlflow.json").write_text(json.dumps({"inputs": {"image": [content]}}))
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    shell = {"shell": True, "cwd": reader, "env": environment, "start_new_session": True}
+    subprocess.run("dn2 fit good --out detector", check=True, **shell)
+    ports = {"8000": free_port(), "5001": free_port()}
+    # in the page's order, and the server that is shown as a variant on a port of its own
+    scores, servers = [], []
+    try:
+        for command in SERVING:
+            for shown, port in ports.items():
+                command = command.replace(shown, str(port))
+            if " serve " not in command:
+                command = command.replace("curl", "curl --fail-with-body -sS")
+                done = subprocess.run(command, capture_output=True, text=True, **shell)
+                assert done.returncode == 0, f"{command}: {done.stdout} {done.stderr}"
+                if "/score" in command:
+                    scores.append(json.loads(done.stdout)["images"][0]["score"])
+                elif "/invocations" in command:
+                    scores.append(json.loads(done.stdout)["predictions"][0]["score"])
+                continue
+            port = ports["5001"] if "mlflow" in command else ports["8000"]
+            if "--fpr" in command:
+                port = free_port()
+            if command.startswith("dn2"):
+                command += f" --port {port}"
+            store = {**environment, "MLFLOW_TRACKING_URI": f"sqlite:///{reader}/mlflow.db"}
+            servers.append(subprocess.Popen(command, **{**shell, "env": store}))
+            wait_for(lambda port=port: answers(f"http://127.0.0.1:{port}/health"), command)
+    finally:
+        for server in servers:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+    assert len(scores) == 4
+    assert scores == pytest.approx([scores[0]] * 4, rel=1e-6)
 
 
 def test_dn2_bench_is_python_m_benchmarks(reader, monkeypatch, capsys):

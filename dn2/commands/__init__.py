@@ -18,6 +18,7 @@ from dn2.commands.export import export
 from dn2.commands.fit import fit
 from dn2.commands.info import info
 from dn2.commands.score import score
+from dn2.commands.serve import serve
 from dn2.encoders import MissingWeightsError
 
 FAILED, USAGE, MISSING, INTERRUPTED = 1, 2, 3, 130
@@ -32,7 +33,7 @@ def main() -> None:
     """
 
 
-for verb in (fit, score, explain, info, add, remove, export, encode):
+for verb in (fit, score, explain, serve, info, add, remove, export, encode):
     main.add_command(verb)
 
 

@@ -1,0 +1,136 @@
+"""``dn2 serve``: a detector behind HTTP."""
+
+from __future__ import annotations
+
+import click
+
+from dn2.commands.own_images import detector_argument, load_or_refuse
+
+
+@click.command()
+@detector_argument
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Where to listen; 0.0.0.0 lets other machines in, without any password.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="0 takes a free one.",
+)
+@click.option(
+    "--fpr",
+    type=float,
+    metavar="RATE",
+    help="Flag at most this share of the normal images, on average.  [default: 0.05]",
+)
+@click.option(
+    "--fdr",
+    type=float,
+    metavar="RATE",
+    help="Flag so that at most this share of a request's flagged images is normal, on average.",
+)
+@click.option(
+    "--max-mb",
+    type=click.FloatRange(0, min_open=True),
+    default=64.0,
+    show_default=True,
+    help="The most megabytes of a request.",
+)
+@click.option(
+    "--max-megapixels",
+    type=click.FloatRange(0, min_open=True),
+    default=50.0,
+    show_default=True,
+    help="The most million pixels of an image.",
+)
+@click.option(
+    "--max-images",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    help="The most images of a request.",
+)
+@click.option(
+    "--max-requests",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="Requests that are handled at a time; others wait.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="The seconds within which a request must arrive.",
+)
+@click.option("--log", is_flag=True, help="Print a line on stderr for each request to /score.")
+def serve(
+    detector: str,
+    host: str,
+    port: int,
+    fpr: float | None,
+    fdr: float | None,
+    max_mb: float,
+    max_megapixels: float,
+    max_images: int,
+    max_requests: int,
+    timeout: float,
+    log: bool,
+) -> int:
+    """Score images that are sent over HTTP: POST them to /score.
+
+    The page at / describes the interface. Ctrl-C or SIGTERM lets running requests finish and ends
+    the server with exit code 0. The server keeps the detector as it was when it started.
+    """
+    if fpr is not None and fdr is not None:
+        raise click.UsageError("give --fpr or --fdr, not both")
+    click.echo(f"loading {detector}", err=True)
+
+    from dn2.serving.listening import address_of, listen
+    from dn2.serving.listening import serve as serve_app
+    from dn2.serving.uploads import Limits
+
+    taken = listen(host, port)
+    with taken:
+        loaded = load_or_refuse(detector)
+
+        from dn2.commands.own_images import choose_rate
+        from dn2.saving import read_manifest
+        from dn2.serving.app import make_app
+        from dn2.serving.scorer import Scorer
+
+        name, rate = choose_rate(fpr, fdr, len(loaded.calibration_))
+        manifest = read_manifest(detector)
+        said = ("created", "dn2", "encoder", "normalize", "k", "n_images", "calibration", "sha256")
+        limits = Limits(
+            bytes=int(max_mb * 1e6),
+            pixels=int(max_megapixels * 1e6),
+            images=max_images,
+            requests=max_requests,
+            seconds=timeout,
+        )
+
+        def tell(line: str) -> None:
+            click.echo(line, err=True)
+
+        app = make_app(
+            Scorer(loaded, limits.pixels),
+            {field: manifest[field] for field in said},
+            limits,
+            None if rate is None else (name, rate),
+            tell if log else None,
+            lambda line: tell(f"error: {line}"),
+        )
+        serve_app(
+            app,
+            taken,
+            lambda: tell(f"serving {detector} at {address_of(taken)} (Ctrl-C stops it)"),
+        )
+    click.echo("stopped", err=True)
+    return 0
