@@ -16,7 +16,7 @@ benchmark: $(VENV)/installed
 	mlflow run . --env-manager local $(ARGS)
 
 test: $(VENV)/installed
-	python -m pytest -n 2 --dist loadfile
+	python -m pytest -n 2 --dist worksteal
 
 slow: $(VENV)/installed
 	python -m pytest -m slow
@@ -25,7 +25,7 @@ check: $(VENV)/installed
 	ruff format --check .
 	ruff check .
 	mypy
-	python -m pytest -n 2 --dist loadfile
+	python -m pytest -n 2 --dist worksteal
 
 format: $(VENV)/installed
 	ruff format .

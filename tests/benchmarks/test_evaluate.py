@@ -148,7 +148,8 @@ def test_a_detector_that_draws_has_the_experiment_s_seed():
     experiment = Experiment(
         "toy", "one_vs_rest", "dn2_kmeans", "features:x", detector_params=params, seed=7
     )
-    assert vars(make_detector(experiment)) == {"k": 2, "centres": 10, "seed": 7}
+    made = make_detector(experiment)
+    assert (made.k, made.centres, made.seed) == (2, 10, 7)
     assert len(results([experiment])) == 4
 
 
