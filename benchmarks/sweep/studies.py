@@ -189,13 +189,35 @@ def _database(url: str) -> optuna.storages.RDBStorage:
     if url.startswith("sqlite"):
         Path(url.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
         connect_args = {"timeout": BUSY_SECONDS}
-    return optuna.storages.RDBStorage(
+    storage = optuna.storages.RDBStorage(
         url,
         engine_kwargs={"connect_args": connect_args},
         heartbeat_interval=HEARTBEAT_SECONDS,
         grace_period=GRACE_SECONDS,
         heartbeat_stale_trial_callback=_requeue_without_owner,
     )
+    if url.startswith("sqlite"):
+        _lock_before_reading(storage.engine)
+    return storage
+
+
+def _lock_before_reading(engine: Any) -> None:
+    """Have each transaction in an SQLite file lock it before it reads.
+
+    By default a transaction locks when it first writes. Two processes could then both read that a
+    trial waits, and both take it.
+    """
+    from sqlalchemy import event
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # the driver begins no transaction by itself
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    engine.dispose()  # connections that were opened before
 
 
 def _requeue_without_owner(study: optuna.Study, trial: FrozenTrial) -> None:

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import optuna
@@ -116,3 +117,15 @@ def test_what_comes_along_with_a_trial_is_left_on_no_disk(workspace, tracker):
     run_study(small(k_values=(1,)), workspace, tracker, study="first")
     run_study(small(k_values=(1, 5)), workspace, tracker)
     assert not list(workspace.home.glob("cells/*/*.result"))
+
+
+@pytest.mark.filterwarnings("ignore:.*[Hh]eartbeat")
+def test_no_two_take_one_trial_from_a_database(tmp_path):
+    url = f"sqlite:///{tmp_path}/study.db"
+    study = optuna.create_study(study_name="toy", storage=studies._database(url))
+    for x in range(30):
+        study.enqueue_trial({"x": x})
+    opened = [optuna.load_study(study_name="toy", storage=studies._database(url)) for _ in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        taken = [threads.submit(one.ask) for _ in range(10) for one in opened]
+    assert sorted(task.result().number for task in taken) == list(range(30))
