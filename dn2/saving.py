@@ -110,15 +110,14 @@ def load(path: str | Path) -> ImageDetector:
         If a file is missing or altered, or the detector was made by a newer version.
     """
     folder = Path(path)
-    for attempt in range(3):
+    while True:
         manifest = _read_manifest(folder)
         try:
             return _build(folder, manifest)
         except BadDetectorError:
             # Another process may have replaced the detector between two reads.
-            if attempt == 2 or _read_manifest(folder) == manifest:
+            if _read_manifest(folder) == manifest:
                 raise
-    raise AssertionError
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
@@ -316,6 +315,8 @@ def _build(folder: Path, manifest: Mapping[str, Any]) -> ImageDetector:
         bank = Bank(features if in_bank.all() else features[in_bank], device="numpy")
     except BadDetectorError:
         raise
+    except FileNotFoundError as error:
+        raise _missing(Path(error.filename)) from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _bad(folder / MANIFEST, f"does not describe a detector ({error})") from None
     detector._restore(tuple(paths), features, in_bank, calibration, bank)
@@ -348,16 +349,17 @@ def _load_array(folder: Path, name: str, manifest: Mapping[str, Any]) -> np.ndar
 
 
 def _check_size(path: Path, size: int) -> None:
-    """Refuse what is missing, of another size, or no file: a FIFO or device is not opened."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        raise BadDetectorError(f"{path} is missing: copy the whole folder, or fit again") from None
+    """Refuse what is of another size, or no file: a FIFO or device is not opened."""
+    status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise _bad(path, "is no regular file")
     if status.st_size != size:
         how = "is cut short" if status.st_size < size else "is longer than it was written"
         raise _bad(path, f"{how} ({status.st_size:,} of {size:,} bytes)")
+
+
+def _missing(path: Path) -> BadDetectorError:
+    return BadDetectorError(f"{path} is missing: copy the whole folder, or fit again")
 
 
 def _bad(path: Path, what: str) -> BadDetectorError:

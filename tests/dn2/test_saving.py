@@ -225,6 +225,22 @@ def test_a_change_is_all_or_nothing(saved, home, monkeypatch):
     assert load(saved).calibration_.tolist() == before.calibration_.tolist()
 
 
+def test_a_file_that_is_replaced_between_two_looks_is_read_anew(saved, home, monkeypatch):
+    more = write_pictures(home / "meanwhile", 1, first=60)
+    look, changed = saving._check_size, []
+
+    def look_and_change(path, size):
+        look(path, size)
+        if path.name.startswith("calibration") and not changed:
+            changed.append(path)
+            change_detector(saved, lambda detector: detector.add(more))
+
+    before = len(load(saved).paths_)
+    monkeypatch.setattr(saving, "_check_size", look_and_change)
+    assert len(load(saved).paths_) == before + 1
+    assert not changed[0].exists()
+
+
 def test_readers_find_the_old_or_the_new_one_while_writers_take_turns(saved, home):
     more = write_pictures(home / "turns", 6, first=70)
     stop, seen, failed = threading.Event(), set(), []
