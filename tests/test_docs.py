@@ -495,12 +495,10 @@ def code_of(function):
         return end.code or 0
 
 
-@pytest.mark.parametrize("command", sorted(SCRIPTS))
+@pytest.mark.parametrize("command", sorted({one.replace("~/screws", "FOLDER") for one in SCRIPTS}))
 def test_the_console_script_works(reader, monkeypatch, command):
     program, *arguments = shlex.split(command)
-    arguments = [
-        str(reader / "screws") if word in ("FOLDER", "~/screws") else word for word in arguments
-    ]
+    arguments = [str(reader / "screws") if word == "FOLDER" else word for word in arguments]
     monkeypatch.setattr(sys, "argv", [program, *arguments])
     assert code_of(script_of(program)) == 0
     assert (reader / "features.npz").is_file()

@@ -111,7 +111,7 @@ def test_losses_are_heard_while_the_training_goes_on(pool, workspace):
     def note():
         first.append(time.monotonic())
 
-    do(pool, training(workspace, epochs=[30]), workspace, at_loss=note)
+    do(pool, training(workspace, epochs=[12]), workspace, at_loss=note)
     assert time.monotonic() - first[0] > 0.5
 
 
