@@ -153,7 +153,8 @@ def test_a_killed_worker_costs_its_own_unit_alone(two, workspace):
             killed.append(pids(two)[0])
             os.kill(killed[0], 9)
 
-    results, _ = do(two, training(workspace, epochs=[12]), workspace, at_loss=kill_first)
+    # Long enough that both units are still at work when the first loss is heard.
+    results, _ = do(two, training(workspace, epochs=[80]), workspace, at_loss=kill_first)
     assert sorted(result.split for result in results) == ["cross", "disc"]
     assert len(evaluated) == 3, "one of the two is done again, and the other is not"
 
