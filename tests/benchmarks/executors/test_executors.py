@@ -154,7 +154,7 @@ def test_a_killed_worker_costs_its_own_unit_alone(two, workspace):
             os.kill(killed[0], 9)
 
     # Long enough that both units are still at work when the first loss is heard.
-    results, _ = do(two, training(workspace, epochs=[80]), workspace, at_loss=kill_first)
+    results, _ = do(two, training(workspace, epochs=[30]), workspace, at_loss=kill_first)
     assert sorted(result.split for result in results) == ["cross", "disc"]
     assert len(evaluated) == 3, "one of the two is done again, and the other is not"
 
