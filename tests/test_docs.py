@@ -469,6 +469,7 @@ def test_the_lines_of_python_in_the_readme_work(reader):
     assert np.isfinite(names["scores"]).all()
 
 
+@pytest.mark.slow
 def test_the_lines_of_python_in_getting_started_work(reader):
     page = (ROOT / "docs/getting-started.md").read_text("utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, re.S)

@@ -34,7 +34,7 @@ BASELINES = {
     ),
 }
 every_baseline = pytest.mark.parametrize("name", BASELINES)
-LARGE = "mhrot_high"  # on images of 64 px; the detector laws check each variant for the same
+LARGE = "mhrot_high"  # on images of 64 px: the same code, and seconds more
 large_is_slow = pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.slow if name == LARGE else ()) for name in BASELINES],
@@ -57,7 +57,7 @@ def weights(detector):
     ).numpy()
 
 
-@every_baseline
+@large_is_slow
 def test_training_changes_the_weights_and_scores_take_many_values(name):
     X = pictures(name)
     untrained, trained = fit_untrained(BASELINES[name](), X), BASELINES[name](epochs=1).fit(X)
@@ -82,7 +82,7 @@ def test_an_images_score_does_not_depend_on_the_other_images(name):
     )
 
 
-@every_baseline
+@large_is_slow
 def test_a_killed_training_continues_to_the_same_scores(name, tmp_path, monkeypatch):
     """It is killed within an epoch: here, checkpoints and reports come after each batch."""
     X, path, calls = pictures(name, 6), tmp_path / "training.pt", []

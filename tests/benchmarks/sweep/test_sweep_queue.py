@@ -45,7 +45,7 @@ def test_a_trial_whose_process_died_before_it_said_who_it_is_is_run_again(
     study = stored(workspace)
     queue_grid(study, small(), 3)
     study.ask()
-    monkeypatch.setattr(studies, "GRACE_SECONDS", 5)
+    monkeypatch.setattr(studies, "GRACE_SECONDS", 2)
     found, said = run_study(small(), workspace, tracker)
     assert len(found.table.trials) == 3
     assert any("waiting for trials of other processes: 1" in line for line in said)

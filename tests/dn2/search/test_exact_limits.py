@@ -204,6 +204,7 @@ def timings(*options):
     return json.loads(done.stdout)["results"]
 
 
+@pytest.mark.slow
 def test_the_timing_script_compares_equal_answers(tmp_path):
     np.save(tmp_path / "bank.npy", np.random.default_rng(0).random((600, 8)))
     np.save(tmp_path / "queries.npy", np.random.default_rng(1).random((30, 8)))
