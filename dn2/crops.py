@@ -8,13 +8,15 @@ named with a reason.
 from __future__ import annotations
 
 import io
+import os
 import stat
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from PIL import Image
@@ -73,6 +75,22 @@ class CropBatch:
     rows: tuple[int, ...]
     crops: np.ndarray
     left_out: tuple[LeftOut, ...]
+
+
+def as_list(X: Iterable[Source]) -> Sequence[Source]:
+    """Return images as a sequence.
+
+    Raises
+    ------
+    TypeError
+        If it is a single path or content, which would be read letter by letter.
+    """
+    if isinstance(X, str | bytes | os.PathLike):
+        raise TypeError(
+            f"images must be a list of paths, contents or arrays, got {X!r:.80}: give a list, such "
+            "as sorted(Path(FOLDER).glob('*.png'))"
+        )
+    return cast(Sequence[Source], X) if hasattr(X, "__getitem__") else list(X)
 
 
 def read_crops(sources: Sequence[Source], threads: int) -> Iterator[CropBatch]:

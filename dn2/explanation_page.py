@@ -125,14 +125,14 @@ def write_page(summary: Summary, sheet: Sequence[OddImage], articles: Sequence[s
         f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
         f"<p>Compared with the normal images of <b>{_text(summary.detector)}</b> "
         f"({escape(summary.recipe)}), {escape(summary.rule)}. The scores of normal images: "
-        f"median {summary.median:.3g}, largest {summary.largest:.3g}. "
+        f"median {summary.median:#.3g}, largest {summary.largest:#.3g}. "
         "Every picture shows what is looked at: the middle square of the image.</p>\n"
     )
     for note in summary.notes:
         parts.append(f'<p class="quiet">{_text(note)}</p>\n')
     parts.append('<h2>The oddest</h2>\n<ol class="sheet">\n')
     for rank, (path, score, odd, crop) in enumerate(sheet, 1):
-        word = f"{rank}. {score:.3g}{' <span class=odd>odd</span>' if odd else ''}"
+        word = f"{rank}. {score:#.3g}{' <span class=odd>odd</span>' if odd else ''}"
         inner = (
             f"<figure>{_picture(crop, SHEET_SIDE, '', 'it cannot be read')}<figcaption>"
             f'<span class="name">{_text(Path(path).name)}</span>{word}</figcaption></figure>'
@@ -169,13 +169,13 @@ def write_article(rank: int, one: Explanation, odd: bool, median: float) -> str:
     why = "the network has no feature map" if found else "no normal image can be read"
     near = "".join(
         f"<figure>{_picture(n.crop, 160, 'a normal image', n.missing)}<figcaption>"
-        f'<span class="name">{_text(Path(n.path).name)}</span><br>{n.distance:.3g}'
+        f'<span class="name">{_text(Path(n.path).name)}</span><br>{n.distance:#.3g}'
         "</figcaption></figure>"
         for n in one.nearest[:SHOWN_NEAREST]
     )
     return (
         f'<article id="image-{rank}">\n<h3>{rank}. {_text(image.path)}</h3>\n'
-        f'<p class="numbers">score {image.score:.4g}'
+        f'<p class="numbers">score {image.score:#.4g}'
         + (f" ({times:.2g} times the median of normal images)" if times else "")
         + f", p = {image.p_value:.3g}"
         + (', <span class="odd">odd</span>' if odd else "")
@@ -231,10 +231,10 @@ def draw_explanation(one: Explanation) -> Image.Image:
     """Draw an image, where it differs, and its nearest normal images in a row."""
     heat = None if one.heat is None else lay_over(one.crop, one.heat)
     tiles = [
-        (one.crop, f"score {one.image.score:.4g}, p = {one.image.p_value:.3g}"),
+        (one.crop, f"score {one.image.score:#.4g}, p = {one.image.p_value:.3g}"),
         (heat, "where it differs"),
         *(
-            (near.crop, f"{near.distance:.3g} {Path(near.path).name}")
+            (near.crop, f"{near.distance:#.3g} {Path(near.path).name}")
             for near in one.nearest[:SHOWN_NEAREST]
         ),
     ]
@@ -244,7 +244,7 @@ def draw_explanation(one: Explanation) -> Image.Image:
 def draw_sheet(summary: Summary, sheet: Sequence[OddImage]) -> Image.Image:
     """Draw the oddest images with their scores, five in a row."""
     tiles = [
-        (crop, f"{rank}. {score:.3g}{' odd' if odd else ''} {Path(path).name}")
+        (crop, f"{rank}. {score:#.3g}{' odd' if odd else ''} {Path(path).name}")
         for rank, (path, score, odd, crop) in enumerate(sheet, 1)
     ]
     return _draw(tiles, 5, 160, summary.title())

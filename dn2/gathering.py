@@ -137,13 +137,13 @@ class _Search:
 
     def finish(self) -> None:
         """Say what was passed over."""
-        for count, what in (
-            (self.hidden, "hidden files and folders were skipped"),
-            (self.others, "other files have no suffix of an image, and were skipped"),
-            (self.repeated, "images were named more than once, and are taken once"),
+        for what, count in (
+            ("skipped, hidden files and folders", self.hidden),
+            ("skipped, files without the suffix of an image", self.others),
+            ("named more than once and taken once, images", self.repeated),
         ):
             if count:
-                self.gathered.notes.append(f"{count:,} {what}")
+                self.gathered.notes.append(f"{what}: {count:,}")
         self.gathered.notes += [f"not opened: {what}" for what in self.special]
 
     def _take_file(self, path: str) -> None:

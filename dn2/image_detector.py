@@ -10,17 +10,17 @@ flags = scores.flag(fpr=0.05)
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Self
 
 import numpy as np
 
 from dn2.calibration import check_rate, flag_by_fdr, flag_by_fpr, images_needed, p_values
-from dn2.crops import LeftOut, Source, name_of
+from dn2.crops import LeftOut, Source, as_list, name_of
 from dn2.features import NORMALIZATIONS
 from dn2.networks import convert, encode_sources
 from dn2.parameters import Parameters, Rule, one_of, whole
@@ -183,7 +183,7 @@ class ImageDetector(Parameters):
 
     def fit(
         self,
-        X: Sequence[Source],
+        X: Iterable[Source],
         y: object = None,  # noqa: ARG002 - there are no labels
         *,
         progress: Progress | None = None,
@@ -192,7 +192,7 @@ class ImageDetector(Parameters):
 
         Parameters
         ----------
-        X : sequence of path, bytes or ndarray
+        X : iterable of path, bytes or ndarray
             Image files, their contents, or uint8 arrays (h, w) or (h, w, 3).
         y : ignored
         progress : callable, optional
@@ -206,6 +206,7 @@ class ImageDetector(Parameters):
             If a parameter is wrong, or there are too few images for k and holdout.
         """
         self.check_params()
+        X = as_list(X)
         self.check_count(len(X))
         names = self.encoder.split("+")
         if self.weights is not None and len(names) > 1:
@@ -216,33 +217,41 @@ class ImageDetector(Parameters):
         file = None if self.weights is None else Path(self.weights)
         self.networks_ = tuple(convert(name, file) for name in names)
         paths, features, self.left_out_ = self._encode(X, progress)
-        self.check_count(len(paths))
+        self.check_count(len(paths), self.left_out_)
         in_bank = np.ones(len(paths), dtype=bool)
         held = round(self.holdout * len(paths))
         in_bank[np.random.default_rng(self.seed).permutation(len(paths))[:held]] = False
         self._keep(paths, features, in_bank)
         return self
 
-    def check_count(self, n: int) -> None:
-        """Raise ValueError if n normal images are too few for k and holdout."""
+    def check_count(self, n: int, left_out: Sequence[LeftOut] = ()) -> None:
+        """Raise ValueError if n normal images are too few for k and holdout.
+
+        The error names the first of those that could not be read.
+        """
+        unread = ""
+        if left_out:
+            first = left_out[0]
+            unread = f" that can be read, and {len(left_out)} that cannot ({first.path}: "
+            unread += f"{first.reason})"
         held = round(self.holdout * n)
         if self.holdout and not (held and n - held >= self.k):
             raise ValueError(
                 f"k={self.k} with holdout={self.holdout:g} needs at least {self.k} images in the "
-                f"bank and 1 held out, got {n} in all: give more normal images, or lower k"
+                f"bank and 1 held out, got {n} in all{unread}: give more normal images, or lower k"
             )
         if n <= self.k and not self.holdout:
             raise ValueError(
-                f"k={self.k} needs at least {self.k + 1} normal images, got {n}: give more normal "
-                "images" + (", or lower k" if self.k > 1 and n > 1 else "")
+                f"k={self.k} needs at least {self.k + 1} normal images, got {n}{unread}: give more "
+                "normal images" + (", or lower k" if self.k > 1 and n > 1 else "")
             )
 
-    def score(self, X: Sequence[Source], *, progress: Progress | None = None) -> Scores:
+    def score(self, X: Iterable[Source], *, progress: Progress | None = None) -> Scores:
         """Score images; a score depends on its image alone.
 
         Parameters
         ----------
-        X : sequence of path, bytes or ndarray
+        X : iterable of path, bytes or ndarray
         progress : callable, optional
             Called as ``progress(done, total)``.
 
@@ -252,6 +261,7 @@ class ImageDetector(Parameters):
             Before `fit`.
         """
         self._check_fitted()
+        X = as_list(X)
         images: list[ScoredImage] = []
         left_out: list[LeftOut] = []
         names: list[str] = []
@@ -288,7 +298,7 @@ class ImageDetector(Parameters):
             for i, name in enumerate(names)
         ]
 
-    def add(self, X: Sequence[Source], *, progress: Progress | None = None) -> tuple[LeftOut, ...]:
+    def add(self, X: Iterable[Source], *, progress: Progress | None = None) -> tuple[LeftOut, ...]:
         """Put further normal images into the bank, such as false alarms, and calibrate again.
 
         The images that are there are not encoded again.
@@ -304,6 +314,7 @@ class ImageDetector(Parameters):
             If a path is in the detector already.
         """
         self._check_fitted()
+        X = as_list(X)
         known = set(self.paths_).intersection(map(_stored_name, X, range(len(X))))
         if known:
             raise ValueError(
@@ -350,6 +361,18 @@ class ImageDetector(Parameters):
         paths = tuple(self.paths_[row] for row in np.flatnonzero(stays))
         self._keep(paths, self.features_[stays], in_bank)
         return removed
+
+    def copies(self) -> tuple[str, ...]:
+        """Name the normal images whose features equal those of an earlier one."""
+        self._check_fitted()
+        seen: set[bytes] = set()
+        found = []
+        for path, row in zip(self.paths_, self.features_, strict=True):
+            digest = hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+            if digest in seen:
+                found.append(path)
+            seen.add(digest)
+        return tuple(found)
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Save into a folder: see `dn2.saving.save_detector`."""
@@ -409,10 +432,8 @@ class ImageDetector(Parameters):
                 f"{name} fits {len(ends)} images, such as {self.paths_[ends[0]]} and "
                 f"{self.paths_[ends[1]]}: give more of the path"
             )
-        base = name.rpartition("/")[2]
-        near = get_close_matches(base, [path.rpartition("/")[2] for path in self.paths_], n=1)
-        hint = f"did you mean {near[0]}?" if near else "`dn2 info --images` lists them"
-        raise ValueError(f"{name} is not in the detector: {hint}")
+        # No similar name is proposed: that would be another image.
+        raise ValueError(f"{name} is not in the detector: `dn2 info --images` lists them")
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "features_"):

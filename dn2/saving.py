@@ -89,7 +89,7 @@ def check_target(path: Path, *, force: bool) -> None:
             if not force:
                 raise FileExistsError(
                     f"{path} holds a detector already: choose another name, or replace it with "
-                    "--force"
+                    "force=True"
                 )
         elif any(path.iterdir()):
             raise FileExistsError(

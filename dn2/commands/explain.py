@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dn2.image_detector import ImageDetector, ScoredImage
 
 MOST_EXPLAINED = 500  # which makes a page of some 25 MB
+USUALLY_EXPLAINED = 50
 
 
 @click.command()
@@ -48,9 +49,9 @@ MOST_EXPLAINED = 500  # which makes a page of some 25 MB
 @click.option(
     "--top",
     type=click.IntRange(1, MOST_EXPLAINED),
-    default=50,
-    show_default=True,
-    help="How many images are explained at most.",
+    default=None,
+    help="Explain this many of the oddest images, flagged or not.  [default: the flagged, at most "
+    "50]",
 )
 def explain(
     detector: str,
@@ -59,7 +60,7 @@ def explain(
     out_dir: Path | None,
     fpr: float | None,
     fdr: float | None,
-    top: int,
+    top: int | None,
 ) -> int:
     """Show why images are odd: beside their nearest normal ones, and where they differ.
 
@@ -93,7 +94,7 @@ def _write(
     rule: str,
     worst: Sequence[ScoredImage],
     flagged: set[str],
-    top: int,
+    top: int | None,
     html: Path | None,
     out_dir: Path | None,
     left_out: list[LeftOut],
@@ -115,7 +116,8 @@ def _write(
     from dn2.files import write_atomically
     from dn2.gathering import printable
 
-    chosen = [one for one in worst if one.path in flagged] or worst[:ON_THE_SHEET]
+    odd = [one for one in worst if one.path in flagged] or worst[:ON_THE_SHEET]
+    chosen = odd[:USUALLY_EXPLAINED] if top is None else worst[:top]
     median = float(np.median(loaded.calibration_))
     if out_dir is not None:
         out_dir.mkdir(exist_ok=True)
@@ -124,7 +126,7 @@ def _write(
     articles: list[str] = []
     missing: dict[str, str] = {}
     n_drawn = 0
-    for rank, one in enumerate(explain_images(loaded, chosen[:top], left_out), 1):
+    for rank, one in enumerate(explain_images(loaded, chosen, left_out), 1):
         path = one.image.path
         if rank <= ON_THE_SHEET:
             crops[path] = one.crop
@@ -141,7 +143,7 @@ def _write(
             crops[scored.path] = None if isinstance(found, str) else found
     by_path = {one.path: one for one in worst}
     sheet = [(path, by_path[path].score, path in flagged, crop) for path, crop in crops.items()]
-    notes = _notes(len(chosen), top, bool(flagged), missing, len(left_out))
+    notes = _notes(len(odd) - len(chosen), bool(flagged), missing, len(left_out))
     for note in notes:
         click.echo(f"note: {printable(note)}", err=True)
     summary = Summary(
@@ -166,16 +168,15 @@ def _write(
 
 
 def _notes(
-    n_chosen: int, top: int, any_flagged: bool, missing: Mapping[str, str], n_left_out: int
+    n_more: int, any_flagged: bool, missing: Mapping[str, str], n_left_out: int
 ) -> list[str]:
     """Say what a reader of the page would not see."""
     notes = []
     if not any_flagged:
         notes.append("nothing is flagged: the oddest images are explained")
-    if n_chosen > top:
+    if n_more > 0:
         notes.append(
-            f"{n_chosen - top:,} of {n_chosen:,} images are not explained: raise --top "
-            f"(at most {MOST_EXPLAINED})"
+            f"{n_more:,} more odd images are not explained: raise --top (at most {MOST_EXPLAINED})"
         )
     if missing:
         path, reason = next(iter(missing.items()))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dn2.commands.own_images import count, end, gather_images, images_argument
+from dn2.commands.own_images import count, end, gather_images, images_argument, tell_left_out
 from dn2.commands.time_left import show_progress
 
 
@@ -51,7 +51,9 @@ from dn2.commands.time_left import show_progress
     help="The fraction of the images that are only for the calibration; 0 compares each with all "
     "others.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the choice of those.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, help="Draws the images that are held out."
+)
 def fit(
     images: tuple[str, ...],
     out: Path,
@@ -69,6 +71,7 @@ def fit(
     from standard input. Corrupt images are left out, named at the end, and make the exit code 1.
     """
     from dn2.encoders import find_weights, get_encoder, weights_folder
+    from dn2.gathering import printable
 
     gathered = gather_images(images)
     try:
@@ -76,7 +79,6 @@ def fit(
             find_weights(get_encoder(name), weights_folder(), weights)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    click.echo(f"encoding {count(len(gathered.paths), 'image')} with {encoder}", err=True)
 
     from dn2.image_detector import ImageDetector
     from dn2.saving import check_target
@@ -84,18 +86,24 @@ def fit(
     detector = ImageDetector(encoder, normalize, k, holdout, seed, weights)
     try:
         check_target(out, force=force)
-        detector.check_count(len(gathered.paths))
+        detector.check_count(len(gathered.paths), gathered.missing)
     except (OSError, ValueError) as error:
-        raise click.UsageError(str(error)) from None
+        tell_left_out(gathered.missing)
+        raise click.UsageError(str(error).replace("force=True", "--force")) from None
     if not os.access(out if out.is_dir() else out.parent, os.W_OK):
         raise click.UsageError(f"cannot write to the folder of {out}: change --out")
-    detector.fit(gathered.paths, progress=show_progress())
+    click.echo(f"encoding {count(len(gathered.paths), 'image')} with {encoder}", err=True)
+    try:
+        detector.fit(gathered.paths, progress=show_progress())
+    except ValueError:
+        tell_left_out([*gathered.missing, *getattr(detector, "left_out_", ())])
+        raise
     detector.save(out, force=force)
     click.echo(f"{out}: {count(len(detector.paths_), 'normal image')}, {summary(detector)}")
-    if detector.n_copies_:
+    if copies := detector.copies():
         click.echo(
-            f"note: {count(detector.n_copies_, 'image')} equal others: copies make p-values too "
-            "small, so leave them out",
+            f"note: {count(len(copies), 'image')} more than once, such as {printable(copies[0])}: "
+            "copies make p-values too small, so leave one of each",
             err=True,
         )
     return end(
@@ -109,8 +117,8 @@ def summary(detector: object) -> str:
 
     assert isinstance(detector, ImageDetector)
     n = len(detector.calibration_)
-    how = f"{n:,} held out" if detector.holdout else "each against the others"
+    how = f"{n:,} held-out images" if detector.holdout else "each image against the others"
     return (
-        f"{detector.encoder}, {detector.normalize}, k = {detector.k}; calibrated with {how}: "
-        f"rates from {1 / (n + 1):.2g} up"
+        f"{detector.encoder}, {detector.normalize}, k = {detector.k}; calibrated with {how}; the "
+        f"smallest p-value is {1 / (n + 1):.2g}"
     )

@@ -35,16 +35,16 @@ def info(detector: str, list_images: bool, as_json: bool) -> int:
     n = calibration["n_images"]
     rows = {
         "detector": f"{Path(detector)} ({size / 1e6:.1f} MB, format {manifest['format']})",
-        "made": f"{manifest['created']} by dn2 {manifest['dn2']}",
+        "written": f"{manifest['created']} by dn2 {manifest['dn2']}",
         "encoder": networks,
         "normalize": manifest["normalize"],
         "k": manifest["k"],
         "normal images": f"{manifest['n_images']:,}, {loaded.in_bank_.sum():,} in the bank",
         "calibration": f"{calibration['method']}, {count(n, 'image')}, "
-        f"{count(calibration['n_copies'], 'copy').replace('copys', 'copies')}",
+        f"of which {calibration['n_copies']:,} equal another",
         "smallest p-value": f"{1 / (n + 1):.2g}",
-        "scores": f"median {calibration['median_score']:.4g}, "
-        f"largest {calibration['largest_score']:.4g} among normal images",
+        "scores": f"median {calibration['median_score']:#.4g}, "
+        f"largest {calibration['largest_score']:#.4g} among normal images",
     }
     for name, value in rows.items():
         click.echo(f"{name:<17} {value}")

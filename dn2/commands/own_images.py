@@ -45,7 +45,9 @@ def gather_images(arguments: tuple[str, ...]) -> Gathered:
     try:
         gathered = gather(arguments, sys.stdin.buffer if "-" in arguments else None)
     except (OSError, ValueError) as error:
-        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        reason = str(error)
+        if isinstance(error, OSError):
+            reason = f"cannot read the list {error.filename} ({error.strerror}): give @FILE"
         raise click.UsageError(printable(reason)) from None
     for note in gathered.notes:
         click.echo(f"note: {printable(note)}", err=True)
@@ -113,7 +115,7 @@ def end(left_out: Iterable[LeftOut], n: int) -> int:
     tell_left_out(left_out)
     if left_out:
         raise click.ClickException(
-            f"{len(left_out):,} of {n:,} images cannot be read: replace or remove them"
+            f"{len(left_out):,} of {count(n, 'image')} cannot be read: replace or remove them"
         )
     return 0
 

@@ -177,7 +177,7 @@ def _table(images: Sequence[ScoredImage], flags: Sequence[bool | None]) -> str:
     lines = [f"{'score':>9}  {'p':>7}  flag  {'image':<{width}}  nearest normal image"]
     for name, image, flag in zip(names, images, flags, strict=True):
         lines.append(
-            f"{image.score:9.4g}  {image.p_value:7.4f}  {'odd' if flag else '':<4}  "
+            f"{image.score:#9.4g}  {image.p_value:7.4f}  {'odd' if flag else '':<4}  "
             f"{name:<{width}}  {printable(_from_here(image.nearest[0].path))}"
         )
     return "\n".join(lines) + "\n"

@@ -34,8 +34,8 @@ def test_a_folder_is_searched_to_any_depth_and_what_is_skipped_is_counted(tree):
     found = gather(["good"])
     assert found.paths == ["good/a.JPG", "good/b.png", "good/deep/d.tiff", "good/deep/er/c.webp"]
     assert found.notes == [
-        "2 hidden files and folders were skipped",
-        "1 other files have no suffix of an image, and were skipped",
+        "skipped, hidden files and folders: 2",
+        "skipped, files without the suffix of an image: 1",
     ]
     assert found.missing == []
 

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -143,7 +144,7 @@ def test_adding_and_removing_are_fitting_to_the_other_images(home, good, new, fi
     with pytest.raises(ValueError, match=r"100\.png is in the detector already"):
         detector.add(new[:1])
     for name, message in {
-        "01.png": r"01\.png is not in the detector: did you mean 011\.png\?|did you mean",
+        "01.png": r"01\.png is not in the detector: `dn2 info --images` lists",
         "zzz": "zzz is not in the detector: `dn2 info --images` lists them",
     }.items():
         with pytest.raises(ValueError, match=message):
@@ -165,7 +166,8 @@ def test_identical_images_are_counted_and_never_odd(home, good, fitted, tmp_path
     picture = draw_picture(0)
     detector = ImageDetector("toy", k=2).fit([picture] * 25)
     assert detector.n_copies_ == 25
-    assert fitted.n_copies_ == 0
+    assert detector.copies() == tuple(f"image {i}" for i in range(2, 26))
+    assert (fitted.n_copies_, fitted.copies()) == (0, ())
     (one,) = detector.score([picture]).images
     assert (one.score, one.p_value, one.nearest[0].path) == (0.0, 1.0, "image 1")
     assert detector.score([draw_picture(1)]).images[0].p_value == pytest.approx(1 / 26)
@@ -254,3 +256,21 @@ def test_batches_are_not_kept(home, fitted):
         most = max(most, sum(reference() is not None for reference in kept))
     assert len(kept) == 20
     assert most <= 3
+
+
+@pytest.mark.parametrize("given", ["new/001.png", Path("new/001.png"), b"content"])
+def test_a_single_image_is_not_read_letter_by_letter(fitted, given):
+    for method in (fitted.score, fitted.add, ImageDetector("toy").fit):
+        with pytest.raises(TypeError, match=r"must be a list of paths.*give a list"):
+            method(given)
+
+
+def test_any_iterable_of_paths_will_do(fitted, good):
+    assert len(fitted.score(path for path in good[:3]).images) == 3
+
+
+def test_too_few_images_say_what_could_not_be_read(good, tmp_path):
+    (tmp_path / "empty.png").touch()
+    unread = r"got 2 that can be read, and 2 that cannot .*empty.png: it is empty"
+    with pytest.raises(ValueError, match=unread):
+        ImageDetector("toy", k=3).fit([*good[:2], tmp_path / "empty.png", tmp_path / "empty.png"])

@@ -160,7 +160,7 @@ def test_what_is_no_detector_is_told(tmp_path):
 
 
 def test_nothing_that_is_there_is_overwritten(saved, fitted, tmp_path):
-    with pytest.raises(FileExistsError, match=r"holds a detector already: .* --force"):
+    with pytest.raises(FileExistsError, match=r"holds a detector already: .* force=True"):
         fitted.save(saved)
     fitted.save(saved, force=True)
     load(saved)

@@ -85,7 +85,7 @@ def test_when_none_is_flagged_the_oddest_are_explained(here, capfd):
     assert page.count("not shown: No such file") == 9
     notes = [line for line in err if line.startswith("note: ")]
     assert notes[0] == "note: nothing is flagged: the oddest images are explained"
-    assert notes[1].startswith("note: 17 of 20 images are not explained: raise --top")
+    assert notes[1].startswith("note: 17 more odd images are not explained: raise --top")
     assert re.match(r"note: \d normal images cannot be shown, such as .*/good/\d+.png \(", notes[2])
 
 
@@ -107,3 +107,10 @@ def test_wrong_usage_is_one_line_and_code_2(here, capfd, arguments, message):
     assert err[-1].startswith("error: ")
     assert message in err[-1]
     assert sorted(Path.cwd().rglob("*")) == before
+
+
+def test_top_explains_that_many_flagged_or_not(here, capfd):
+    code, out, _ = call(
+        capfd, "explain", "detector", "new/1*.png", "--html", "w.html", "--top", "7"
+    )
+    assert (code, out.split(",")[0]) == (0, "w.html: 7 images explained")

@@ -62,8 +62,8 @@ def test_fit_writes_what_the_library_does(here, capfd):
     )
     assert code == 0
     assert out == (
-        "mine: 25 normal images, toy, power, k = 3; calibrated with each against the others: "
-        "rates from 0.038 up\n"
+        "mine: 25 normal images, toy, power, k = 3; calibrated with each image against the "
+        "others; the smallest p-value is 0.038\n"
     )
     assert err == ["encoding 25 images with toy"]
     np.testing.assert_array_equal(dn2.load("mine").features_, dn2.load("detector").features_)
@@ -189,7 +189,7 @@ def test_a_false_alarm_is_cured_and_an_odd_image_removed(here, capfd):
     assert (code, out) == (0, "detector: 2 images removed, 24 left\n")
     code, _, err = call(capfd, "remove", "detector", "003.png")
     assert (code, len(err)) == (1, 1)
-    assert "003.png is not in the detector: did you mean" in err[0]
+    assert "003.png is not in the detector: `dn2 info --images` lists" in err[0]
 
 
 def test_info_says_what_a_detector_is(here, capfd):
@@ -198,7 +198,7 @@ def test_info_says_what_a_detector_is(here, capfd):
     lines = dict(line.split(maxsplit=1) for line in out.splitlines()[:9])
     assert lines["k"] == "3"
     assert lines["encoder"].startswith("toy (weights ")
-    assert "leave-one-out, 25 images, 0 copies" in out
+    assert "leave-one-out, 25 images, of which 0 equal another" in out
     assert out.splitlines()[9:] == list(dn2.load("detector").paths_)
     code, out, _ = call(capfd, "info", "detector", "--json")
     assert (json.loads(out)["k"], len(json.loads(out)["paths"])) == (3, 25)
@@ -221,7 +221,10 @@ def test_info_says_what_a_detector_is(here, capfd):
         (["fit", "good", "--out", "good/000.png"], "good/000.png is a file: choose"),
         (["fit", "good", "--out", "no/d"], "there is no folder no: make it first"),
         (["fit", "good/*.gif", "--out", "d"], "no file fits good/*.gif: correct the pattern"),
-        (["fit", "@no", "--out", "d"], "no: No such file or directory"),
+        (
+            ["fit", "@no", "--out", "d"],
+            "cannot read the list no (No such file or directory)",
+        ),
         (["score", "no", "new"], "no does not exist: make a detector with `dn2 fit`"),
         (["score", "good", "new"], "good is no detector (it has no manifest.json)"),
         (["score", "good/000.png", "new"], "good/000.png is a file, not a detector's folder"),
@@ -288,3 +291,12 @@ def test_lists_come_from_standard_input_and_a_closed_pipe_is_no_error(here):
 def test_the_table_shows_a_path_below_here_without_it(here):
     assert _from_here(str(here / "good/a.png")) == "good/a.png"
     assert _from_here("/else/a.png") == "/else/a.png"
+
+
+def test_fit_names_what_is_missing_when_too_few_are_left(here, capfd):
+    Path("empty.png").touch()
+    code, _, err = call(capfd, "fit", "no.png", "empty.png", "--out", "few", "--encoder", "toy")
+    assert code == 2
+    assert err[0] == "left out: no.png (No such file or directory)"
+    assert "got 1 that can be read, and 1 that cannot (no.png: No such file" in err[-1]
+    assert not any("encoding" in line for line in err)
