@@ -55,6 +55,9 @@ def run_main(arguments: list[str] | None = None) -> int:
         return _complain(
             "interrupted: finished work is kept, and the same command continues it", INTERRUPTED
         )
+    except click.exceptions.NoArgsIsHelpError as error:  # the message is the help
+        click.echo(error.format_message(), err=True)
+        return USAGE
     except click.ClickException as error:
         return _complain(error.format_message(), error.exit_code)
     except UsageError as error:

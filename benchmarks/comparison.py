@@ -32,7 +32,7 @@ from benchmarks.paired import (
 from benchmarks.protocols import PROTOCOLS
 from benchmarks.result_store import SplitScores
 from benchmarks.tracking import Tracker, TrackingError
-from benchmarks.tracking.finding import StoredRun
+from benchmarks.tracking.finding import ID_SHOWN, StoredRun
 
 ROWS_AT_ONCE = 3_000_000
 """Scores that are prepared for the bootstrap at the same time: about 100 MB."""
@@ -598,7 +598,7 @@ def _labels(runs: Sequence[Run], hidden: Sequence[str]) -> tuple[str, ...]:
         labels.append(" ".join([run.method, *telling]))
     counted = Counter(labels)
     return tuple(
-        label if counted[label] == 1 else f"{label} {run.stored.run_id[:6]}"
+        label if counted[label] == 1 else f"{label} {run.stored.run_id[:ID_SHOWN]}"
         for label, run in zip(labels, runs, strict=True)
     )
 

@@ -59,6 +59,10 @@ def compare(
         raise UsageError(
             f"--figure must end in {', '.join(PICTURES)}, got '{figure}': write --figure ranks.png."
         )
+    from benchmarks.tracking import find_store
+    from benchmarks.tracking.connection import check_there_is_a_store
+
+    check_there_is_a_store(find_store(tracking_uri or None))
     click.echo("reading runs ...", err=True)
     from benchmarks.commands.progress import show_progress
     from benchmarks.comparison import compare as compare_runs

@@ -7,6 +7,7 @@ from contextlib import ExitStack, suppress
 import click
 
 from benchmarks.commands.options import tracking_option
+from benchmarks.contracts import UsageError
 
 
 @click.command()
@@ -19,7 +20,7 @@ def ui(tracking_uri: str, host: str, port: int) -> None:
     Ctrl-C stops the page, which is the way to end this command: the exit code is then 0. Before the
     page answers, it is 130.
     """
-    from benchmarks.commands.page import forgetting_page, note_page
+    from benchmarks.commands.page import find_page, forgetting_page, note_page
     from benchmarks.commands.progress import show_progress
 
     with ExitStack() as display:
@@ -29,6 +30,8 @@ def ui(tracking_uri: str, host: str, port: int) -> None:
         from benchmarks.tracking.server import serve
 
         store = find_store(tracking_uri or None)
+        if (base := find_page(store)) is not None:
+            raise UsageError(f"the page of this store is served already, at {base}: open it.")
 
         def ready(link: str) -> None:
             display.close()

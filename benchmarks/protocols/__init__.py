@@ -105,10 +105,11 @@ def protocol_params(name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
     defaults = PROTOCOLS[check_name(name, PROTOCOLS, "protocol")].defaults
     for parameter in asked:
         if parameter not in defaults:
-            raise UsageError(
-                f"protocol '{name}' has no parameter '{parameter}': "
-                f"it has {', '.join(defaults) or 'none'}."
-            )
+            having = [other for other, entry in PROTOCOLS.items() if parameter in entry.defaults]
+            remedy = f"it has {', '.join(defaults) or 'none'}."
+            if having:
+                remedy = f"take --protocol {' or '.join(having)}, or leave it out."
+            raise UsageError(f"protocol '{name}' has no parameter '{parameter}': {remedy}")
     return {**defaults, **asked}
 
 

@@ -16,10 +16,15 @@ from benchmarks.report.tables import Lines, percent, print_page
 PAIRS_THAT_FIT = 5
 """Up to this many runs, a table shows every pair; of more, each is set against the best."""
 
-METHOD = (
+OF_TWO = (
     "Differences are in percentage points, with 95 % intervals. Both runs scored the same test "
     "images: a class is tested by DeLong's paired test, a mean by a bootstrap over the test images "
-    "that weights them alike for both runs. p (Holm) is corrected for the number of "
+    "that weights them alike for both runs. p (Holm) is corrected for the number of"
+)
+OF_MANY = (
+    "Differences are in percentage points. All runs scored the same test images: a difference of "
+    "means is tested by a bootstrap over the test images that weights them alike for both runs. "
+    "p (Holm) is corrected for the number of pairs,"
 )
 LIMITS = (
     "The tests say what other test images would change. Training was not repeated, and another "
@@ -119,6 +124,8 @@ def verdict(group: Group) -> str:
     ]
     rows = f"of {len(group.parts)} {'values of x' if group.is_curve else 'classes'}"
     holm = "after Holm's correction"
+    if pair.mean.real and not any(won):
+        return f"{says}; no single one {rows} shows it {holm}."
     if pair.mean.real:
         return (
             f"{says}; better in {won[0]}{f' and worse in {won[1]}' * bool(won[1])} {rows} {holm}."
@@ -171,7 +178,7 @@ def _notes(group: Group) -> Iterator[str]:
     yield verdict(group)
     yield ""
     rows = "values of x" if group.is_curve else "classes"
-    yield METHOD + (f"{rows}." if len(group.runs) == 2 else f"pairs, {len(group.pairs)}.")
+    yield f"{OF_TWO} {rows}." if len(group.runs) == 2 else f"{OF_MANY} {len(group.pairs)}."
     yield LIMITS
     if any(run.dirty for run in group.runs):
         yield "dirty: from code that was not committed, so the run's commit does not explain it."

@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from benchmarks.contracts import OutsideError, UsageError
+from benchmarks.contracts import MissingDataError, OutsideError, UsageError
 from benchmarks.tracking.views import view_link
 from dn2.files import hold
 
@@ -89,6 +89,16 @@ def _is_address(uri: str) -> bool:
         return bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is not a number
         return False
+
+
+def check_there_is_a_store(uri: str) -> None:
+    """Raise MissingDataError if the store is a file that is not there: reading makes none."""
+    path = Path(uri.removeprefix(SQLITE))
+    if uri.startswith(SQLITE) and not _is_something(path):
+        raise MissingDataError(
+            f"there is no tracking store {path}: make runs with `run` first, go to the folder that "
+            "has it, or name another with --tracking-uri"
+        )
 
 
 def without_password(uri: str) -> str:

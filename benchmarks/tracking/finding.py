@@ -27,7 +27,13 @@ CONDITION = re.compile(r"([\w./-]+)=(.*)")
 NEXT_CONDITION = re.compile(r",(?=[\w./-]+=)")
 """A comma inside a value, as in contamination=0,0.05, begins no other condition."""
 
+LABEL = re.compile(r"([\w:.-]+)(?: ([\w-]+))?((?: [\w./-]+=\S+)+)")
+"""How a comparison labels runs: detector, variant, parameters."""
+
 PAGE = 1000
+
+ID_SHOWN = 8
+"""How much of a run's id tells it apart: so much may stand for it."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,9 @@ def find_runs(client: Any, asked: str) -> list[StoredRun]:
     ----------
     client : mlflow.MlflowClient
     asked : str
-        A run's id; else a run's name; else conditions, separated by commas, on params and tags:
-        ``detector=dn2,normalize=l2``. Conditions look at the test partition, unless they name
+        A run's id, or at least 8 letters of its beginning; else a run's name; else conditions,
+        separated by commas, on params and tags: ``detector=dn2,normalize=l2``, which a comparison
+        prints as ``dn2 normalize=l2``. Conditions look at the test partition, unless they name
         another.
 
     Raises
@@ -67,6 +74,9 @@ def find_runs(client: Any, asked: str) -> list[StoredRun]:
     """
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     found = _by_id(client, asked) or list(_by_name(client, experiments, asked))
+    if not found and (begins := re.fullmatch(rf"(?:.* )?([0-9a-f]{{{ID_SHOWN},31}})", asked)):
+        cells = _search(client, experiments, CELLS)
+        found = [run for run in cells if run.info.run_id.startswith(begins[1])]
     if found:
         return _newest(_finished(found, asked))
     conditions = _conditions(asked)
@@ -193,7 +203,11 @@ def _newest(found: Iterable[Any]) -> list[StoredRun]:
 
 
 def _conditions(asked: str) -> dict[str, str]:
-    """Read ``detector=dn2,normalize=l2``; empty if it is something else."""
+    """Read ``detector=dn2,normalize=l2`` or ``dn2 normalize=l2``; empty if it is something else."""
+    if label := LABEL.fullmatch(asked):
+        variant = {"variant": label[2]} if label[2] else {}
+        told = dict(part.split("=", 1) for part in label[3].split())
+        return {"detector": label[1], **variant, **told}
     read = [CONDITION.fullmatch(part.strip()) for part in NEXT_CONDITION.split(asked)]
     if not all(read):
         return {}
@@ -204,7 +218,7 @@ def _unknown(client: Any, experiments: list[str], asked: str, conditions: Mappin
     """Say that there is no such run, and what there is."""
     cells = [run for run in _search(client, experiments, CELLS) if run.info.status == "FINISHED"]
     if not cells:
-        return "the tracking store has no finished run yet: make some with `run`, then compare them"
+        return "the tracking store has no finished run: make some with `run`, then compare them"
     for name, value in conditions.items():
         values = {run.data.params.get(name, run.data.tags.get(name, "")) for run in cells} - {""}
         if not values:

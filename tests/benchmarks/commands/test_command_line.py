@@ -479,6 +479,13 @@ def test_plan_says_which_weights_are_to_be_fetched(benchmarks, tmp_path):
     assert json.loads(done.stdout)["cells"][0]["features"] == "weights to fetch"
 
 
+def test_without_a_verb_the_help_is_shown(capfd):
+    assert run_main([]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("Usage: ")
+
+
 @pytest.mark.parametrize("called", ["dn2-bench", "/usr/bin/dn2-bench"])
 def test_the_usage_line_has_the_name_that_the_program_was_called_by(
     benchmarks, monkeypatch, called

@@ -110,6 +110,17 @@ def test_a_name_and_filters_stand_for_the_newest_run_of_each_cell(compare, fille
     assert of_ids(out) == [ids["l2"], ids["none"]]
 
 
+def test_what_a_comparison_prints_can_be_typed_again(compare, filled):
+    _, ids = filled
+    _, out, _ = compare("dn2 normalize=l2 dataset=toy k=2", ids["none"][:8], "--json")
+    assert of_ids(out) == [ids["l2"], ids["none"]]
+    _, out, _ = compare(f"dn2 normalize=l2 {ids['l2'][:8]}", "ocsvm oracle seed=0", "--json")
+    assert of_ids(out) == [ids["l2"], ids["ocsvm"]]
+    assert compare("dn2 normalize=l3", ids["l2"])[2] == (
+        "error: no finished run has normalize=l3. Did you mean l2? There are: l2, none."
+    )
+
+
 def test_what_cannot_be_compared_is_kept_apart(compare, filled):
     _, ids = filled
     code, out, _ = compare(ids["l2"], ids["none"], ids["moved"])
@@ -178,10 +189,17 @@ def test_bad_input_is_one_line(compare, filled, asked, code, message):
     assert len(err.splitlines()) == 1
 
 
+def test_where_there_is_no_store_none_is_made(compare, tmp_path):
+    code, out, err = compare("detector=dn2", uri=f"sqlite:///{tmp_path}/mlflow.db")
+    assert (code, out) == (3, "")
+    assert f"there is no tracking store {tmp_path}/mlflow.db: make runs" in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_empty_store_says_so(compare, make_store, tmp_path):
     code, out, err = compare("detector=dn2", uri=make_store(tmp_path))
     assert (code, out) == (2, "")
-    assert "the tracking store has no finished run yet" in err
+    assert "the tracking store has no finished run" in err
     assert len(err.splitlines()) == 1
 
 

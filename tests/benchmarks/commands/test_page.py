@@ -54,6 +54,17 @@ def test_a_server_that_runs_is_linked_for_its_store_alone(home, listening):
     assert "127.0.0.1:5000" in say("sqlite:////elsewhere/mlflow.db")
 
 
+def test_a_page_that_is_served_already_is_named(home, listening, tmp_path, capfd):
+    store = f"sqlite:///{tmp_path.resolve()}/mlflow.db"
+    note(listening, store)
+    assert run_main(["ui", "--tracking-uri", store]) == 2
+    error = capfd.readouterr().err.splitlines()[-1]
+    assert error == (
+        "error: the page of this store is served already, at "
+        f"http://127.0.0.1:{listening}: open it."
+    )
+
+
 def test_a_tracking_server_is_its_own_page(home):
     assert "http://10.0.0.1:80/#/experiments/3/" in say("http://10.0.0.1:80")
 

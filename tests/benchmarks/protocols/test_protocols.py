@@ -357,7 +357,7 @@ def test_parameters_of_a_protocol():
         "draws": 1,
     }
     with pytest.raises(
-        UsageError, match="protocol 'one_vs_rest' has no parameter 'draws': it has none"
+        UsageError, match="protocol 'one_vs_rest' has no parameter 'draws': take --protocol small_"
     ):
         protocol_params("one_vs_rest", {"draws": 1})
     with pytest.raises(UsageError, match="Did you mean groups"):

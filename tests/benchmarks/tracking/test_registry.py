@@ -131,7 +131,7 @@ def test_mistakes_are_one_line(registered, saved, tmp_path, capfd):
     for arguments, code, message in (
         ([str(tmp_path), "--name", "a", *store], 2, "is no detector"),
         ([str(saved), *store], 2, "Missing option '--name'"),
-        ([str(saved), "--name", "a/b", *store], 1, "cannot register the model a/b"),
+        ([str(saved), "--name", "a/b", *store], 2, "must not be empty nor contain '/' or ':'"),
         ([str(saved), "--name", "a", "--alias", "v1", *store], 1, "cannot register the model a"),
         ([str(saved), "--name", "a", "--tracking-uri", "file:x"], 2, "is a folder of files"),
     ):
