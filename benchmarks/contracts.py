@@ -277,6 +277,8 @@ class Batch:
         Copied into each result.
     done : frozenset of (key, split name)
         Results that exist already.
+    is_part : bool
+        Whether other cells that the same fit serves will be asked for later, or elsewhere.
     """
 
     cells: tuple[Experiment, ...]
@@ -286,6 +288,7 @@ class Batch:
     family: str
     provenance: Mapping[str, Any]
     done: frozenset[tuple[str, str]] = frozenset()
+    is_part: bool = False
 
     @property
     def called(self) -> str:
@@ -301,10 +304,10 @@ class Batch:
     def locks(self) -> tuple[str, ...]:
         """The names to lock, so that no two processes compute one cell or make one search twice.
 
-        A batch with more cells than were asked for also locks its family: another process may
-        begin the same search for other cells of the family.
+        A batch that is part of a larger one also locks its family: another process may begin the
+        same search for other cells of the family.
         """
-        shared = () if len(self.wanted) == len(self.cells) else (self.family,)
+        shared = (self.family,) if self.is_part else ()
         return (*(cell.key for cell in self.asked), *shared)
 
     @property
@@ -341,7 +344,13 @@ class Batch:
         wider = [one for one in there if set(one.encoders).issuperset(cell.encoders)]
         held = set(max(wider, key=lambda one: len(set(one.encoders))).encoders)
         cells = tuple(one for one in there if held.issuperset(one.encoders))
-        return replace(self, cells=cells, input=join_inputs(cells), wanted=frozenset({cell.key}))
+        return replace(
+            self,
+            cells=cells,
+            input=join_inputs(cells),
+            wanted=frozenset({cell.key}),
+            is_part=len(self.cells) > 1,
+        )
 
     def apart(self) -> list[Batch]:
         """Split the batch into one for each input of the wanted cells."""
