@@ -59,10 +59,15 @@ def plan(tracking_uri: str, as_json: bool, **options: Any) -> None:
         click.echo(f"all runs: {' '.join(same)}")
     click.echo(f"{'status':<10} {'features':<18} {'seconds':>8} {'MB':>7}  run")
     for cell, params in zip(cells, params_of, strict=True):
-        seconds = "unknown" if cell.seconds is None else f"{cell.seconds:.0f}"
-        megabytes = "unknown" if cell.megabytes is None else f"{cell.megabytes:.0f}"
+        seconds = "-" if cell.seconds is None else f"{cell.seconds:.0f}"
+        megabytes = "-" if cell.megabytes is None else f"{cell.megabytes:.0f}"
         own = " ".join(f"{name}={value}" for name, value in params.items() if name not in shared)
         click.echo(f"{cell.status:<10} {cell.features:<18} {seconds:>8} {megabytes:>7}  {own}")
     known = [cell.seconds for cell in cells if cell.status == "pending"]
-    total = "unknown" if None in known else f"{sum(known):.0f} s"  # type: ignore[arg-type]
-    click.echo(f"{len(cells)} runs, {len(known)} pending; time left: {total}")
+    total = (
+        "not known, as no such run has finished before (-)"
+        if None in known
+        else f"{sum(known):.0f} s"  # type: ignore[arg-type]
+    )
+    runs = "1 run" if len(cells) == 1 else f"{len(cells)} runs"
+    click.echo(f"{runs}, {len(known)} pending; time left: {total}")

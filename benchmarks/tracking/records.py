@@ -15,6 +15,7 @@ import getpass
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -260,6 +261,18 @@ def short_encoders(names: Sequence[str]) -> str:
     return "+".join(name.removeprefix("efficientnet_") for name in names) or "none"
 
 
+def short_dataset(name: str) -> str:
+    """Name a data set as a run's name does: of one's own data, the last part of their path.
+
+    Examples
+    --------
+    >>> short_dataset("folder:/home/me/photos/line 3"), short_dataset("cifar10")
+    ('line 3', 'cifar10')
+    """
+    kind, _, path = name.partition(":")
+    return Path(path).name or path or kind
+
+
 def page_params(experiment: Experiment) -> dict[str, Any]:
     """Return the experiment as the page shows it: flat, and each fact once.
 
@@ -309,7 +322,7 @@ def run_name(experiment: Experiment, usual: Mapping[str, Any]) -> str:
         *(f"{name}={value}" for name, value in changed.items()),
         source,
         "" if experiment.partition == "test" else experiment.partition,
-        "" if experiment.dataset == USUAL_DATASET else experiment.dataset,
+        "" if experiment.dataset == USUAL_DATASET else short_dataset(experiment.dataset),
     ]
     return " ".join(filter(None, words))[:LONGEST_RUN_NAME]
 

@@ -176,6 +176,7 @@ JOINED = ["efficientnet_lite0+efficientnet_lite1+resnet50"]
         ({"detectors": ("dn2_plus",), "normalize": ["none"]}, "dn2_plus normalize=none"),
         ({"detectors": ("ocsvm",), "size": 16}, "ocsvm label_free pixels:16"),
         ({"datasets": ("wbc",), "classes": ("cat", "dog")}, "dn2 classes=cat,dog wbc"),
+        ({"datasets": ("folder:/home/me/line 3",)}, "dn2 line 3"),
     ],
 )
 def test_a_name_has_what_is_not_usual(asked, name):
