@@ -404,11 +404,12 @@ def compare(runs: Sequence[Run], progress: Progress | None = None) -> Comparison
     groups = tuple(_group(group, progress) for group in sorted_runs if len(group) > 1)
     if not groups:
         raise UsageError(" ".join(apart[:3]))
+    rankings = tuple(_rankings(groups))
     return Comparison(
         groups=groups,
         alone=tuple(group[0] for group in sorted_runs if len(group) == 1),
-        apart=apart,
-        rankings=tuple(_rankings(groups)),
+        apart=(*apart, *(_not_ranked(groups) if rankings else ())),
+        rankings=rankings,
     )
 
 
@@ -466,11 +467,9 @@ def _group(runs: Sequence[Run], progress: Progress | None) -> Group:
     rows = [_test_rows(runs, parts)] if len(runs) == 2 else []
     pairs = list(combinations(range(len(runs)), 2))
     means = [
-        paired_mean(
-            whole[a],
-            whole[b],
-            list(rows[0].values()) if rows and len(names) == len(parts) else None,
-        )
+        _delong(runs[a], runs[b], names[0])
+        if len(names) == 1  # the mean is the class
+        else paired_mean(whole[a], whole[b])
         for a, b in pairs
     ]
     corrected = holm([mean.p for mean in means])
@@ -493,23 +492,17 @@ def _test_rows(runs: Sequence[Run], parts: Sequence[Part]) -> dict[Part, Differe
     found = {}
     for part in parts:
         names = runs[0].parts[part]
-        each = [
-            paired_delong(
-                runs[0].splits[name].is_anomaly,
-                runs[0].splits[name].scores,
-                runs[1].splits[name].scores,
-            )
-            for name in names
-        ]
-        found[part] = each[0] if len(each) == 1 else _of_several(runs, names, each)
+        if len(names) == 1:
+            found[part] = _delong(runs[0], runs[1], names[0])
+        else:
+            found[part] = paired_mean(*_resampled(runs, names))
     return found
 
 
-def _of_several(
-    runs: Sequence[Run], names: Sequence[str], each: Sequence[Difference]
-) -> Difference:
-    one, other = _resampled(runs, names)
-    return paired_mean(one, other, each)
+def _delong(one: Run, other: Run, name: str) -> Difference:
+    """Test the difference of two runs in one split."""
+    split = one.splits[name]
+    return paired_delong(split.is_anomaly, split.scores, other.splits[name].scores)
 
 
 def _tested(differences: Mapping[Part, Difference]) -> dict[Part, Tested]:
@@ -636,6 +629,18 @@ def _rankings(groups: Sequence[Group]) -> Iterator[Ranking]:
             friedman(table),
             nemenyi(table),
         )
+
+
+def _not_ranked(groups: Sequence[Group]) -> Iterator[str]:
+    """Name the groups that no ranking has: of several of a data set, the first is ranked."""
+    seen = set()
+    for group in groups:
+        if group.subject in seen:
+            yield (
+                f"The ranks on {group.subject} are those of the first group, without "
+                f"'{group.labels[0]}'."
+            )
+        seen.add(group.subject)
 
 
 def _values_of_methods(group: Group) -> dict[str, tuple[Run, list[float]]]:

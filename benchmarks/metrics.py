@@ -148,11 +148,14 @@ class Resampled:
     means : ndarray of shape (replicates,)
     test_set : str
         The digest of the test images, and of which of them are anomalies in which split.
+    smaller : tuple of int
+        How many images the smaller class of each split has.
     """
 
     each: tuple[Interval, ...]
     means: np.ndarray
     test_set: str
+    smaller: tuple[int, ...]
 
     @property
     def mean(self) -> Interval:
@@ -217,7 +220,8 @@ def resample_all(
         for number, of_method in enumerate(counts):
             areas = [count.auroc(weights) for count in of_method]
             means[number, start : start + block] = np.mean(areas, axis=0)
-    return [Resampled(one, row, test_set) for one, row in zip(each, means, strict=True)]
+    smaller = tuple(int(min(np.sum(a), np.sum(~np.asarray(a)))) for _, a, _ in methods[0])
+    return [Resampled(one, row, test_set, smaller) for one, row in zip(each, means, strict=True)]
 
 
 def _index(splits: Sequence[TestRows]) -> tuple[int, str, list[np.ndarray]]:

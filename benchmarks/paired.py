@@ -37,8 +37,11 @@ def paired_delong(is_anomaly: np.ndarray, scores_a: np.ndarray, scores_b: np.nda
     """Test the difference of two ROCAUCs on the same images.
 
     With the placements of `benchmarks.metrics.placements`, and d their differences, the variance is
-    var(d over anomalies) / n_anomalous + var(d over normal images) / n_normal. The interval is
-    value -+ 1.96 * sqrt(variance), and p is that of a normal distribution. It takes two sorts.
+    v_a + v_n, where v_a = var(d over anomalies) / n_anomalous, and v_n likewise for normal images.
+    The interval is value -+ t * sqrt(variance), and p is that of Student's t distribution with
+    Welch and Satterthwaite's degrees of freedom, (v_a + v_n) ** 2 / (v_a ** 2 / (n_anomalous - 1) +
+    v_n ** 2 / (n_normal - 1)). DeLong takes a normal distribution, under which equal methods with
+    few images in a class differ too often. It takes two sorts.
 
     If nothing varies, no variance says how large the difference is by chance. This is so if a class
     has a single image, or if each method separates perfectly or gives equal scores to all. Then the
@@ -66,7 +69,7 @@ def paired_delong(is_anomaly: np.ndarray, scores_a: np.ndarray, scores_b: np.nda
     >>> labels = np.array([False, False, False, True, True, True])
     >>> found = paired_delong(labels, np.array([1, 2, 3, 3, 4, 5]), np.array([1, 2, 3, 1, 1, 5]))
     >>> round(found.value, 3), round(found.p, 3)
-    (0.5, 0.066)
+    (0.5, 0.179)
     """
     is_anomaly = np.asarray(is_anomaly)
     placed_a, placed_b = placements(is_anomaly, scores_a), placements(is_anomaly, scores_b)
@@ -74,11 +77,14 @@ def paired_delong(is_anomaly: np.ndarray, scores_a: np.ndarray, scores_b: np.nda
     value = float(placed_a[is_anomaly].mean() - placed_b[is_anomaly].mean())
     smaller = min(len(of_anomalies), len(of_normal))
     if smaller > 1:
-        error = math.sqrt(
-            of_anomalies.var(ddof=1) / len(of_anomalies) + of_normal.var(ddof=1) / len(of_normal)
-        )
+        parts = [float(one.var(ddof=1)) / len(one) for one in (of_anomalies, of_normal)]
+        error = math.sqrt(sum(parts))
         if error > _ROUNDING:
-            return _normal(value, error)
+            sizes = len(of_anomalies), len(of_normal)
+            freedom = sum(parts) ** 2 / sum(
+                part**2 / (size - 1) for part, size in zip(parts, sizes, strict=True)
+            )
+            return _by_t(value, error, freedom)
     if not np.any(of_anomalies) and not np.any(of_normal) and 0 < placed_a.mean() < 1:
         return Difference(0.0, 0.0, 0.0, 1.0)
     one, other = rocauc(is_anomaly, scores_a), rocauc(is_anomaly, scores_b)
@@ -86,13 +92,11 @@ def paired_delong(is_anomaly: np.ndarray, scores_a: np.ndarray, scores_b: np.nda
         value,
         max(one.low - other.high, -1.0),
         min(one.high - other.low, 1.0),
-        1.0 if value == 0 else min(1.0, 2 * 0.5**smaller),
+        _sign_test(value, smaller),
     )
 
 
-def paired_mean(
-    a: Resampled, b: Resampled, splits: Sequence[Difference] | None = None
-) -> Difference:
+def paired_mean(a: Resampled, b: Resampled) -> Difference:
     """Test the difference of two means over splits, by a bootstrap over the test images.
 
     Each replicate weights the test images once, for both methods and all splits, so what the
@@ -101,14 +105,14 @@ def paired_mean(
     is that of a normal distribution, since a p that is counted cannot be smaller than one over the
     replicates, too coarse for many tests at once.
 
+    If no replicate differs from another, the bounds are means over the splits of those that
+    `paired_delong` gives where nothing varies. p is the largest of the sign tests of the splits in
+    which the methods differ.
+
     Parameters
     ----------
     a, b : Resampled
         Of the same test images, seed and number of replicates.
-    splits : sequence of Difference, optional
-        The difference in each split, if it is known. It is used if there is a single one, or if no
-        replicate differs from another. The bounds are then the means of theirs, and p is their
-        largest.
 
     Raises
     ------
@@ -119,30 +123,43 @@ def paired_mean(
         raise ValueError(
             "a paired test needs the same test images and replicates: resample both alike"
         )
-    value = float(np.mean([one.value - two.value for one, two in zip(a.each, b.each, strict=True)]))
+    pairs = list(zip(a.each, b.each, strict=True))
+    value = float(np.mean([one.value - two.value for one, two in pairs]))
     error = float((a.means - b.means).std(ddof=1))
-    if error > _ROUNDING and not (splits is not None and len(splits) == 1):
-        return _normal(value, error)
-    if splits is None:
-        pairs = list(zip(a.each, b.each, strict=True))
-        low = float(np.mean([one.low - two.high for one, two in pairs]))
-        high = float(np.mean([one.high - two.low for one, two in pairs]))
-        return Difference(value, max(low, -1.0), min(high, 1.0), 1.0)
-    return Difference(
-        value,
-        float(np.mean([split.low for split in splits])),
-        float(np.mean([split.high for split in splits])),
-        max(split.p for split in splits),
-    )
+    if error > _ROUNDING:
+        p = math.erfc(abs(value) / error / math.sqrt(2))
+        return Difference(value, max(value - Z95 * error, -1.0), min(value + Z95 * error, 1.0), p)
+    # Without a variance, methods that agree in between do so image by image.
+    unequal = [
+        (one, two, smaller)
+        for (one, two), smaller in zip(pairs, a.smaller, strict=True)
+        if one.value != two.value or one.value in (0.0, 1.0)
+    ]
+    low = sum(max(one.low - two.high, -1.0) for one, two, _ in unequal) / len(pairs)
+    high = sum(min(one.high - two.low, 1.0) for one, two, _ in unequal) / len(pairs)
+    tests = [
+        _sign_test(one.value - two.value, smaller)
+        for one, two, smaller in unequal
+        if one.value != two.value
+    ]
+    return Difference(value, low, high, 1.0 if value == 0 else max(tests))
 
 
 _ROUNDING = 1e-12
 """A standard error below this comes from rounding: the next fractions of images are far above."""
 
 
-def _normal(value: float, error: float) -> Difference:
-    p = math.erfc(abs(value) / error / math.sqrt(2))
-    return Difference(value, max(value - Z95 * error, -1.0), min(value + Z95 * error, 1.0), p)
+def _sign_test(value: float, n: int) -> float:
+    """Compute p where all of n images speak for one side, or none for any."""
+    return 1.0 if value == 0 else min(1.0, 2 * 0.5**n)
+
+
+def _by_t(value: float, error: float, freedom: float) -> Difference:
+    from scipy.special import stdtr, stdtrit
+
+    reach = float(stdtrit(freedom, 0.975)) * error
+    p = 2 * float(stdtr(freedom, -abs(value) / error))
+    return Difference(value, max(value - reach, -1.0), min(value + reach, 1.0), p)
 
 
 def holm(p: Sequence[float]) -> list[float]:

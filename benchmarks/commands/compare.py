@@ -31,7 +31,7 @@ PICTURES = (".png", ".pdf", ".svg")
     default=None,
     help="Exit with 1 if a later run's mean ROCAUC is below that of the first by more than this "
     "and the difference is real, its corrected p below 0.05; also if one cannot be compared with "
-    "the first run of its data set.",
+    "the first run of its data set, or has lost its scores.",
 )
 @json_option
 def compare(
@@ -70,9 +70,14 @@ def compare(
     from benchmarks.report.differences import comparison_record, print_comparison
     from benchmarks.tracking import Tracker
 
+    left_out: list[str] = []
+
+    def say_left_out(line: str) -> None:
+        left_out.append(line)
+        click.echo(line, err=True)
+
     with show_progress() as progress:
-        say = lambda line: click.echo(line, err=True)  # noqa: E731
-        loaded = load_runs(Tracker(tracking_uri or None), runs, say, progress)
+        loaded = load_runs(Tracker(tracking_uri or None), runs, say_left_out, progress)
         comparison = compare_runs(loaded, progress)
     if figure:
         _draw(comparison, Path(figure))
@@ -82,6 +87,8 @@ def compare(
         print_comparison(comparison)
     if fail_if_worse is not None:
         _check(comparison, fail_if_worse)
+        if left_out:
+            raise click.ClickException(f"{len(left_out)} run(s) had no scores, see above")
 
 
 def _draw(comparison: Any, file: Path) -> None:
@@ -101,10 +108,17 @@ def _draw(comparison: Any, file: Path) -> None:
 
 
 def _check(comparison: Any, least: float) -> None:
-    """Fail if a run is really worse than the first of its group, or was compared with none."""
+    """Fail if a run is really worse than the first of its data set, or not compared with it."""
     from benchmarks.report.tables import percent
 
+    first: dict[str, str] = {}
     for group in comparison.groups:
+        if group.subject in first:
+            raise click.ClickException(
+                f"run '{group.runs[0].stored.name}' was not compared with {first[group.subject]}, "
+                "see above"
+            )
+        first[group.subject] = group.labels[0]
         for number in range(1, len(group.runs)):
             tested = group.pair(0, number)
             if tested.real and tested.difference.value > least:

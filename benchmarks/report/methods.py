@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -178,13 +179,20 @@ def _worse(
         for number in known
         if number != best and known[number].test_set == known[best].test_set
     ]
-    corrected = holm([paired_mean(known[best], known[number]).p for number in others])
-    worse = frozenset(n for n, p in zip(others, corrected, strict=True) if p < LEVEL)
+    # All pairs count, as in `compare`: which mean is the best was seen in the same numbers.
+    pairs = list(combinations(sorted([best, *others]), 2))
+    corrected = holm([paired_mean(known[a], known[b]).p for a, b in pairs])
+    worse = frozenset(
+        number
+        for pair, p in zip(pairs, corrected, strict=True)
+        for number in pair
+        if best in pair and number != best and p < LEVEL
+    )
     if not others:
         return worse, []
     how = (
-        f"(paired bootstrap over the test images, p below {LEVEL} after Holm's correction; another "
-        "training may change more)"
+        f"(paired bootstrap over the test images, p below {LEVEL} after Holm's correction for all "
+        "pairs; another training may change more)"
     )
     name = columns[best].label
     if worse:
@@ -202,6 +210,7 @@ def _of_column(column: Column, resampled: Callable[[str], Resampled | None]) -> 
         tuple(Interval(*map(float, values)) for values in splits),
         np.mean([one.means for one in each], axis=0),
         each[0].test_set,
+        each[0].smaller,
     )
 
 

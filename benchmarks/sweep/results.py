@@ -174,12 +174,15 @@ class SweepTable:
         ----------
         measure : {"images_per_second", "feature_bytes"}
         """
+        sign = 1 if measure == "images_per_second" else -1
+        known = [
+            (trial, sign * cost)
+            for trial in self.done
+            if (cost := self.cost(trial, measure)) is not None
+        ]
+        known.sort(key=lambda one: (-(one[0].value or 0.0), -one[1], one[0].number))
         best, front = None, []
-        for trial in sorted(self.done, key=lambda trial: (-(trial.value or 0.0), trial.number)):
-            cost = self.cost(trial, measure)
-            if cost is None:
-                continue
-            merit = cost if measure == "images_per_second" else -cost
+        for trial, merit in known:
             if best is None or merit > best:
                 best = merit
                 front.append(trial)
@@ -245,7 +248,7 @@ class SweepTable:
 
     def to_text(self) -> str:
         """Write the best trials as lines of text, the best first."""
-        best = sorted(self.done, key=lambda trial: (-(trial.value or 0.0), trial.number))
+        best = cheapest_first(self.done)
         lines = [f"{self.study}: the best of {len(self.done)} trials, {self.question.metric}"]
         for trial in best[:BEST_IN_TEXT]:
             point = " ".join(f"{name}={value}" for name, value in trial.params.items())

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from click import ClickException
 from handmade import PROVENANCE
 from scored_runs import ANIMALS, CURVE, OCSVM, TOY, resolved, scored
 
+from benchmarks.commands.compare import _check
 from benchmarks.comparison import Run, compare, why_not
 from benchmarks.contracts import UsageError
 from benchmarks.figures import critical_difference
@@ -215,6 +217,36 @@ def test_a_table_shows_all_pairs_of_a_few_runs_and_the_best_of_many():
     assert listed[:2] == ["k=7", "k=6"]
     assert sorted(listed[:7]) == [f"k={k}" for k in range(1, 8)]
     assert "of 21 pairs of runs differ really" in " ".join(many.split())
+
+
+def test_a_perfect_run_is_better_than_a_reversed_one_whatever_runs_are_beside_them():
+    perfect, reversed_ = run_of(scored(L2, 1000.0)), run_of(scored(TOY, -1000.0, seed=2))
+    (pair,) = compare([perfect, reversed_]).groups[0].pairs
+    assert pair.mean.difference.value == 1.0
+    assert pair.mean.difference.p < 0.05
+    assert pair.mean.real
+    beside = compare([perfect, reversed_, run_of(scored(OCSVM, 1.0, seed=3))]).groups[0]
+    assert beside.pair(0, 1).difference == pair.mean.difference
+    assert beside.pair(0, 1).real
+
+
+def test_runs_that_form_a_group_of_their_own_fail_where_none_may_be_worse():
+    other = [run_of(scored(resolved(one, data="f" * 64), 1.0)) for one in (L2, TOY)]
+    _check(compare([GOOD, BAD]), 0.9)
+    with pytest.raises(ClickException, match="was not compared with dn2 normalize=l2, see above"):
+        _check(compare([GOOD, BAD, *other]), 0.9)
+
+
+def test_groups_of_one_data_set_that_are_not_ranked_are_named():
+    other = [
+        run_of(scored(resolved(replace(one, dataset="set1"), data="f" * 64), 1.0))
+        for one in (L2, TOY)
+    ]
+    found = compare([*on_data_sets(3), *other])
+    assert len(found.rankings) == 1
+    assert found.apart[-1] == (
+        "The ranks on set1, one_vs_rest are those of the first group, without 'dn2 normalize=l2'."
+    )
 
 
 def test_the_record_has_the_keys_that_are_promised():

@@ -150,6 +150,9 @@ def test_a_worse_run_fails_the_command_on_demand(compare, filled):
     code, _, err = compare(ids["none"], ids["l2"], ids["moved"], "--fail-if-worse", "0.005")
     assert code == 1
     assert "was compared with no other, see above" in err
+    code, _, err = compare("dataset=toy,normalize=l2", ids["none"], "--fail-if-worse", "0.9")
+    assert code == 1
+    assert err.endswith("error: 1 run(s) had no scores, see above")
 
 
 def test_a_filter_leaves_out_a_run_whose_files_are_lost(compare, filled):

@@ -13,6 +13,7 @@ from scored_runs import TOY, scored
 
 from benchmarks.contracts import Cell, Experiment, Interval
 from benchmarks.metrics import resample
+from benchmarks.paired import Difference
 from benchmarks.report import result_tables
 from benchmarks.report.methods import MethodTable
 
@@ -119,6 +120,22 @@ def test_means_that_are_really_below_the_best_are_marked():
     known[GEOM_TOY.key] = cells[1][1]
     alike = methods(cells[0][0], replace(cells[1][0], experiment=GEOM_TOY), known=known)
     assert "No mean is really below the best one" in " ".join(text_of(alike).split())
+
+
+def test_which_is_the_best_was_seen_in_the_same_numbers_so_all_pairs_are_corrected(monkeypatch):
+    cells = [
+        with_scores(one, 2.0 - number / 10) for number, one in enumerate((GOOD, TOY, OCSVM_TOY))
+    ]
+    known = {cell.experiment.key: found for cell, found in cells}
+    p = {frozenset(pair): 0.02 if pair[0] == 0 else 0.9 for pair in ((0, 1), (0, 2), (1, 2))}
+    number = {id(found): n for n, (_, found) in enumerate(cells)}
+    monkeypatch.setattr("benchmarks.report.methods._of_column", lambda column, _: known[column.key])
+    monkeypatch.setattr(
+        "benchmarks.report.methods.paired_mean",
+        lambda a, b: Difference(0.0, 0.0, 0.0, p[frozenset((number[id(a)], number[id(b)]))]),
+    )
+    table = methods(*(cell for cell, _ in cells), known=known)
+    assert table.worse == frozenset()  # 3 * 0.02
 
 
 GEOM_TOY = replace(GEOM, dataset="toy")

@@ -9,7 +9,7 @@ from small_studies import question_of, run_study, small
 
 from benchmarks.commands.sweep import _print_best
 from benchmarks.sweep import SweepOutcome, SweepTable, Trial, cheapest_first, ties
-from benchmarks.sweep.results import best_of
+from benchmarks.sweep.results import Cost, best_of
 
 LITE0, LITE1 = "efficientnet_lite0", "efficientnet_lite1"
 CHEAP_TO_DEAR = [
@@ -47,6 +47,19 @@ def test_only_equal_bits_are_a_tie():
     failed = Trial(2, CHEAP_TO_DEAR[0], None, error="bad")
     assert best_of([failed]) is None
     assert ties([failed]) == []
+
+
+def test_what_a_study_writes_begins_with_its_winner():
+    trials = [Trial(n, params, 0.96) for n, params in enumerate(CHEAP_TO_DEAR[::-1])]
+    table = SweepTable(question_of("oracle", encoders=(LITE0,)), "s", tuple(trials), {})
+    assert f"trial {best_of(trials).number}: " in table.to_text().splitlines()[1]
+
+
+def test_of_equal_values_only_the_best_by_a_measure_is_on_its_front():
+    trials = [Trial(0, {"encoder": "dear"}, 0.9), Trial(1, {"encoder": "cheap"}, 0.9)]
+    costs = {"dear": Cost(10.0, 2000), "cheap": Cost(20.0, 1000)}
+    table = SweepTable(question_of("oracle", encoders=(LITE0,)), "s", tuple(trials), costs)
+    assert table.front("images_per_second") == table.front("feature_bytes") == [trials[1]]
 
 
 @pytest.mark.parametrize("tied", [True, False])
