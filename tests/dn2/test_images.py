@@ -9,7 +9,9 @@ import pytest
 from miniature_files import picture, save
 from PIL import Image
 
-from dn2.images import CorruptImageError, read_image
+from dn2 import images
+from dn2.files import NoFileError
+from dn2.images import CorruptImageError, LargeImageError, View, read_image
 
 GREY = np.arange(0, 252, dtype=np.uint8).reshape(14, 18)
 COLOUR = picture(1, (14, 18, 3))
@@ -256,17 +258,24 @@ def test_what_is_no_image_is_said(content, reason, tmp_path):
         read_image(tmp_path / "text.jpg")
 
 
-def test_a_decompression_bomb_is_refused_by_pillows_limit(tmp_path, monkeypatch):
+def test_an_image_above_the_limit_is_refused_and_the_limit_can_be_raised(tmp_path, monkeypatch):
     path = save(tmp_path / "bomb.png", np.zeros((100, 100), np.uint8))
     assert read_image(path).shape == (100, 100)
+    said = r"bomb.png is too large \(it has 100 x 100 pixels, more than the 9,999 that are allowed"
+    for read in (read_image, images._header):
+        with pytest.raises(LargeImageError, match=said + ": raise --max-pixels"):
+            read(path, view=View(most_pixels=9_999))
+    # Pillow's own limit, which lies above ours
+    monkeypatch.setattr(images, "MOST_PIXELS", 4_999)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4_999)
-    with pytest.raises(CorruptImageError, match=r"bomb.png .*10000 pixels.* exceeds limit"):
-        read_image(path)
+    with pytest.raises(LargeImageError, match=r"it has 10,000 pixels, more than the 4,999"):
+        read_image(path, view=View(most_pixels=4_999))
+    assert read_image(path, view=View(most_pixels=10_000)).shape == (100, 100)
 
 
 def test_a_file_that_cannot_be_read_is_not_called_corrupt(tmp_path):
     (tmp_path / "folder.jpg").mkdir()
-    for name, kind in (("folder.jpg", IsADirectoryError), ("nowhere.jpg", FileNotFoundError)):
+    for name, kind in (("folder.jpg", NoFileError), ("nowhere.jpg", FileNotFoundError)):
         with pytest.raises(kind, match=name):
             read_image(tmp_path / name)
 
