@@ -47,8 +47,11 @@ def main() -> None:
 def run_main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     from dn2.encoders import MissingWeightsError
+    from dn2.images import CorruptImageError
 
     warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
+    # What Pillow thinks of a file is said once, in the reason why it is left out.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         return main.main(arguments, prog_name=_called(), standalone_mode=False) or 0
     except (KeyboardInterrupt, click.Abort):
@@ -64,8 +67,8 @@ def run_main(arguments: list[str] | None = None) -> int:
         return _complain(error, USAGE)
     except (MissingDataError, MissingWeightsError) as error:
         return _complain(error, MISSING)
-    except OutsideError as error:
-        return _complain(error, FAILED)
+    except (OutsideError, CorruptImageError, MemoryError) as error:
+        return _complain(str(error) or "too little memory: do less at a time", FAILED)
 
 
 def _called() -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
+
 from dn2.files import NoFileError
 from dn2.images import VIEW, CorruptImageError, View, reduce_image
 from dn2.squares import RESIZE, resize_with_pil, to_square, unseen
@@ -83,9 +84,7 @@ def as_list(X: Iterable[Source]) -> Sequence[Source]:
     return cast(Sequence[Source], X) if hasattr(X, "__getitem__") else list(X)
 
 
-def read_crops(
-    sources: Sequence[Source], threads: int, view: View = VIEW
-) -> Iterator[CropBatch]:
+def read_crops(sources: Sequence[Source], threads: int, view: View = VIEW) -> Iterator[CropBatch]:
     """Decode, resize and crop images, in order, at most 32 at a time.
 
     Raises
@@ -158,19 +157,21 @@ def _read(source: Source, name: str, view: View) -> Crop:
                 Path(name),
                 f"an array must be uint8 (h, w) or (h, w, 3), got {source.dtype} {source.shape}",
             )
-        return Crop(resize_with_pil(source, view.square), _unseen(*source.shape[:2], view.square))
+        share = share_unseen(source.shape[0], source.shape[1], view.square)
+        return Crop(resize_with_pil(source, view.square), share)
     share = 0.0
 
     def square(image: Image.Image) -> np.ndarray:
         nonlocal share
-        share = _unseen(image.height, image.width, view.square)
+        share = share_unseen(image.height, image.width, view.square)
         return to_square(image, view.square)
 
     file = source if isinstance(source, bytes) else Path(source)
     return Crop(reduce_image(file, square, DECODED_SIDE, view, name), share)
 
 
-def _unseen(height: int, width: int, how: str) -> float:
+def share_unseen(height: int, width: int, how: str) -> float:
+    """Compute what a square leaves out (see `dn2.squares.unseen`); 0 for a square image."""
     return 0.0 if height == width else unseen(height, width, how)
 
 

@@ -176,8 +176,11 @@ def encode_batches(
     # Decided by the whole set, never by what else is in a batch: a slice of equal images is one
     # array, also of a lazy sequence.
     first = images[:1]
-    small = isinstance(first, np.ndarray) and max(first.shape[1:3], default=0) <= LARGEST_MATRIX
-    if small and extractor.square == "crop":
+    if (
+        isinstance(first, np.ndarray)
+        and max(first.shape[1:3], default=0) <= LARGEST_MATRIX
+        and extractor.square == "crop"
+    ):
         _check(first[0], 0)
         shape = first.shape[1:] if first.ndim == 4 else (*first.shape[1:], 1)
         yield from extractor.engine_for(shape)(

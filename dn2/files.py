@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
+import io
 import os
 import socket
 import stat
@@ -49,7 +50,7 @@ class NoFileError(OSError):
         return type(self), (self.path, self.reason.removesuffix(", not a file"))
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> io.BufferedReader:
     """Open a file for reading its bytes; what is no regular file is not read.
 
     Raises

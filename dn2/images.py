@@ -46,9 +46,13 @@ __all__ = [
     "ImageMemoryError",
     "LargeImageError",
     "View",
+    "allow_pixels",
+    "as_array",
     "crop_offset",
     "decode_image",
     "read_image",
+    "read_levels",
+    "reduce_image",
     "resize_with_pil",
     "resized_size",
 ]
@@ -170,14 +174,14 @@ def read_image(path: Path, at_least: int | None = None, view: View = VIEW) -> np
     OSError
         If it cannot be read at all, or is no regular file: see `dn2.files.open_regular`.
     """
-    return reduce_image(path, _as_array, at_least, view)
+    return reduce_image(path, as_array, at_least, view)
 
 
 def decode_image(
     content: bytes, name: str, at_least: int | None = None, view: View = VIEW
 ) -> np.ndarray:
     """Decode the bytes of a file: see `read_image`; errors call it ``name``."""
-    return _decode(Path(name), content, at_least, view, _as_array)
+    return _decode(Path(name), content, at_least, view, as_array)
 
 
 Reduce = Callable[[Image.Image], np.ndarray]
@@ -199,6 +203,29 @@ def reduce_image(
     if isinstance(source, bytes):
         return _decode(Path(name), source, at_least, view, reduce)
     return _decode(Path(name or source), _content(source, view), at_least, view, reduce)
+
+
+def read_levels(source: Path | bytes, view: View = VIEW) -> np.ndarray | None:
+    """Count the pixels of each level of a 16-bit grey image: (65536,) int64; None for others.
+
+    Errors are those of `read_image`.
+    """
+    path = Path("image") if isinstance(source, bytes) else source
+    content = source if isinstance(source, bytes) else _content(source, view)
+    needed = 0
+    with _named(path, lambda: needed), _opened(path, io.BytesIO(content), view) as file:
+        if not file.mode.startswith("I"):
+            return None
+        needed = _bytes_needed(file, read_levels)
+        with DECODING.hold(needed):
+            file.load()
+            check_whole(file, content)
+            counts = np.zeros(ALL_LEVELS[1] + 1, np.int64)
+            for top, bottom in _bands(file):
+                band = np.asarray(file.crop((0, top, file.width, bottom))).ravel()
+                _check_range(int(band.min()), int(band.max()))
+                counts += np.bincount(band, minlength=len(counts))
+            return counts
 
 
 class ImageFiles(Sequence[np.ndarray]):
@@ -248,11 +275,9 @@ class ImageFiles(Sequence[np.ndarray]):
     def __getitem__(self, rows: slice) -> list[np.ndarray]: ...
     def __getitem__(self, rows: Any) -> Any:
         if not isinstance(rows, slice):
-            return self.reduced(range(len(self))[rows], _as_array)
+            return self.reduced(range(len(self))[rows], as_array)
         with ThreadPoolExecutor() as pool:  # Pillow releases the interpreter's lock
-            return list(
-                pool.map(lambda row: self.reduced(row, _as_array), range(len(self))[rows])
-            )
+            return list(pool.map(lambda row: self.reduced(row, as_array), range(len(self))[rows]))
 
     def reduced(self, row: int, reduce: Reduce) -> np.ndarray:
         """Return what a function makes of an image, which is not kept: see `reduce_image`.
@@ -312,7 +337,7 @@ class _OutsideError(ValueError):
     """The error of a box without a pixel: the file is whole."""
 
 
-def _as_array(image: Image.Image) -> np.ndarray:
+def as_array(image: Image.Image) -> np.ndarray:
     """Copy an image, a band at a time if it is large."""
     rows = max(1, BAND_PIXELS // max(image.width, 1))
     if image.height <= rows:
@@ -351,8 +376,9 @@ def _content(path: Path, view: View) -> bytes:
         raise CorruptImageError(path, str(error)) from None
     if len(content) > most:
         raise LargeImageError(
-            path, f"it has more than {most:,} bytes, which {view.most_pixels:,} pixels may need: "
-            "raise --max-pixels"
+            path,
+            f"it has more than {most:,} bytes, which {view.most_pixels:,} pixels may need: "
+            "raise --max-pixels",
         )
     return content
 
@@ -419,12 +445,16 @@ def _check_memory(path: Path, needed: int) -> None:
         raise ImageMemoryError(path, f"it needs {needed:,} bytes of memory") from None
 
 
+def allow_pixels(n: int) -> None:
+    """Have Pillow open images of n pixels, whose own limit is the same for the whole process."""
+    if n > MOST_PIXELS and Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, n)
+
+
 @contextmanager
 def _opened(path: Path, source: BinaryIO, view: View) -> Iterator[Image.Image]:
     """Open an image, which reads its header, and check its size."""
-    if view.most_pixels > MOST_PIXELS:
-        # Pillow has one limit for the whole process: it is raised as it was asked for.
-        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, view.most_pixels)
+    allow_pixels(view.most_pixels)
     try:
         opened = Image.open(source)
     except Image.DecompressionBombError as error:
@@ -467,7 +497,7 @@ def _decode(
             return reduce(pixels)
 
 
-def _bytes_needed(image: Image.Image, reduce: Reduce) -> int:
+def _bytes_needed(image: Image.Image, reduce: object) -> int:
     """Estimate the most memory that decoding takes, from a header."""
     stored = STORED_BYTES.get(image.mode, 2 if image.mode.startswith("I;16") else 4)
     wanted = 1 if _is_grey(image) else 4
@@ -477,7 +507,7 @@ def _bytes_needed(image: Image.Image, reduce: Reduce) -> int:
         a_pixel += 6  # coefficients of 16 bits
     if image.format == "TIFF" or "exif" in image.info:
         a_pixel += wanted  # it may have to be turned
-    if reduce is _as_array:
+    if reduce is as_array:
         a_pixel += 1 if wanted == 1 else 3
     return image.width * image.height * a_pixel
 
@@ -557,17 +587,21 @@ def _to_grey_or_rgb(image: Image.Image, levels: tuple[int, int]) -> Image.Image:
 
 def _from_16_bits(image: Image.Image, levels: tuple[int, int]) -> Image.Image:
     """Scale the levels to 0..255, half up; Pillow opens some 16-bit formats as 32-bit integers."""
-    low, high = image.getextrema() if image.mode == "I" else ALL_LEVELS
-    if low < 0 or high > ALL_LEVELS[1]:  # type: ignore[operator]
-        raise ValueError(
-            f"its grey levels go from {low} to {high}, not 0 to 65535: convert it to 8 or 16 bits"
-        )
+    if image.mode == "I":
+        _check_range(*image.getextrema())  # type: ignore[arg-type] # two numbers for one channel
     table = _table(levels)
     flat = Image.new("L", image.size)
     for top, bottom in _bands(image):
         band = np.asarray(image.crop((0, top, image.width, bottom)))
         flat.paste(Image.fromarray(table[band]), (0, top))
     return flat
+
+
+def _check_range(low: int, high: int) -> None:
+    if low < 0 or high > ALL_LEVELS[1]:
+        raise ValueError(
+            f"its grey levels go from {low} to {high}, not 0 to 65535: convert it to 8 or 16 bits"
+        )
 
 
 @lru_cache(maxsize=4)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from dn2.squares import CROP, WEIGHT_BITS, axis_weights, crop_offset, resized_size
+from dn2.squares import CROP, axis_weights, crop_offset, resized_size
 
 HALF_BITS = 11
 

@@ -29,7 +29,8 @@ import numpy as np
 
 from dn2.files import hold, remove_leftovers, write_atomically
 from dn2.image_detector import ImageDetector
-from dn2.networks import CROPS, Network
+from dn2.images import ALL_LEVELS
+from dn2.networks import Network, crops_of
 from dn2.search import Bank
 
 FORMAT = 1
@@ -176,7 +177,12 @@ def _replace(detector: ImageDetector, folder: Path) -> None:
                 "graph": write("network", ".xml", network.graph),
             }
         )
-    manifest["preprocessing"] = CROPS
+    manifest["preprocessing"] = crops_of(detector.view)
+    # Only where they are not the usual: older programs then read the detector as before.
+    if detector.square != "crop":
+        manifest["square"] = detector.square
+    if detector.levels_ != ALL_LEVELS:
+        manifest["levels"] = list(detector.levels_)
     manifest |= {
         name: value
         for name, value in detector.get_params().items()
@@ -274,17 +280,19 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _build(folder: Path, manifest: Mapping[str, Any]) -> ImageDetector:
-    if manifest.get("preprocessing") != CROPS:
-        raise BadDetectorError(
-            f"{folder} was made with another preprocessing of images "
-            f"({manifest.get('preprocessing')}): fit again"
-        )
     try:
         arrays = manifest["arrays"]
         detector = ImageDetector(
-            **{name: manifest[name] for name in ("encoder", "normalize", "k", "holdout", "seed")}
+            **{name: manifest[name] for name in ("encoder", "normalize", "k", "holdout", "seed")},
+            square=manifest.get("square", "crop"),
         )
         detector.check_params()
+        detector.levels_ = _levels(manifest.get("levels", ALL_LEVELS))
+        if manifest.get("preprocessing") != crops_of(detector.view):
+            raise BadDetectorError(
+                f"{folder} was made with another preprocessing of images "
+                f"({manifest.get('preprocessing')}): fit again"
+            )
         detector.networks_ = tuple(
             Network(
                 entry["name"],
@@ -322,6 +330,13 @@ def _build(folder: Path, manifest: Mapping[str, Any]) -> ImageDetector:
     detector._restore(tuple(paths), features, in_bank, calibration, bank)
     detector.n_copies_ = int(manifest["calibration"]["n_copies"])
     return detector
+
+
+def _levels(said: Any) -> tuple[int, int]:
+    black, white = said
+    if not (type(black) is type(white) is int and 0 <= black < white <= ALL_LEVELS[1]):
+        raise ValueError(f"levels are {said}")
+    return black, white
 
 
 def _read_checked(folder: Path, name: str, manifest: Mapping[str, Any]) -> bytes:

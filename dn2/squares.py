@@ -12,6 +12,8 @@ each. A pass is therefore a product with a matrix, of which only the rows of the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
@@ -38,10 +40,7 @@ def to_square(image: Image.Image, how: str = "crop") -> np.ndarray:
         Of mode L or RGB.
     how : {"crop", "pad", "squash"}
     """
-    if how == "crop":
-        found = _middle(image, RESIZE, CROP)
-    else:
-        found = resize_whole(image, CROP, how)
+    found = _middle(image, RESIZE, CROP) if how == "crop" else resize_whole(image, CROP, how)
     pixels = np.asarray(found)
     return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
 
@@ -171,3 +170,27 @@ def unseen(height: int, width: int, how: str, margin: float = CROP / RESIZE) -> 
     if how == "crop":
         return 1 - margin * margin * short / long
     return 1 - short / long
+
+
+def describe_unseen(how: str, unseen: Sequence[float]) -> str:
+    """Say what squares leave out of images that are none; empty if all are squares.
+
+    Parameters
+    ----------
+    how : {"crop", "pad", "squash"}
+    unseen : sequence of float
+        See `unseen`; 0 for a square image.
+    """
+    shares = np.array([share for share in unseen if share > 0])
+    if not len(shares):
+        return ""
+    middle, worst = (f"{100 * share:.3g} %" for share in (np.median(shares), shares.max()))
+    what = {
+        "crop": "of the area lies outside of the crop (--fit pad or squash shows all)",
+        "pad": "of the square is grey margin",
+        "squash": "of the long side's detail is squashed away",
+    }[how]
+    return (
+        f"{len(shares):,} of {len(unseen):,} images are no squares; median {middle}, worst {worst} "
+        + what
+    )

@@ -10,9 +10,9 @@
   zeros: a decoder that does not miss them had left them over, which no encoder does.
 
 BMP, PPM, TGA and uncompressed TIFF hold bare pixels: a tail of zeros there is a black area, and
-only a file that is too short is noticed. So it is with a lossless WebP of pure noise, in which zeros
-take as much room as any other pixels. Neither does JPEG have a checksum, so that bytes altered in
-its middle may show as wrong pixels.
+only a file that is too short is noticed. So it is with a lossless WebP of pure noise, in which
+zeros take as much room as any other pixels. Neither does JPEG have a checksum, so that bytes
+altered in its middle may show as wrong pixels.
 """
 
 from __future__ import annotations
@@ -166,7 +166,9 @@ def _item_kinds(content: bytes, start: int, end: int) -> dict[int, bytes]:
 def _item_places(content: bytes, start: int) -> Iterator[tuple[int, int, int]]:
     """Read the box iloc: yield each part of an item that lies in the file itself."""
     version, sizes = content[start], struct.unpack_from(">H", content, start + 4)[0]
-    offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+    offset_size, length_size, base_size, index_size = (
+        sizes >> shift & 15 for shift in (12, 8, 4, 0)
+    )
     at = start + 6
 
     def number(size: int) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks.contracts import Dataset, MissingDataError, Progress, UsageError, check_name
 from benchmarks.datasets.arrays import UNREADABLE
 from benchmarks.datasets.catalogue import DATASETS, DatasetEntry
+from dn2.images import ImageFiles
 
 __all__ = [
     "DATASETS",
@@ -83,6 +84,7 @@ def load_dataset(
     home: Path,
     root: Path | None = None,
     skip_corrupt: bool = False,
+    max_pixels: int | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
     """Open a data set and check that it is the one its name stands for.
@@ -103,6 +105,8 @@ def load_dataset(
     skip_corrupt : bool
         Leave out image files that cannot be decoded. The first call tries every image and later
         calls reuse the answer. ``Dataset.skipped`` lists the files.
+    max_pixels : int, optional
+        Larger image files are not decoded; by default Pillow's limit.
     progress : callable, optional
         Called as images are tried.
 
@@ -117,12 +121,15 @@ def load_dataset(
     if root is not None:
         check_root(root)
     dataset = _load_own(name, home, root) if is_own(name) else _load_named(name, home, root)
-    if not skip_corrupt:
-        return dataset
     from benchmarks.datasets.image_files import without_corrupt
+    from benchmarks.datasets.levels import with_levels
 
+    if max_pixels is not None and isinstance(dataset.images, ImageFiles):
+        dataset = replace(dataset, images=dataset.images.seen(most_pixels=max_pixels))
     try:
-        return without_corrupt(dataset, home, progress)
+        if skip_corrupt:
+            dataset = without_corrupt(dataset, home, progress)
+        return with_levels(dataset, home, progress)
     except OSError as error:
         raise MissingDataError(
             f"{dataset.name} cannot be read ({error}): check that its files still exist"

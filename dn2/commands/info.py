@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -42,6 +44,7 @@ def info(detector: str, list_images: bool, as_json: bool) -> int:
         "normal images": f"{manifest['n_images']:,}, {loaded.in_bank_.sum():,} in the bank",
         "calibration": f"{calibration['method']}, {count(n, 'image')}, "
         f"of which {calibration['n_copies']:,} equal another",
+        "images": seen(manifest),
         "smallest p-value": f"{1 / (n + 1):.2g}",
         "scores": f"median {calibration['median_score']:#.4g}, "
         f"largest {calibration['largest_score']:#.4g} among normal images",
@@ -52,3 +55,12 @@ def info(detector: str, list_images: bool, as_json: bool) -> int:
         for path in loaded.paths_:
             click.echo(printable(path))
     return 0
+
+
+def seen(manifest: Mapping[str, Any]) -> str:
+    """Say how images become what the network sees."""
+    how = {"pad": "padded", "squash": "squashed"}.get(manifest.get("square", ""), "cropped")
+    if "levels" not in manifest:
+        return how
+    black, white = manifest["levels"]
+    return f"{how}; of 16-bit grey, level {black:,} is black and {white:,} white"

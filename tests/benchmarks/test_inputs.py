@@ -67,7 +67,9 @@ def test_files_of_mixed_channels_have_three(files):
 def test_files_are_made_squares_and_only_those_asked_for_are_decoded(files, monkeypatch):
     decoded, original = [], dn2.images._decode
     monkeypatch.setattr(
-        dn2.images, "_decode", lambda path, *rest: decoded.append(path.stem) or original(path, *rest)
+        dn2.images,
+        "_decode",
+        lambda path, *rest: decoded.append(path.stem) or original(path, *rest),
     )
     X = load_pixels(dataset(files), "pixels:5")
     assert decoded == []
