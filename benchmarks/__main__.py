@@ -47,7 +47,6 @@ def main() -> None:
 def run_main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     from dn2.encoders import MissingWeightsError
-    from dn2.images import CorruptImageError
 
     warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
     # What Pillow thinks of a file is said once, in the reason why it is left out.
@@ -67,8 +66,16 @@ def run_main(arguments: list[str] | None = None) -> int:
         return _complain(error, USAGE)
     except (MissingDataError, MissingWeightsError) as error:
         return _complain(error, MISSING)
-    except (OutsideError, CorruptImageError, MemoryError) as error:
+    except OutsideError as error:
+        return _complain(error, FAILED)
+    except MemoryError as error:
         return _complain(str(error) or "too little memory: do less at a time", FAILED)
+    except ValueError as error:
+        from dn2.images import CorruptImageError  # late: --help needs no Pillow
+
+        if not isinstance(error, CorruptImageError):
+            raise
+        return _complain(error, FAILED)
 
 
 def _called() -> str:

@@ -184,7 +184,8 @@ class Experiment:
     nothing is trained. ``fit`` says how images become squares, ``crop``, ``pad`` or ``squash``; it
     is empty where that is the input's own way. ``resolved`` holds what the names stand for today
     (digests of data and weights, preprocessing, engine, versions of protocol and detector), so that
-    a changed meaning makes another cell. It is empty until `benchmarks.experiments.resolve` fills it.
+    a changed meaning makes another cell. It is empty until `benchmarks.experiments.resolve` fills
+    it.
 
     ``device`` is where a detector trains; None means CUDA if there is one. It is no part of the
     key, because ``resolved`` holds the arithmetic of the device.

@@ -221,8 +221,8 @@ def describe_view(dataset: Dataset, name: str, fit: str = "") -> list[str]:
     if how:
         margin = CROP / RESIZE if encoder_names(name) else 1.0
         shares = _unseen(dataset.images, how, margin)
-        if line := describe_unseen(how, shares):
-            lines.append(line)
+        if any(shares):
+            lines.append(describe_unseen(how, shares))
     return lines
 
 

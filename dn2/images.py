@@ -174,14 +174,14 @@ def read_image(path: Path, at_least: int | None = None, view: View = VIEW) -> np
     OSError
         If it cannot be read at all, or is no regular file: see `dn2.files.open_regular`.
     """
-    return reduce_image(path, as_array, at_least, view)
+    return reduce_image(path, as_array, at_least, view, whole=True)
 
 
 def decode_image(
     content: bytes, name: str, at_least: int | None = None, view: View = VIEW
 ) -> np.ndarray:
     """Decode the bytes of a file: see `read_image`; errors call it ``name``."""
-    return _decode(Path(name), content, at_least, view, as_array)
+    return _decode(Path(name), content, at_least, view, as_array, whole=True)
 
 
 Reduce = Callable[[Image.Image], np.ndarray]
@@ -194,15 +194,17 @@ def reduce_image(
     at_least: int | None = None,
     view: View = VIEW,
     name: str = "",
+    whole: bool = False,
 ) -> np.ndarray:
     """Decode a file, or its content, and return what ``reduce`` makes of it.
 
     The image itself is gone when the next one is decoded in its place: memory for it is held until
-    ``reduce`` returns. Errors are those of `read_image`, and call it ``name`` or by its path.
+    ``reduce`` returns; ``whole`` says that it returns all pixels. Errors are those of `read_image`,
+    and call it ``name`` or by its path.
     """
     if isinstance(source, bytes):
-        return _decode(Path(name), source, at_least, view, reduce)
-    return _decode(Path(name or source), _content(source, view), at_least, view, reduce)
+        return _decode(Path(name), source, at_least, view, reduce, whole)
+    return _decode(Path(name or source), _content(source, view), at_least, view, reduce, whole)
 
 
 def read_levels(source: Path | bytes, view: View = VIEW) -> np.ndarray | None:
@@ -216,7 +218,7 @@ def read_levels(source: Path | bytes, view: View = VIEW) -> np.ndarray | None:
     with _named(path, lambda: needed), _opened(path, io.BytesIO(content), view) as file:
         if not file.mode.startswith("I"):
             return None
-        needed = _bytes_needed(file, read_levels)
+        needed = _bytes_needed(file, whole=False)
         with DECODING.hold(needed):
             file.load()
             check_whole(file, content)
@@ -289,7 +291,10 @@ class ImageFiles(Sequence[np.ndarray]):
             Gets a ``PIL.Image.Image`` of mode L or RGB.
         """
         return reduce_image(
-            self.paths[row], lambda image: reduce(self._part(row, image)), view=self.view
+            self.paths[row],
+            lambda image: reduce(self._part(row, image)),
+            view=self.view,
+            whole=reduce is as_array,
         )
 
     def seen(self, **changes: Any) -> ImageFiles:
@@ -305,7 +310,9 @@ class ImageFiles(Sequence[np.ndarray]):
         """Read the images' shapes, (height, width) or (height, width, 3), from file headers."""
         distinct = list(dict.fromkeys(self.paths))
         with ThreadPoolExecutor() as pool:
-            found = dict(zip(distinct, pool.map(_header, distinct), strict=True))
+            found = dict(
+                zip(distinct, pool.map(lambda one: _header(one, self.view), distinct), strict=True)
+            )
         shapes = []
         for row, path in enumerate(self.paths):
             height, width, *channels = found[path]
@@ -477,7 +484,12 @@ def _too_large(path: Path, pixels: str, view: View) -> LargeImageError:
 
 
 def _decode(
-    path: Path, content: bytes, at_least: int | None, view: View, reduce: Reduce
+    path: Path,
+    content: bytes,
+    at_least: int | None,
+    view: View,
+    reduce: Reduce,
+    whole: bool,
 ) -> np.ndarray:
     """Decode the content of a file to mode L or RGB, upright, and make less of it."""
     if not content:
@@ -486,7 +498,7 @@ def _decode(
     with _named(path, lambda: needed), _opened(path, io.BytesIO(content), view) as file:
         if at_least is not None:
             file.draft(None, (at_least, at_least))  # does nothing unless it is a JPEG
-        needed = _bytes_needed(file, reduce)
+        needed = _bytes_needed(file, whole)
         with DECODING.hold(needed):
             file.load()
             check_whole(file, content)
@@ -497,7 +509,7 @@ def _decode(
             return reduce(pixels)
 
 
-def _bytes_needed(image: Image.Image, reduce: object) -> int:
+def _bytes_needed(image: Image.Image, whole: bool) -> int:
     """Estimate the most memory that decoding takes, from a header."""
     stored = STORED_BYTES.get(image.mode, 2 if image.mode.startswith("I;16") else 4)
     wanted = 1 if _is_grey(image) else 4
@@ -507,7 +519,7 @@ def _bytes_needed(image: Image.Image, reduce: object) -> int:
         a_pixel += 6  # coefficients of 16 bits
     if image.format == "TIFF" or "exif" in image.info:
         a_pixel += wanted  # it may have to be turned
-    if reduce is as_array:
+    if whole:
         a_pixel += 1 if wanted == 1 else 3
     return image.width * image.height * a_pixel
 
@@ -528,10 +540,13 @@ def _orientation(image: Image.Image) -> int:
 
 def _header(path: Path, view: View = VIEW) -> tuple[int, ...]:
     """Read the shape that `read_image` would give, and no pixel."""
-    with _named(path, lambda: 0):
-        with open_regular(path) as file, _opened(path, file, view) as image:
-            width, height = _upright_size(image, file)
-            return (height, width) if _is_grey(image) else (height, width, 3)
+    with (
+        _named(path, lambda: 0),
+        open_regular(path) as file,
+        _opened(path, file, view) as image,
+    ):
+        width, height = _upright_size(image, file)
+        return (height, width) if _is_grey(image) else (height, width, 3)
 
 
 def _upright_size(image: Image.Image, file: BinaryIO) -> tuple[int, int]:
@@ -588,7 +603,7 @@ def _to_grey_or_rgb(image: Image.Image, levels: tuple[int, int]) -> Image.Image:
 def _from_16_bits(image: Image.Image, levels: tuple[int, int]) -> Image.Image:
     """Scale the levels to 0..255, half up; Pillow opens some 16-bit formats as 32-bit integers."""
     if image.mode == "I":
-        _check_range(*image.getextrema())  # type: ignore[arg-type] # two numbers for one channel
+        _check_range(*image.getextrema())
     table = _table(levels)
     flat = Image.new("L", image.size)
     for top, bottom in _bands(image):

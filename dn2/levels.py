@@ -2,8 +2,8 @@
 
 Cameras and X-ray detectors write 10, 12 or 14 bits into files of 16, and a part of them has all the
 contrast. Divided by 257, it would be a few grey levels of 8 bits. The rule, for all 16-bit grey
-images that are given together: take the level below which 0.1 % of the pixels lie, and the one above
-which 0.1 % do. Widen this range by half of itself on either side, so that anomalies which are
+images that are given together: take the level below which 0.1 % of the pixels lie, and the one
+above which 0.1 % do. Widen this range by half of itself on either side, so that anomalies which are
 darker or brighter keep their contrast, to at least 256 levels, and to no more than there are. Where
 all levels are used, that is 0 to 65535, as if nothing were learnt.
 """

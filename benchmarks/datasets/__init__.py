@@ -16,7 +16,6 @@ from typing import Any
 from benchmarks.contracts import Dataset, MissingDataError, Progress, UsageError, check_name
 from benchmarks.datasets.arrays import UNREADABLE
 from benchmarks.datasets.catalogue import DATASETS, DatasetEntry
-from dn2.images import ImageFiles
 
 __all__ = [
     "DATASETS",
@@ -121,8 +120,11 @@ def load_dataset(
     if root is not None:
         check_root(root)
     dataset = _load_own(name, home, root) if is_own(name) else _load_named(name, home, root)
+    if dataset.files is None:  # arrays are as they are
+        return dataset
     from benchmarks.datasets.image_files import without_corrupt
-    from benchmarks.datasets.levels import with_levels
+    from benchmarks.datasets.sixteen_bits import with_levels
+    from dn2.images import ImageFiles
 
     if max_pixels is not None and isinstance(dataset.images, ImageFiles):
         dataset = replace(dataset, images=dataset.images.seen(most_pixels=max_pixels))

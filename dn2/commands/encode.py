@@ -67,8 +67,8 @@ def encode(
     """Encode all images in FOLDER and its subfolders.
 
     The .npz file holds `paths` (n,), relative to FOLDER and in sorted order, and `features`
-    (n, width) float32; also `folder`, `encoder`, `normalize`, `fit` and `levels`. Corrupt images are left out, named
-    at the end, and make the exit code 1.
+    (n, width) float32; also `folder`, `encoder`, `normalize`, `fit` and `levels`. Corrupt
+    images are left out, named at the end, and make the exit code 1.
     """
     from dn2.encoders import find_weights, get_encoder, weights_folder
     from dn2.gathering import SUFFIXES

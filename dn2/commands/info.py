@@ -44,11 +44,12 @@ def info(detector: str, list_images: bool, as_json: bool) -> int:
         "normal images": f"{manifest['n_images']:,}, {loaded.in_bank_.sum():,} in the bank",
         "calibration": f"{calibration['method']}, {count(n, 'image')}, "
         f"of which {calibration['n_copies']:,} equal another",
-        "images": seen(manifest),
         "smallest p-value": f"{1 / (n + 1):.2g}",
         "scores": f"median {calibration['median_score']:#.4g}, "
         f"largest {calibration['largest_score']:#.4g} among normal images",
     }
+    if "square" in manifest or "levels" in manifest:
+        rows["images"] = seen(manifest)
     for name, value in rows.items():
         click.echo(f"{name:<17} {value}")
     if list_images:
