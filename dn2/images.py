@@ -17,6 +17,7 @@ of memory is another error, which says nothing about the file.
 from __future__ import annotations
 
 import io
+import os
 import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -372,22 +373,24 @@ def _content(path: Path, view: View) -> bytes:
     most = MOST_BYTES_A_PIXEL * view.most_pixels + MOST_BYTES_BESIDE
     try:
         with open_regular(path) as file:
-            content = file.read(most + 1)
+            size = os.fstat(file.fileno()).st_size
+            if size > most:
+                raise LargeImageError(
+                    path,
+                    f"it has {size:,} bytes, more than {view.most_pixels:,} pixels may need: raise "
+                    "--max-pixels",
+                )
+            return file.read()
     except OSError as error:
         if error.errno in SHORT:
             raise ImageMemoryError(path, error.strerror or "too little memory") from None
         raise
     except MemoryError:
         raise ImageMemoryError(path, "too little memory for its bytes") from None
+    except LargeImageError:
+        raise
     except ValueError as error:  # a name with a NUL
         raise CorruptImageError(path, str(error)) from None
-    if len(content) > most:
-        raise LargeImageError(
-            path,
-            f"it has more than {most:,} bytes, which {view.most_pixels:,} pixels may need: "
-            "raise --max-pixels",
-        )
-    return content
 
 
 MOST_BYTES_A_PIXEL = 8  # RGBA of 16 bits, stored as it is

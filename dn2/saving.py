@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dn2.files import hold, remove_leftovers, write_atomically
+from dn2.files import hold, open_regular, read_regular, remove_leftovers, write_atomically
 from dn2.image_detector import ImageDetector
 from dn2.images import ALL_LEVELS
 from dn2.networks import Network, crops_of
@@ -256,7 +256,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file() or path.stat().st_size > LARGEST_MANIFEST:
         raise _bad(path, "is no detector's manifest")
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = json.loads(read_regular(path))
     except (ValueError, RecursionError):
         raise _bad(path, "is not whole JSON") from None
     version = manifest.get("format") if isinstance(manifest, dict) else None
@@ -344,7 +344,7 @@ def _read_checked(folder: Path, name: str, manifest: Mapping[str, Any]) -> bytes
     said = manifest["files"][name]
     path = folder / name
     _check_size(path, said["bytes"])
-    content = path.read_bytes()
+    content = read_regular(path)
     if hashlib.sha256(content).hexdigest() != said["sha256"]:
         raise _bad(path, "was altered")
     return content
@@ -357,7 +357,7 @@ def _load_array(folder: Path, name: str, manifest: Mapping[str, Any]) -> np.ndar
         content = io.BytesIO(_read_checked(folder, name, manifest))
         return np.load(content, allow_pickle=False)
     _check_size(path, manifest["files"][name]["bytes"])
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != manifest["files"][name]["sha256"]:
             raise _bad(path, "was altered")
     return np.load(path, mmap_mode="r", allow_pickle=False)
