@@ -417,7 +417,8 @@ def _named(path: Path, needed: Callable[[], int]) -> Iterator[None]:
     except Exception as error:  # decoders of broken files raise almost anything
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         if _is_shortage(error):
-            raise ImageMemoryError(path, f"too little memory: {reason}") from None
+            wanted = f" for some {needed():,} bytes" if needed() else ""
+            raise ImageMemoryError(path, f"too little memory{wanted}: {reason}") from None
         if isinstance(error, OSError) and error.errno is not None:  # the disk, not the content
             raise OSError(error.errno, error.strerror, str(path)) from None
         _check_memory(path, needed())
