@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks.contracts import Dataset, MissingDataError, Progress, UsageError, check_name
 from benchmarks.datasets.arrays import UNREADABLE
 from benchmarks.datasets.catalogue import DATASETS, DatasetEntry
+from dn2.files import printable
 
 __all__ = [
     "DATASETS",
@@ -74,7 +75,13 @@ def check_dataset(name: str) -> str:
         return name
     if not path:
         raise UsageError(f"'{name}' has no path: write {' or '.join(OWN_DATA)}.")
-    return f"{kind}:{Path(path).expanduser().resolve()}"
+    name = f"{kind}:{Path(path).expanduser().resolve()}"
+    if not name.isascii() and printable(name) != name:
+        raise UsageError(
+            f"'{printable(name)}' is no printable UTF-8, and it would be the name of the data set: "
+            "rename the folder."
+        )
+    return name
 
 
 def load_dataset(
