@@ -256,7 +256,7 @@ def read_checkpoint(path: Path | None, identity: str, stage: str) -> dict[str, A
     dict or None
         None if there is no file, or it is damaged or belongs to another training or stage.
     """
-    if path is None or not path.exists():
+    if path is None or not path.is_file():  # a FIFO or device is not opened
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -49,6 +49,8 @@ def run_main(arguments: list[str] | None = None) -> int:
     from dn2.encoders import MissingWeightsError
 
     warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
+    # What Pillow thinks of a file is said once, in the reason why it is left out.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         return main.main(arguments, prog_name=_called(), standalone_mode=False) or 0
     except (KeyboardInterrupt, click.Abort):
@@ -65,6 +67,14 @@ def run_main(arguments: list[str] | None = None) -> int:
     except (MissingDataError, MissingWeightsError) as error:
         return _complain(error, MISSING)
     except OutsideError as error:
+        return _complain(error, FAILED)
+    except MemoryError as error:
+        return _complain(str(error) or "too little memory: do less at a time", FAILED)
+    except ValueError as error:
+        from dn2.images import CorruptImageError  # late: --help needs no Pillow
+
+        if not isinstance(error, CorruptImageError):
+            raise
         return _complain(error, FAILED)
 
 

@@ -66,6 +66,8 @@ class Workspace:
         How and where networks run; None chooses what suits the machine.
     skip_corrupt : bool
         Leave out image files that cannot be decoded, instead of stopping at the first.
+    max_pixels : int or None
+        Larger image files are not decoded; None means the usual limit.
     """
 
     home: Path
@@ -74,6 +76,7 @@ class Workspace:
     engine: str | None = None
     device: str | None = None
     skip_corrupt: bool = False
+    max_pixels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -178,9 +181,11 @@ class Experiment:
     """Describe one cell of the benchmark: what is run, on what, with which parameters.
 
     ``preset`` names the budget of a trained detector, ``paper`` or ``cpu``; it is ``none`` where
-    nothing is trained. ``resolved`` holds what the names stand for today (digests of data and
-    weights, preprocessing, engine, versions of protocol and detector), so that a changed meaning
-    makes another cell. It is empty until `benchmarks.experiments.resolve` fills it.
+    nothing is trained. ``fit`` says how images become squares, ``crop``, ``pad`` or ``squash``; it
+    is empty where that is the input's own way. ``resolved`` holds what the names stand for today
+    (digests of data and weights, preprocessing, engine, versions of protocol and detector), so that
+    a changed meaning makes another cell. It is empty until `benchmarks.experiments.resolve` fills
+    it.
 
     ``device`` is where a detector trains; None means CUDA if there is one. It is no part of the
     key, because ``resolved`` holds the arithmetic of the device.
@@ -199,6 +204,7 @@ class Experiment:
     seed: int = 0
     preset: str = "none"
     resolved: Parameters = field(default_factory=dict)
+    fit: str = ""
     device: str | None = field(default=None, compare=False)
 
     @cached_property
@@ -208,6 +214,8 @@ class Experiment:
         del fields["device"]
         if self.preset == "none":
             del fields["preset"]  # keys made before there were presets stay valid
+        if not self.fit:
+            del fields["fit"]  # so do those made before there was a choice
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
@@ -230,6 +238,8 @@ class Experiment:
             "partition": self.partition,
             "seed": self.seed,
         }
+        if self.fit:
+            flat["fit"] = self.fit
         return {**flat, **self.protocol_params, **self.detector_params}
 
     @property

@@ -52,7 +52,7 @@ class Worker:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self._datasets: dict[str, Dataset] = {}
-        self._input: tuple[tuple[str, str], Input] | None = None
+        self._input: tuple[tuple[str, str, str], Input] | None = None
 
     def dataset(self, name: str, progress: Progress | None = None) -> Dataset:
         """Open a data set as the workspace says, once.
@@ -70,6 +70,7 @@ class Worker:
                 home=where.home,
                 root=where.root,
                 skip_corrupt=where.skip_corrupt,
+                max_pixels=where.max_pixels,
                 progress=progress,
             )
         return self._datasets[name]
@@ -77,11 +78,14 @@ class Worker:
     def input(self, batch: Batch, progress: Progress | None = None) -> Input:
         """Open a batch's input, computing first the features that the store does not hold yet."""
         cell = batch.cells[-1]
-        wanted = cell.dataset, batch.input
+        wanted = cell.dataset, batch.input, cell.fit
         if self._input is None or self._input[0] != wanted:
             self._input = None  # freed first: two inputs may not fit into memory
             dataset = self.dataset(cell.dataset, progress)
-            self._input = wanted, load_input(dataset, batch.input, self.workspace, progress)
+            self._input = (
+                wanted,
+                load_input(dataset, batch.input, self.workspace, progress, cell.fit),
+            )
         X = self._input[1]
         return X.normalized(cell.normalize) if isinstance(X, Rows) else X
 

@@ -35,12 +35,13 @@ from benchmarks.detectors import (
     draws,
     entry_of,
 )
-from benchmarks.inputs import encoder_names
+from benchmarks.inputs import encoder_names, own_fit
 from benchmarks.protocols import PROTOCOLS, make_splits
 from benchmarks.protocols import protocol_params as protocol_params_of
 from dn2.encoders import check_weights, get_encoder
 from dn2.engines import engine_class
 from dn2.features import NORMALIZATIONS
+from dn2.squares import SQUARES
 
 
 def make_experiments(
@@ -51,6 +52,7 @@ def make_experiments(
     encoders: Sequence[str] = (),
     normalize: Sequence[str] = (),
     size: int = 0,
+    fits: Sequence[str] = (),
     variants: Sequence[str] = ("",),
     presets: Sequence[str] = ("paper",),
     params: Mapping[str, Sequence[Any]] | None = None,
@@ -71,6 +73,9 @@ def make_experiments(
         For detectors on features; empty means each detector's default.
     size : int
         Side in pixels to which images are resized for detectors on pixels; 0 means not at all.
+    fits : sequence of {"crop", "pad", "squash"}
+        How images become squares; empty means each input's own way: features see a crop, pixels
+        are squashed.
     presets : sequence of names
         For detectors that have presets.
     params : mapping of parameter name to the values to try, optional
@@ -105,6 +110,8 @@ def make_experiments(
     of_protocol = protocol_params_of(protocol, protocol_params or {})
     for name in normalize:
         check_name(name, NORMALIZATIONS, "normalisation")
+    for fit in fits:
+        check_name(fit, SQUARES, "fit")
     for encoder in encoders:
         check_encoders(encoder)
     for detector in detectors:
@@ -121,8 +128,10 @@ def make_experiments(
             for name, values in params.items()
             if name in defaults(detector) or name not in known
         }
-        for (source, how), values in product(
-            _inputs(dataset, detector, variant, encoders, normalize, size), product(*own.values())
+        for (source, how), fit, values in product(
+            _inputs(dataset, detector, variant, encoders, normalize, size),
+            fits or ("",),
+            product(*own.values()),
         ):
             cell = Experiment(
                 dataset=check_dataset(dataset),
@@ -138,12 +147,18 @@ def make_experiments(
                 classes=tuple(classes),
                 seed=seed,
                 preset=check_preset(detector, preset),
+                fit="" if own_fit(source) in ("", fit) else fit,
                 device=device,
             )
             cells += [
                 replace(cell, seed=seed + number)
                 for number in range(seeds if draws(detector) else 1)
             ]
+    if set(fits) - {""} and not any(own_fit(cell.input) for cell in cells):
+        raise UsageError(
+            f"fit is for images that are resized, and {', '.join(detectors)} sees pixels at their "
+            f"own size, got {','.join(fits)}: give --size too, or leave it out."
+        )
     return list({cell.key: cell for cell in cells}.values())
 
 
@@ -358,6 +373,7 @@ def _key_of_splits(cell: Experiment) -> str:
         preset="none",
         input="",
         normalize="none",
+        fit="",
         detector_params={},
         resolved={},
     ).key

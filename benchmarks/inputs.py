@@ -19,11 +19,28 @@ from PIL import Image
 from benchmarks.contracts import Dataset, Progress, UsageError, Workspace, check_name
 from dn2.encoders import check_weights, find_weights, get_encoder
 from dn2.engines import available_cores, engine_class
-from dn2.images import ImageFiles
+from dn2.images import ALL_LEVELS, ImageFiles
+from dn2.squares import CROP, RESIZE, describe_unseen, resize_whole, unseen
 from dn2.store import FeatureStore
 
 RESAMPLING = "squares, Pillow's bilinear with antialiasing; 1"
 """The identity of resized pixels: change the number whenever the pixels change."""
+
+OTHER_RESAMPLING = {
+    "crop": "the middle of the short side, Pillow's bilinear with antialiasing; 1",
+    "pad": "padded with grey 127, Pillow's bilinear with antialiasing; 1",
+}
+"""The same for the squares that are not the usual ones of pixels."""
+
+
+def own_fit(name: str) -> str:
+    """Return how an input makes squares unless another way is asked for; empty if it makes none.
+
+    Features see a crop, as their networks were trained; pixels are squashed, so that none is lost.
+    """
+    if encoder_names(name):
+        return "crop"
+    return "" if pixel_size(name) is None else "squash"
 
 
 def encoder_names(name: str) -> list[str]:
@@ -66,11 +83,12 @@ def pixel_size(name: str) -> int | None:
     return int(size) if colon else None
 
 
-def input_identity(name: str, workspace: Workspace) -> dict[str, Any]:
+def input_identity(name: str, workspace: Workspace, fit: str = "") -> dict[str, Any]:
     """Return what an input's name stands for today.
 
     For features: the digest of each encoder's weights, the preprocessing and the engine that runs
-    the networks. For pixels: only how they are resized.
+    the networks. For pixels: only how they are resized. ``fit`` is that of the cell: see
+    `own_fit`.
 
     Raises
     ------
@@ -82,10 +100,10 @@ def input_identity(name: str, workspace: Workspace) -> dict[str, Any]:
     """
     if not encoder_names(name):
         size = pixel_size(name)
-        resized = "native size; 1" if size is None else f"{size} x {size}, {RESAMPLING}"
-        return {"preprocessing": resized}
+        how = OTHER_RESAMPLING.get(fit, RESAMPLING)
+        return {"preprocessing": "native size; 1" if size is None else f"{size} x {size}, {how}"}
 
-    from dn2.features import PREPROCESSING  # imports torch
+    from dn2.features import preprocessing  # imports torch
 
     digests = {}
     try:
@@ -96,7 +114,7 @@ def input_identity(name: str, workspace: Workspace) -> dict[str, Any]:
         engine = engine_class(workspace.engine, workspace.device)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    return {"weights": digests, "preprocessing": PREPROCESSING, "engine": engine}
+    return {"weights": digests, "preprocessing": preprocessing(fit or "crop"), "engine": engine}
 
 
 @dataclass(frozen=True)
@@ -109,10 +127,13 @@ class Pixels:
     shape : tuple of int
         (n, height, width, channels). There is 1 channel if all images are grey; otherwise there
         are 3, and the one of a grey image is repeated.
+    fit : {"crop", "pad", "squash"}
+        How images of another shape are resized.
     """
 
     images: Any
     shape: tuple[int, int, int, int]
+    fit: str = "squash"
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -125,7 +146,11 @@ class Pixels:
         gathered = np.empty((len(rows), *self.shape[1:]), np.uint8)
 
         def put(place: int) -> None:
-            gathered[place] = self._pixels(self.images[int(rows[place])])
+            row = int(rows[place])
+            if isinstance(self.images, ImageFiles):  # the decoded image is gone before the next
+                gathered[place] = self.images.reduced(row, self._pixels)
+            else:
+                gathered[place] = self._pixels(Image.fromarray(self.images[row]))
 
         # Pillow releases the interpreter's lock. Each thread holds one image more in memory.
         with ThreadPoolExecutor() as pool:
@@ -133,15 +158,18 @@ class Pixels:
                 pass
         return gathered
 
-    def _pixels(self, image: np.ndarray) -> np.ndarray:
+    def _pixels(self, image: Image.Image) -> np.ndarray:
         height, width = self.shape[1:3]
-        if image.shape[:2] != (height, width):
-            resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-            image = np.asarray(resized)
-        return image if image.ndim == 3 else image[..., None]  # one channel broadcasts to three
+        if image.size != (width, height):
+            if self.fit == "squash" or height != width:
+                image = image.resize((width, height), Image.Resampling.BILINEAR)
+            else:
+                image = resize_whole(image, height, self.fit)
+        pixels = np.asarray(image)
+        return pixels if pixels.ndim == 3 else pixels[..., None]  # one channel broadcasts to three
 
 
-def load_pixels(dataset: Dataset, name: str) -> Pixels:
+def load_pixels(dataset: Dataset, name: str, fit: str = "") -> Pixels:
     """Open a data set's images as `Pixels`, reading only the headers of image files.
 
     Raises
@@ -166,7 +194,57 @@ def load_pixels(dataset: Dataset, name: str) -> Pixels:
         )
     height, width = (size, size) if size is not None else sizes[0]
     channels = max(shape[2] if len(shape) == 3 else 1 for shape in shapes)
-    return Pixels(images, (len(dataset.labels), height, width, channels))
+    return Pixels(images, (len(dataset.labels), height, width, channels), fit or "squash")
+
+
+def describe_view(dataset: Dataset, name: str, fit: str = "") -> list[str]:
+    """Say what a detector does not see of the images, a line each; nothing of square ones.
+
+    Of image files only the headers are read.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    name : str
+        An input's.
+    fit : str
+        See `own_fit`.
+    """
+    lines = []
+    if isinstance(dataset.images, ImageFiles) and dataset.images.view.levels != ALL_LEVELS:
+        black, white = dataset.images.view.levels
+        lines.append(
+            f"of 16-bit grey, level {black:,} becomes black and {white:,} white, as the training "
+            "images have it"
+        )
+    how = fit or own_fit(name)
+    if how:
+        margin = CROP / RESIZE if encoder_names(name) else 1.0
+        shares = _unseen(dataset.images, how, margin)
+        if any(shares):
+            lines.append(describe_unseen(how, shares))
+    return lines
+
+
+def _unseen(images: Any, how: str, margin: float) -> list[float]:
+    """Compute `dn2.squares.unseen` of each image that is no square, and 0 for the others.
+
+    It is empty if one cannot be read: what reads the images says so.
+    """
+    equal = _equal_shape(images)
+    if equal is not None:
+        shapes = [equal] * len(images)
+    elif isinstance(images, ImageFiles):
+        try:
+            shapes = images.shapes()
+        except (OSError, ValueError):
+            return []
+    else:
+        shapes = [image.shape for image in images]
+    return [
+        0.0 if height == width else unseen(height, width, how, margin)
+        for height, width, *_ in shapes
+    ]
 
 
 def _equal_shape(images: Any) -> tuple[int, ...] | None:
@@ -258,7 +336,11 @@ Input = Rows | Pixels
 
 
 def load_input(
-    dataset: Dataset, name: str, workspace: Workspace, progress: Progress | None = None
+    dataset: Dataset,
+    name: str,
+    workspace: Workspace,
+    progress: Progress | None = None,
+    fit: str = "",
 ) -> Input:
     """Open an input, computing first the features that the store does not hold yet.
 
@@ -270,6 +352,8 @@ def load_input(
     workspace : Workspace
     progress : callable, optional
         Called with the number of images encoded, for each encoder.
+    fit : str
+        How images become squares; empty for the input's own way: see `own_fit`.
 
     Returns
     -------
@@ -282,17 +366,19 @@ def load_input(
     """
     names = encoder_names(name)
     if not names:
-        return load_pixels(dataset, name)
+        return load_pixels(dataset, name, fit)
 
     from dn2.features import none  # imports torch
 
-    found = [_features(dataset, encoder, workspace, progress) for encoder in names]
+    found = [_features(dataset, encoder, workspace, progress, fit) for encoder in names]
     return Rows([part for part, _ in found], none, names, [rate for _, rate in found])
 
 
-def feature_store(dataset: Dataset, encoder_name: str, workspace: Workspace) -> FeatureStore:
+def feature_store(
+    dataset: Dataset, encoder_name: str, workspace: Workspace, fit: str = ""
+) -> FeatureStore:
     """Return the store that holds, or will hold, one encoder's features of a data set."""
-    identity = input_identity(f"features:{encoder_name}", workspace)
+    identity = input_identity(f"features:{encoder_name}", workspace, fit)
     named = {
         "dataset": dataset.name,
         "encoder": encoder_name,
@@ -304,13 +390,17 @@ def feature_store(dataset: Dataset, encoder_name: str, workspace: Workspace) -> 
 
 
 def _features(
-    dataset: Dataset, encoder_name: str, workspace: Workspace, progress: Progress | None
+    dataset: Dataset,
+    encoder_name: str,
+    workspace: Workspace,
+    progress: Progress | None,
+    fit: str,
 ) -> tuple[Any, float]:
     """Open one encoder's features as an array, computing first those that are missing.
 
     The second value is how many images a second were encoded, and 0 if none was missing.
     """
-    store = feature_store(dataset, encoder_name, workspace)
+    store = feature_store(dataset, encoder_name, workspace, fit)
     if not store.missing():
         store.fill(lambda _: ())  # writes only the manifest, in case a killed process did not
         return store.open(), 0.0
@@ -321,7 +411,9 @@ def _features(
     weights = find_weights(encoder, workspace.home / "weights", workspace.weights)
     if progress:
         progress(f"compiling {encoder_name}", 0, 0)
-    extractor = load_extractor(encoder_name, weights, workspace.engine, workspace.device)
+    extractor = load_extractor(
+        encoder_name, weights, workspace.engine, workspace.device, square=fit or "crop"
+    )
     what = f"{encoder_name} on {dataset.name}, images"
     store.fill(
         lambda rows: encode_batches(dataset.images, extractor, rows),

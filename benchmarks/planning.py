@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -10,7 +10,13 @@ from typing import Any
 from benchmarks.contracts import Dataset, Experiment, MissingDataError, Workspace
 from benchmarks.datasets import is_own, load_dataset
 from benchmarks.experiments import plan, resolve
-from benchmarks.inputs import encoder_names, feature_store, input_identity, load_input
+from benchmarks.inputs import (
+    describe_view,
+    encoder_names,
+    feature_store,
+    input_identity,
+    load_input,
+)
 from benchmarks.tracking import Tracker
 from dn2.encoders import MissingWeightsError
 
@@ -50,7 +56,10 @@ class PlannedCell:
 
 
 def plan_cells(
-    experiments: Sequence[Experiment], workspace: Workspace, tracker: Tracker
+    experiments: Sequence[Experiment],
+    workspace: Workspace,
+    tracker: Tracker,
+    say: Callable[[str], None] = lambda _: None,
 ) -> list[PlannedCell]:
     """Look at data, weights, feature stores and the tracking store, and compute nothing.
 
@@ -71,6 +80,8 @@ def plan_cells(
     # It refuses what cannot run, also if weights have still to be fetched.
     batches = plan([cell for cell in resolved if cell.resolved], look.datasets, {})
     planned = [look.at(cell) for cell in resolved]
+    for line in dict.fromkeys(line for cell in resolved for line in look.seen(cell)):
+        say(line)
     pending = {cell.experiment.key for cell in planned if cell.status == "pending"}
     # Inputs that were searched together have each its part of the time.
     searched = {
@@ -112,17 +123,19 @@ class _Look:
             if self.workspace.root is not None or is_own(name):
                 raise
             return experiment
-        return resolve(experiment, self.datasets[name], self._identity(experiment.input) or {})
+        return resolve(
+            experiment, self.datasets[name], self._identity(experiment.input, experiment.fit) or {}
+        )
 
     def at(self, cell: Experiment) -> PlannedCell:
         """Look at one cell, which `resolve` returned."""
         if not cell.resolved:
             return PlannedCell(cell, "pending", "data to fetch", None, None)
-        if self._identity(cell.input) is None:
+        if self._identity(cell.input, cell.fit) is None:
             return PlannedCell(cell, "pending", "weights to fetch", None, None)
         dataset = self.datasets[cell.dataset]
         if not encoder_names(cell.input):
-            load_input(dataset, cell.input, self.workspace)  # no image is decoded
+            load_input(dataset, cell.input, self.workspace, fit=cell.fit)  # no image is decoded
         stored = "stored" if encoder_names(cell.input) else "none"
         if self.tracker.find_finished(cell.key):
             return PlannedCell(cell, "finished", stored, 0.0, None)
@@ -139,10 +152,17 @@ class _Look:
         features = f"{to_compute:,} to compute" if to_compute else stored
         return PlannedCell(cell, "pending", features, seconds, earlier.get("memory/peak_mb"))
 
-    def _find_identity(self, name: str) -> Mapping[str, Any] | None:
+    def seen(self, cell: Experiment) -> list[str]:
+        """Say what a detector does not see of the images, a line each."""
+        if not cell.resolved:
+            return []
+        lines = describe_view(self.datasets[cell.dataset], cell.input, cell.fit)
+        return [f"{cell.dataset}, {cell.input}: {line}" for line in lines]
+
+    def _find_identity(self, name: str, fit: str) -> Mapping[str, Any] | None:
         """Return an input's identity; None if its weights have still to be fetched."""
         try:
-            return input_identity(name, self.workspace)
+            return input_identity(name, self.workspace, fit)
         except MissingWeightsError:
             if self.workspace.weights is not None:
                 raise
@@ -156,7 +176,7 @@ class _Look:
         """
         new = everything = 0
         for name in encoder_names(cell.input):
-            store = feature_store(dataset, name, self.workspace)
+            store = feature_store(dataset, name, self.workspace, cell.fit)
             path = str(store.path)
             if path not in self._missing:
                 self._missing[path] = sum(map(store.rows_in, store.missing()))
@@ -167,5 +187,9 @@ class _Look:
     def _open_dataset(self, name: str) -> Dataset:
         workspace = self.workspace
         return load_dataset(
-            name, home=workspace.home, root=workspace.root, skip_corrupt=workspace.skip_corrupt
+            name,
+            home=workspace.home,
+            root=workspace.root,
+            skip_corrupt=workspace.skip_corrupt,
+            max_pixels=workspace.max_pixels,
         )

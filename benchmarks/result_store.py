@@ -40,7 +40,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contracts import Experiment, OutsideError, Result
-from dn2.files import OLD_SECONDS, hold, remove_leftovers, write_atomically
+from dn2.files import OLD_SECONDS, hold, read_regular, remove_leftovers, write_atomically
 
 LAYOUT = 2
 """Number of the layout of a split's file. The split of a file of another layout is computed again.
@@ -135,7 +135,7 @@ class ResultStore:
         results = {}
         for path in sorted(self.folder(experiment).glob("*.result")):
             try:
-                result = _decode(path.read_bytes(), experiment, path.stem)
+                result = _decode(read_regular(path), experiment, path.stem)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 warnings.warn(
                     f"{path} is not a whole result ({_one_line(error)}): "

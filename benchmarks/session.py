@@ -33,7 +33,7 @@ from benchmarks.detectors import selection_of
 from benchmarks.evaluate import Worker
 from benchmarks.executors import Executor, Serial
 from benchmarks.experiments import plan, resolve
-from benchmarks.inputs import feature_store, input_identity
+from benchmarks.inputs import describe_view, feature_store, input_identity
 from benchmarks.ledger import DEFINITIONS, NO_MARK, NOTHING, Ledger, Mark, Summary
 from benchmarks.metrics import Resampled, resample
 from benchmarks.provenance import provenance
@@ -140,6 +140,7 @@ class Session:
         self._forced: set[str] = set()
         self._splits: dict[str, tuple[Split, ...]] = {}
         self._stopping = False
+        self._seen: list[str] = []
 
     @property
     def workers(self) -> int:
@@ -157,10 +158,14 @@ class Session:
         ------
         UsageError, MissingDataError, MissingWeightsError
         """
-        inputs = dict.fromkeys(experiment.input for experiment in experiments)
-        identities = {name: input_identity(name, self.workspace) for name in inputs}
+        inputs = dict.fromkeys((experiment.input, experiment.fit) for experiment in experiments)
+        identities = {one: input_identity(one[0], self.workspace, one[1]) for one in inputs}
         return [
-            resolve(experiment, self.dataset(experiment.dataset), identities[experiment.input])
+            resolve(
+                experiment,
+                self.dataset(experiment.dataset),
+                identities[experiment.input, experiment.fit],
+            )
             for experiment in experiments
         ]
 
@@ -268,6 +273,15 @@ class Session:
                     f"skipped_images.txt of the summary run lists them"
                 )
 
+    def say_what_is_seen(self, cells: Sequence[Experiment]) -> None:
+        """Say what detectors do not see of the images; the summary run gets the same lines."""
+        for cell in cells:
+            for line in describe_view(self.dataset(cell.dataset), cell.input, cell.fit):
+                told = f"{cell.dataset}, {cell.input}: {line}"
+                if told not in self._seen:
+                    self._seen.append(told)
+                    self.say(told)
+
     @property
     def stopping(self) -> bool:
         """Whether the session is being stopped."""
@@ -297,6 +311,9 @@ class Session:
         names = dict.fromkeys(cell.dataset for cell in cells)
         skipped = [line for name in names for line in self.dataset(name).skipped]
         views = self._views(finished)
+        if self._seen:
+            seen = "".join(f"{line}\n" for line in self._seen)
+            more = replace(more, texts={**more.texts, "what_is_seen.txt": seen})
         summary_run_id = self.ledger.close(tables, skipped, bool(self.failures), more, views)
         return Outcome(
             cells=[replace(cell, run_id=self.run_id(cell.experiment)) for cell in finished],
@@ -330,7 +347,9 @@ class Session:
         """Tell whether the feature store has all that a cell needs."""
         for name in cell.encoders:
             if (cell.dataset, name) not in self._stored:
-                if feature_store(self.dataset(cell.dataset), name, self.workspace).missing():
+                if feature_store(
+                    self.dataset(cell.dataset), name, self.workspace, cell.fit
+                ).missing():
                     return False
                 self._stored.add((cell.dataset, name))
         return True

@@ -1,27 +1,27 @@
 """From images to 224-pixel crops: decoded in threads, a batch ahead of the network.
 
-A thread holds one decoded image at a time, and only one thread a very large one, so that memory
-does not grow with the number of images. One that cannot be read costs no other: it is left out, and
-named with a reason.
+A thread holds one decoded image at a time, within the budget of `dn2.budget`, so that memory does
+not grow with the number of images. One that cannot be read costs no other: it is left out, and
+named with a reason. To be short of memory or of open files is no fault of an image: it ends all.
 """
 
 from __future__ import annotations
 
-import io
 import os
-import stat
-import threading
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
-from PIL import Image
 
-from dn2.images import RESIZE, CorruptImageError, decode_image, resize_with_pil
+from dn2.files import NoFileError
+from dn2.images import VIEW, CorruptImageError, View, reduce_image
+from dn2.squares import RESIZE, resize_with_pil, to_square, unseen
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Source = str | Path | bytes | np.ndarray
 """An image: a file's path, a file's content, or uint8 (h, w) or (h, w, 3)."""
@@ -29,18 +29,6 @@ Source = str | Path | bytes | np.ndarray
 BATCH = 32
 DECODED_SIDE = 2 * RESIZE
 """A JPEG may be decoded at a reduced size of at least this: twice what it is resized to."""
-
-LARGE_PIXELS = 2**25
-_large_image = threading.Lock()
-
-KINDS = {
-    stat.S_IFDIR: "it is a folder",
-    stat.S_IFIFO: "it is a FIFO",
-    stat.S_IFSOCK: "it is a socket",
-    stat.S_IFCHR: "it is a device",
-    stat.S_IFBLK: "it is a device",
-}
-"""What is no file, and is not opened: reading a FIFO or a device may never end."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +58,14 @@ class CropBatch:
     crops : ndarray of shape (len(rows), 224, 224, 3), uint8
     left_out : tuple of LeftOut
         The others of the batch.
+    unseen : tuple of float
+        Of each image, what its crop leaves out: see `dn2.squares.unseen`.
     """
 
     rows: tuple[int, ...]
     crops: np.ndarray
     left_out: tuple[LeftOut, ...]
+    unseen: tuple[float, ...] = ()
 
 
 def as_list(X: Iterable[Source]) -> Sequence[Source]:
@@ -93,13 +84,19 @@ def as_list(X: Iterable[Source]) -> Sequence[Source]:
     return cast(Sequence[Source], X) if hasattr(X, "__getitem__") else list(X)
 
 
-def read_crops(sources: Sequence[Source], threads: int) -> Iterator[CropBatch]:
-    """Decode, resize and crop images, in order, at most 32 at a time."""
+def read_crops(sources: Sequence[Source], threads: int, view: View = VIEW) -> Iterator[CropBatch]:
+    """Decode, resize and crop images, in order, at most 32 at a time.
+
+    Raises
+    ------
+    ImageMemoryError
+        If there is too little memory for one, or too many files are open.
+    """
     with ThreadPoolExecutor(threads) as pool:
 
-        def submit(start: int) -> Iterator[np.ndarray | LeftOut]:
+        def submit(start: int) -> Iterator[Crop | LeftOut]:
             rows = range(start, min(start + BATCH, len(sources)))
-            return pool.map(lambda row: _crop_or_reason(sources[row], row), rows)
+            return pool.map(lambda row: _crop_or_reason(sources[row], row, view), rows)
 
         starts = range(0, len(sources), BATCH)
         ahead = submit(0) if sources else iter(())
@@ -109,10 +106,12 @@ def read_crops(sources: Sequence[Source], threads: int) -> Iterator[CropBatch]:
             read = list(current)
             rows = [row for row, crop in enumerate(read, start) if not isinstance(crop, LeftOut)]
             crops = [crop for crop in read if not isinstance(crop, LeftOut)]
+            pixels = [crop.pixels for crop in crops]
             yield CropBatch(
                 tuple(rows),
-                np.stack(crops) if crops else np.empty((0, 224, 224, 3), np.uint8),
+                np.stack(pixels) if pixels else np.empty((0, 224, 224, 3), np.uint8),
                 tuple(crop for crop in read if isinstance(crop, LeftOut)),
+                tuple(crop.unseen for crop in crops),
             )
 
 
@@ -121,16 +120,36 @@ def name_of(source: Source, row: int) -> str:
     return str(source) if isinstance(source, str | Path) else f"image {row + 1}"
 
 
-def read_crop(source: Source, name: str = "image") -> np.ndarray:
+class Crop(NamedTuple):
+    """Hold what a network sees of an image, and how much it does not see.
+
+    Attributes
+    ----------
+    pixels : ndarray of shape (224, 224, 3), uint8
+    unseen : float
+        See `dn2.squares.unseen`; 0 for a square image.
+    """
+
+    pixels: np.ndarray
+    unseen: float
+
+
+def read_crop(source: Source, name: str = "image", view: View = VIEW) -> np.ndarray:
     """Decode, resize and crop one image: (224, 224, 3) uint8.
 
     Raises
     ------
     CorruptImageError
-        If it is no whole image, or an array of another kind.
+        If it is no whole image, larger than the view allows, or an array of another kind.
+    ImageMemoryError
+        If there is too little memory for it.
     OSError
-        If it is a file that cannot be read.
+        If it is a file that cannot be read, or no regular file.
     """
+    return _read(source, name, view).pixels
+
+
+def _read(source: Source, name: str, view: View) -> Crop:
     if isinstance(source, np.ndarray):
         grey_or_rgb = source.ndim == 2 or (source.ndim == 3 and source.shape[2] == 3)
         if source.dtype != np.uint8 or not grey_or_rgb or 0 in source.shape:
@@ -138,58 +157,36 @@ def read_crop(source: Source, name: str = "image") -> np.ndarray:
                 Path(name),
                 f"an array must be uint8 (h, w) or (h, w, 3), got {source.dtype} {source.shape}",
             )
-        return _resized(Path(name), source)
-    content = source if isinstance(source, bytes) else _read_file(Path(source))
-    if _pixels(content) <= LARGE_PIXELS:
-        return _resized(Path(name), decode_image(content, name, DECODED_SIDE))
-    with _large_image:
-        return _resized(Path(name), decode_image(content, name, DECODED_SIDE))
+        share = share_unseen(source.shape[0], source.shape[1], view.square)
+        return Crop(resize_with_pil(source, view.square), share)
+    share = 0.0
+
+    def square(image: Image.Image) -> np.ndarray:
+        nonlocal share
+        share = share_unseen(image.height, image.width, view.square)
+        return to_square(image, view.square)
+
+    file = source if isinstance(source, bytes) else Path(source)
+    return Crop(reduce_image(file, square, DECODED_SIDE, view, name), share)
+
+
+def share_unseen(height: int, width: int, how: str) -> float:
+    """Compute what a square leaves out (see `dn2.squares.unseen`); 0 for a square image."""
+    return 0.0 if height == width else unseen(height, width, how)
 
 
 def reason_of(error: OSError | ValueError) -> str:
     """Say in a few words why `read_crop` failed."""
-    if isinstance(error, CorruptImageError):
+    if isinstance(error, CorruptImageError | NoFileError):
         return error.reason
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
-    return str(error)  # a path with a NUL
+    return str(error)
 
 
-def _crop_or_reason(source: Source, row: int) -> np.ndarray | LeftOut:
+def _crop_or_reason(source: Source, row: int, view: View) -> Crop | LeftOut:
     name = name_of(source, row)
     try:
-        return read_crop(source, name)
+        return _read(source, name, view)
     except (OSError, ValueError) as error:
         return LeftOut(name, reason_of(error))
-
-
-def _read_file(path: Path) -> bytes:
-    kind = stat.S_IFMT(path.stat().st_mode)
-    if kind in KINDS:
-        raise CorruptImageError(path, f"{KINDS[kind]}, not a file")
-    return path.read_bytes()
-
-
-def _resized(path: Path, image: np.ndarray) -> np.ndarray:
-    long, short = max(image.shape[:2]), min(image.shape[:2])
-    if long > MOST_ELONGATED * short:
-        raise CorruptImageError(
-            path, f"it is {image.shape[1]} x {image.shape[0]} pixels, too long for a square crop"
-        )
-    return resize_with_pil(image)
-
-
-MOST_ELONGATED = 200
-"""Resized to a short side of 256, a longer image would fill the memory; its crop shows a 200th."""
-
-
-def _pixels(content: bytes) -> int:
-    """Count the pixels that will be decoded, from the header; 0 if it is no image."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # decoding says it again
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                image.draft(None, (DECODED_SIDE, DECODED_SIDE))
-                return image.width * image.height
-        except Exception:  # decoding tells what is wrong
-            return 0

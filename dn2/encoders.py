@@ -17,6 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dn2.files import NoFileError, open_regular, printable
+
 if TYPE_CHECKING:
     import torch
 
@@ -202,6 +204,11 @@ def find_weights(encoder: EncoderEntry, directory: Path, file: Path | None = Non
     for place in places:
         if place.is_file():
             return place
+        if place.exists() and not place.is_dir():
+            raise MissingWeightsError(
+                f"the weights of {encoder.name} are no file: {printable(str(place))} is a FIFO, "
+                "device or socket; put a checkpoint in its place"
+            )
     looked = " and ".join(str(place) for place in places)
     raise MissingWeightsError(
         f"no weights for {encoder.name}: looked for {looked}; to get them: "
@@ -211,7 +218,7 @@ def find_weights(encoder: EncoderEntry, directory: Path, file: Path | None = Non
 
 def weights_digest(path: Path) -> str:
     """Compute the SHA-256 (hexadecimal) of a file: 18 MB take 15 ms."""
-    with Path(path).open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -233,7 +240,10 @@ def check_weights(encoder: EncoderEntry, weights: Path) -> str:
                 f"{encoder.name} loads its weights itself, got {weights}: leave out --weights"
             )
         return encoder.sha256
-    digest = weights_digest(weights)
+    try:
+        digest = weights_digest(weights)
+    except NoFileError as error:
+        raise ValueError(f"{error}: give a checkpoint with --weights") from None
     if not digest.startswith(encoder.sha256):
         raise ValueError(
             f"{weights} is not the weights file of {encoder.name}: its SHA-256 must begin with "
@@ -475,7 +485,8 @@ def read_checkpoint(name: str, path: Path) -> Mapping[str, torch.Tensor]:
 
             state = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with open_regular(path) as file:
+                state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(

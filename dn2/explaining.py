@@ -24,7 +24,8 @@ from PIL import Image
 from dn2.crops import LeftOut, read_crop, reason_of
 from dn2.engines import available_cores
 from dn2.features import NORMALIZATIONS
-from dn2.images import CROP
+from dn2.images import VIEW, View
+from dn2.squares import CROP
 
 if TYPE_CHECKING:
     from dn2.image_detector import ImageDetector, ScoredImage
@@ -108,7 +109,7 @@ def explain(
         if path in known:
             known.move_to_end(path)
             return known[path]
-        crop = read_or_say(path)
+        crop = read_or_say(path, detector.view)
         maps: list[np.ndarray | None] = []
         if not isinstance(crop, str):
             pairs = [network(crop) for network in networks]
@@ -126,7 +127,7 @@ def explain(
         return known[path]
 
     for image in images:
-        crop = read_or_say(image.path)
+        crop = read_or_say(image.path, detector.view)
         if isinstance(crop, str):
             left_out.append(LeftOut(image.path, crop))
             continue
@@ -282,9 +283,9 @@ def _to_nearest(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return distances[:, 0]
 
 
-def read_or_say(path: str) -> np.ndarray | str:
+def read_or_say(path: str, view: View = VIEW) -> np.ndarray | str:
     """Read a crop, or say why it cannot be read."""
     try:
-        return read_crop(Path(path), path)
+        return read_crop(Path(path), path, view)
     except (OSError, ValueError) as error:
         return reason_of(error)

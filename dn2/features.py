@@ -21,14 +21,32 @@ from dn2.encoders import (
     weights_folder,
 )
 from dn2.engines import Engine, available_cores, load_engine
-from dn2.images import CROP, LARGEST_MATRIX, ImageFiles, resize_with_pil
+from dn2.images import LARGEST_MATRIX, ImageFiles
 from dn2.parameters import Parameters, one_of
+from dn2.squares import CROP, SQUARES, resize_with_pil, to_square
 
 if TYPE_CHECKING:
     import torch
 
 PREPROCESSING = "resize 256 bilinear on integers, crop 224, mean and std of the encoder; 1"
 """Part of a feature's identity: change it whenever the pixels or their scale change."""
+
+OTHER_SQUARES = {
+    "pad": "pad to 224 with grey 127, bilinear on integers, mean and std of the encoder; 1",
+    "squash": "squash to 224 bilinear on integers, mean and std of the encoder; 1",
+}
+
+
+def preprocessing(square: str = "crop") -> str:
+    """Describe what is done to an image: part of a feature's identity.
+
+    Parameters
+    ----------
+    square : {"crop", "pad", "squash"}
+        See `dn2.squares`.
+    """
+    return OTHER_SQUARES.get(square, PREPROCESSING)
+
 
 BATCH = 32
 
@@ -45,6 +63,8 @@ class Extractor:
         See `dn2.engines.load_engine`.
     threads : int, optional
         By default, the cores this process may use.
+    square : {"crop", "pad", "squash"}
+        How an image becomes a square: see `dn2.squares`.
     """
 
     def __init__(
@@ -54,12 +74,14 @@ class Extractor:
         engine: str | None = None,
         device: str | None = None,
         threads: int | None = None,
+        square: str = "crop",
     ) -> None:
         self.encoder = encoder
         self.network = network
         self.engine = engine
         self.device = device
         self.threads = threads
+        self.square = square
         self._engines: dict[tuple[int, int, int], Engine] = {}
 
     def engine_for(self, shape: tuple[int, int, int]) -> Engine:
@@ -85,15 +107,17 @@ def load_extractor(
     engine: str | None = None,
     device: str | None = None,
     threads: int | None = None,
+    square: str = "crop",
 ) -> Extractor:
-    """Load an encoder by name, ready for `encode`.
+    """Load an encoder by name, ready for `encode`: see `Extractor`.
 
     Raises
     ------
     ValueError
         If the name is unknown or the file is not its weights.
     """
-    return Extractor(get_encoder(name), load_encoder(name, weights), engine, device, threads)
+    network = load_encoder(name, weights)
+    return Extractor(get_encoder(name), network, engine, device, threads, square)
 
 
 def encode(
@@ -152,7 +176,11 @@ def encode_batches(
     # Decided by the whole set, never by what else is in a batch: a slice of equal images is one
     # array, also of a lazy sequence.
     first = images[:1]
-    if isinstance(first, np.ndarray) and max(first.shape[1:3], default=0) <= LARGEST_MATRIX:
+    if (
+        isinstance(first, np.ndarray)
+        and max(first.shape[1:3], default=0) <= LARGEST_MATRIX
+        and extractor.square == "crop"
+    ):
         _check(first[0], 0)
         shape = first.shape[1:] if first.ndim == 4 else (*first.shape[1:], 1)
         yield from extractor.engine_for(shape)(
@@ -161,7 +189,7 @@ def encode_batches(
     else:
         engine = extractor.engine_for((CROP, CROP, 3))
         with ThreadPoolExecutor(extractor.threads or available_cores()) as pool:
-            yield from engine(_resized_batches(images, starts, stop, pool))
+            yield from engine(_resized_batches(images, starts, stop, pool, extractor.square))
 
 
 def _equal_batches(
@@ -181,7 +209,7 @@ def _equal_batches(
 
 
 def _resized_batches(
-    images: Sequence[np.ndarray], starts: range, stop: int, pool: ThreadPoolExecutor
+    images: Sequence[np.ndarray], starts: range, stop: int, pool: ThreadPoolExecutor, square: str
 ) -> Iterator[np.ndarray]:
     """Decode and resize in threads, one image a thread, one batch ahead of the network.
 
@@ -190,9 +218,12 @@ def _resized_batches(
     """
 
     def pixels(row: int) -> np.ndarray:
+        if hasattr(images, "reduced"):  # files: the decoded image is gone before the next
+            made: np.ndarray = images.reduced(row, lambda image: to_square(image, square))
+            return made
         image = images[row]
         _check(image, row)
-        return resize_with_pil(image)
+        return resize_with_pil(image, square)
 
     def submit(start: int) -> Iterator[np.ndarray]:
         return pool.map(pixels, range(start, min(start + BATCH, stop)))
@@ -286,6 +317,8 @@ class Encoder(Parameters):
         in the user's cache folder), and in torch's cache.
     engine, device, threads : optional
         See `dn2.engines.load_engine`.
+    square : {"crop", "pad", "squash"}, default "crop"
+        How an image becomes a square: see `dn2.squares`.
 
     Examples
     --------
@@ -306,6 +339,7 @@ class Encoder(Parameters):
         engine: str | None = None,
         device: str | None = None,
         threads: int | None = None,
+        square: Annotated[str, one_of(SQUARES)] = "crop",
     ) -> None:
         self.name = name
         self.normalize = normalize
@@ -313,6 +347,7 @@ class Encoder(Parameters):
         self.engine = engine
         self.device = device
         self.threads = threads
+        self.square = square
 
     def fit(self, X: object = None, y: object = None) -> Self:  # noqa: ARG002 - nothing to learn
         """Check the parameters, and do nothing else.
@@ -376,14 +411,14 @@ class Encoder(Parameters):
 
     def _extractor(self) -> Extractor:
         """Load the network, unless it is the one that was loaded last."""
-        asked = (self.name, self.weights, self.engine, self.device, self.threads)
+        asked = (self.name, self.weights, self.engine, self.device, self.threads, self.square)
         loaded: tuple[tuple[Any, ...], Extractor] | None = self.__dict__.get("_loaded")
         if loaded is None or loaded[0] != asked:
             file = None if self.weights is None else Path(self.weights)
             path = find_weights(get_encoder(self.name), weights_folder(), file)
             changed = path.stat().st_mtime_ns
             extractor = _loaded_last(
-                self.name, path, self.engine, self.device, self.threads, changed
+                self.name, path, self.engine, self.device, self.threads, self.square, changed
             )
             self._loaded = loaded = (asked, extractor)
         return loaded[1]
@@ -413,6 +448,7 @@ def _loaded_last(
     engine: str | None,
     device: str | None,
     threads: int | None,
+    square: str,
     changed: int,  # noqa: ARG001 - a file that changed is another one
 ) -> Extractor:
     """Load an encoder, or take the one that was loaded last.
@@ -420,7 +456,7 @@ def _loaded_last(
     A search over parameters makes a copy of the pipeline for each fit: loading and compiling takes
     seconds each time.
     """
-    return load_extractor(name, weights, engine, device, threads)
+    return load_extractor(name, weights, engine, device, threads, square)
 
 
 def _opened(X: Sequence[Any]) -> Sequence[np.ndarray]:

@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from dn2.crops import KINDS, LeftOut
+from dn2.crops import LeftOut
+from dn2.files import KINDS, printable
+
+__all__ = ["SUFFIXES", "Gathered", "gather", "printable"]
 
 SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -172,23 +175,3 @@ class _Search:
             self.hidden += len(entries) - len(shown)
             yield from (entry.path for entry in shown if not entry.is_dir())
             pending += [entry.path for entry in reversed(shown) if entry.is_dir()]
-
-
-def printable(path: str) -> str:
-    r"""Make a name safe to print: control characters and bytes that are no UTF-8 become escapes.
-
-    Examples
-    --------
-    >>> print(printable("a\x1b[31m.png"), printable("\udcff.png"))
-    a\x1b[31m.png \xff.png
-    """
-    return "".join(map(_printable, path))
-
-
-def _printable(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte that is no UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    if character.isprintable():
-        return character
-    return character.encode("unicode_escape").decode()

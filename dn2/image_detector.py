@@ -21,10 +21,14 @@ import numpy as np
 
 from dn2.calibration import check_rate, flag_by_fdr, flag_by_fpr, images_needed, p_values
 from dn2.crops import LeftOut, Source, as_list, name_of
+from dn2.engines import available_cores
 from dn2.features import NORMALIZATIONS
+from dn2.images import MOST_PIXELS, View
+from dn2.levels import learn_levels
 from dn2.networks import convert, encode_sources
 from dn2.parameters import Parameters, Rule, one_of, whole
 from dn2.search import Bank
+from dn2.squares import SQUARES
 
 MOST_NEAREST = 10
 """How many of an image's nearest normal images are named, at most."""
@@ -146,10 +150,18 @@ class ImageDetector(Parameters):
         Of the choice of those held out.
     weights : str or Path, optional
         The encoder's checkpoint. By default it is looked for in DN2_HOME.
+    square : {"crop", "pad", "squash"}, default "crop"
+        How an image becomes a square: see `dn2.squares`.
+    most_pixels : int
+        Larger image files are not decoded.
 
     Attributes
     ----------
     networks_ : tuple of Network
+    levels_ : tuple of int
+        The levels of 16-bit grey that become black and white: see `dn2.levels`.
+    unseen_ : tuple of float
+        Of each normal image that `fit` read, what its square leaves out: see `dn2.squares.unseen`.
     features_ : ndarray of shape (n, d), float32
         Of all normal images.
     paths_ : tuple of n str
@@ -173,6 +185,8 @@ class ImageDetector(Parameters):
         holdout: Annotated[float, FRACTION] = 0.0,
         seed: Annotated[int, whole(0)] = 0,
         weights: str | Path | None = None,
+        square: Annotated[str, one_of(SQUARES)] = "crop",
+        most_pixels: Annotated[int, whole(1)] = MOST_PIXELS,
     ) -> None:
         self.encoder = encoder
         self.normalize = normalize
@@ -180,6 +194,13 @@ class ImageDetector(Parameters):
         self.holdout = holdout
         self.seed = seed
         self.weights = weights
+        self.square = square
+        self.most_pixels = most_pixels
+
+    @property
+    def view(self) -> View:
+        """How image files are looked at."""
+        return View(self.square, self.levels_, self.most_pixels)
 
     def fit(
         self,
@@ -204,6 +225,8 @@ class ImageDetector(Parameters):
             If the weights are not on disk: the message says how to get them.
         ValueError
             If a parameter is wrong, or there are too few images for k and holdout.
+        dn2.images.ImageMemoryError
+            If there is too little memory for an image. So for all that reads images.
         """
         self.check_params()
         X = as_list(X)
@@ -216,7 +239,8 @@ class ImageDetector(Parameters):
             )
         file = None if self.weights is None else Path(self.weights)
         self.networks_ = tuple(convert(name, file) for name in names)
-        paths, features, self.left_out_ = self._encode(X, progress)
+        self.levels_ = learn_levels(X, available_cores(), View(most_pixels=self.most_pixels)).levels
+        paths, features, self.left_out_, self.unseen_ = self._encode(X, progress)
         self.check_count(len(paths), self.left_out_)
         in_bank = np.ones(len(paths), dtype=bool)
         held = round(self.holdout * len(paths))
@@ -266,7 +290,7 @@ class ImageDetector(Parameters):
         left_out: list[LeftOut] = []
         names: list[str] = []
         features: list[np.ndarray] = []
-        for batch in encode_sources(X, self.networks_, self.normalize, progress):
+        for batch in encode_sources(X, self.networks_, self.normalize, progress, self.view):
             left_out += batch.left_out
             names += [name_of(X[row], row) for row in batch.rows]
             features.append(batch.features)
@@ -320,7 +344,7 @@ class ImageDetector(Parameters):
             raise ValueError(
                 f"{min(known)} is in the detector already: remove it first, or leave it out"
             )
-        paths, features, left_out = self._encode(X, progress)
+        paths, features, left_out, _ = self._encode(X, progress)
         self._keep(
             self.paths_ + paths,
             np.concatenate([self.features_, features]),
@@ -383,17 +407,19 @@ class ImageDetector(Parameters):
 
     def _encode(
         self, X: Sequence[Source], progress: Progress | None
-    ) -> tuple[tuple[str, ...], np.ndarray, tuple[LeftOut, ...]]:
-        """Encode normal images: their names, their features, and what could not be read."""
+    ) -> tuple[tuple[str, ...], np.ndarray, tuple[LeftOut, ...], tuple[float, ...]]:
+        """Encode normal images: names, features, what could not be read, what is not seen."""
         width = sum(network.width for network in self.networks_)
         features = np.empty((len(X), width), np.float32)
         names: list[str] = []
         left_out: list[LeftOut] = []
-        for batch in encode_sources(X, self.networks_, self.normalize, progress):
+        unseen: list[float] = []
+        for batch in encode_sources(X, self.networks_, self.normalize, progress, self.view):
             features[len(names) : len(names) + len(batch.rows)] = batch.features
             names += [_stored_name(X[row], row) for row in batch.rows]
             left_out += batch.left_out
-        return tuple(names), features[: len(names)].copy(), tuple(left_out)
+            unseen += batch.unseen
+        return tuple(names), features[: len(names)].copy(), tuple(left_out), tuple(unseen)
 
     def _keep(self, paths: tuple[str, ...], features: np.ndarray, in_bank: np.ndarray) -> None:
         """Keep normal images, make the bank of those in it, and calibrate."""

@@ -19,11 +19,21 @@ import numpy as np
 from dn2.crops import DECODED_SIDE, CropBatch, LeftOut, Source, read_crops
 from dn2.encoders import check_weights, find_weights, get_encoder, load_encoder, weights_folder
 from dn2.engines import Engine, available_cores, compile_openvino, convert_to_openvino
-from dn2.features import NORMALIZATIONS, PREPROCESSING
-from dn2.images import CROP
+from dn2.features import NORMALIZATIONS, preprocessing
+from dn2.images import ALL_LEVELS, VIEW, View
+from dn2.squares import CROP
 
-CROPS = f"{PREPROCESSING}; a JPEG decoded at a reduced size of {DECODED_SIDE} or more"
-"""How images become crops: part of what a saved detector's features depend on."""
+
+def crops_of(view: View = VIEW) -> str:
+    """Describe how images become crops: part of what a saved detector's features depend on."""
+    levels = ""
+    if view.levels != ALL_LEVELS:
+        levels = f"; of 16-bit grey, {view.levels[0]} is black and {view.levels[1]} white"
+    return (
+        f"{preprocessing(view.square)}; a JPEG decoded at a reduced size of {DECODED_SIDE} or more"
+        + levels
+    )
+
 
 SHAPE = (CROP, CROP, 3)
 
@@ -111,11 +121,14 @@ class EncodedBatch:
         Normalised; of several networks side by side.
     left_out : tuple of LeftOut
         The batch's images that could not be read.
+    unseen : tuple of float
+        What the square of each image leaves out: see `dn2.squares.unseen`.
     """
 
     rows: tuple[int, ...]
     features: np.ndarray
     left_out: tuple[LeftOut, ...]
+    unseen: tuple[float, ...]
 
 
 def encode_sources(
@@ -123,6 +136,7 @@ def encode_sources(
     networks: Sequence[Network],
     normalize: str,
     progress: Callable[[int, int], None] | None = None,
+    view: View = VIEW,
 ) -> Iterator[EncodedBatch]:
     """Encode images, a batch at a time; a row depends on its image alone.
 
@@ -135,12 +149,19 @@ def encode_sources(
         One of `dn2.features.NORMALIZATIONS`.
     progress : callable, optional
         Called as ``progress(done, total)``.
+    view : View, optional
+        How files are looked at.
+
+    Raises
+    ------
+    dn2.images.ImageMemoryError
+        If there is too little memory for an image.
     """
     waiting: deque[CropBatch] = deque()  # read, and not encoded yet
     done = 0
 
     def crops() -> Iterator[np.ndarray]:
-        for batch in read_crops(sources, available_cores()):
+        for batch in read_crops(sources, available_cores(), view):
             waiting.append(batch)
             if batch.rows:
                 yield batch.crops
@@ -151,7 +172,7 @@ def encode_sources(
         done += len(batch.rows) + len(batch.left_out)
         if progress is not None:
             progress(done, len(sources))
-        return EncodedBatch(batch.rows, features, batch.left_out)
+        return EncodedBatch(batch.rows, features, batch.left_out, batch.unseen)
 
     nothing = np.empty((0, sum(network.width for network in networks)), np.float32)
     streams = [

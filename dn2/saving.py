@@ -27,9 +27,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dn2.files import hold, remove_leftovers, write_atomically
+from dn2.files import hold, open_regular, read_regular, remove_leftovers, write_atomically
 from dn2.image_detector import ImageDetector
-from dn2.networks import CROPS, Network
+from dn2.images import ALL_LEVELS
+from dn2.networks import Network, crops_of
 from dn2.search import Bank
 
 FORMAT = 1
@@ -176,7 +177,12 @@ def _replace(detector: ImageDetector, folder: Path) -> None:
                 "graph": write("network", ".xml", network.graph),
             }
         )
-    manifest["preprocessing"] = CROPS
+    manifest["preprocessing"] = crops_of(detector.view)
+    # Only where they are not the usual: older programs then read the detector as before.
+    if detector.square != "crop":
+        manifest["square"] = detector.square
+    if detector.levels_ != ALL_LEVELS:
+        manifest["levels"] = list(detector.levels_)
     manifest |= {
         name: value
         for name, value in detector.get_params().items()
@@ -250,7 +256,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not path.is_file() or path.stat().st_size > LARGEST_MANIFEST:
         raise _bad(path, "is no detector's manifest")
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = json.loads(read_regular(path))
     except (ValueError, RecursionError):
         raise _bad(path, "is not whole JSON") from None
     version = manifest.get("format") if isinstance(manifest, dict) else None
@@ -274,17 +280,19 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _build(folder: Path, manifest: Mapping[str, Any]) -> ImageDetector:
-    if manifest.get("preprocessing") != CROPS:
-        raise BadDetectorError(
-            f"{folder} was made with another preprocessing of images "
-            f"({manifest.get('preprocessing')}): fit again"
-        )
     try:
         arrays = manifest["arrays"]
         detector = ImageDetector(
-            **{name: manifest[name] for name in ("encoder", "normalize", "k", "holdout", "seed")}
+            **{name: manifest[name] for name in ("encoder", "normalize", "k", "holdout", "seed")},
+            square=manifest.get("square", "crop"),
         )
         detector.check_params()
+        detector.levels_ = _levels(manifest.get("levels", ALL_LEVELS))
+        if manifest.get("preprocessing") != crops_of(detector.view):
+            raise BadDetectorError(
+                f"{folder} was made with another preprocessing of images "
+                f"({manifest.get('preprocessing')}): fit again"
+            )
         detector.networks_ = tuple(
             Network(
                 entry["name"],
@@ -324,12 +332,19 @@ def _build(folder: Path, manifest: Mapping[str, Any]) -> ImageDetector:
     return detector
 
 
+def _levels(said: Any) -> tuple[int, int]:
+    black, white = said
+    if not (type(black) is type(white) is int and 0 <= black < white <= ALL_LEVELS[1]):
+        raise ValueError(f"levels are {said}")
+    return black, white
+
+
 def _read_checked(folder: Path, name: str, manifest: Mapping[str, Any]) -> bytes:
     """Read a file of the manifest, and compare its size and digest."""
     said = manifest["files"][name]
     path = folder / name
     _check_size(path, said["bytes"])
-    content = path.read_bytes()
+    content = read_regular(path)
     if hashlib.sha256(content).hexdigest() != said["sha256"]:
         raise _bad(path, "was altered")
     return content
@@ -342,7 +357,7 @@ def _load_array(folder: Path, name: str, manifest: Mapping[str, Any]) -> np.ndar
         content = io.BytesIO(_read_checked(folder, name, manifest))
         return np.load(content, allow_pickle=False)
     _check_size(path, manifest["files"][name]["bytes"])
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != manifest["files"][name]["sha256"]:
             raise _bad(path, "was altered")
     return np.load(path, mmap_mode="r", allow_pickle=False)

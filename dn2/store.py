@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from dn2.files import hold, remove_leftovers, write_atomically
+from dn2.files import hold, open_regular, remove_leftovers, write_atomically
 
 SHARD_ROWS = 1024
 
@@ -333,7 +333,7 @@ def verify_shard(path: Path) -> float | None:
     """
     try:
         with (
-            path.open("rb") as file,
+            open_regular(path) as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
         ):
             return _seconds_if_whole(content)

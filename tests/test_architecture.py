@@ -35,7 +35,13 @@ ALLOWED = {
     },
     "benchmarks.figures": {"benchmarks.contracts"},
     "benchmarks.provenance": {"benchmarks.contracts"},
-    "benchmarks.datasets": {"benchmarks.contracts", "dn2.files", "dn2.images", "dn2.outside"},
+    "benchmarks.datasets": {
+        "benchmarks.contracts",
+        "dn2.files",
+        "dn2.images",
+        "dn2.levels",
+        "dn2.outside",
+    },
     "benchmarks.fetch": {
         "benchmarks.contracts",
         "benchmarks.datasets",

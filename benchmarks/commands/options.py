@@ -177,6 +177,14 @@ classes_option = click.option(
     "--classes", type=CommaList(), default="", help="Only these classes. [all]"
 )
 
+fit_option = click.option(
+    "--fit",
+    type=CommaList(),
+    default="",
+    help="How an image that is no square becomes one: crop, pad or squash. [crop for features, "
+    "squash for pixels]",
+)
+
 workspace_options = _chain(
     home_option,
     root_option,
@@ -200,6 +208,12 @@ workspace_options = _chain(
         "--skip-corrupt",
         is_flag=True,
         help="Leave out, list and count image files that cannot be decoded.",
+    ),
+    click.option(
+        "--max-pixels",
+        type=Number(AT_LEAST_ONE, "400000000"),
+        default=None,
+        help="Image files with more pixels are not decoded. [178956970]",
     ),
 )
 
@@ -269,6 +283,7 @@ experiment_options = _chain(
         default=0,
         help="Side in pixels, for detectors on pixels. [the images' own]",
     ),
+    fit_option,
     click.option(
         "--preset",
         type=CommaList(),
@@ -357,6 +372,7 @@ EXPERIMENT_OPTIONS = (
         "encoder",
         "normalize",
         "size",
+        "fit",
         "preset",
         "settings",
     ),
@@ -461,7 +477,8 @@ def pop_workspace(options: dict[str, Any]) -> Workspace:
     """Take the workspace's options out of a verb's options."""
     home, root, weights = options.pop("home"), options.pop("root"), options.pop("weights")
     engine, device = options.pop("engine") or None, options.pop("device") or None
-    return Workspace(home, root, weights, engine, device, options.pop("skip_corrupt"))
+    skip_corrupt, max_pixels = options.pop("skip_corrupt"), options.pop("max_pixels")
+    return Workspace(home, root, weights, engine, device, skip_corrupt, max_pixels)
 
 
 @contextmanager
@@ -529,6 +546,7 @@ def pop_experiments(options: dict[str, Any], device: str | None) -> tuple[str, l
         encoders=asked["encoder"],
         normalize=asked["normalize"],
         size=asked["size"],
+        fits=asked["fit"],
         variants=asked["variant"] or ("",),
         presets=asked["preset"],
         params={name: values for name, values in params.items() if values not in ((), ("",))}

@@ -99,6 +99,13 @@ def default_encoders() -> tuple[str, ...]:
     help="Sides in pixels, for detectors on pixels. [the images' own]",
 )
 @click.option(
+    "--fit",
+    metavar="NAME",
+    default="",
+    help="How an image that is no square becomes one: crop, pad or squash. [crop for features, "
+    "squash for pixels]",
+)
+@click.option(
     "--preset",
     metavar="NAME",
     default="paper",
@@ -181,6 +188,7 @@ def sweep(tracking_uri: str, as_json: bool, **options: Any) -> None:
             )
             for reason in left_out:
                 say(f"left out: {reason}")
+            session.say_what_is_seen(session.resolve(question.probes()))
             plan = StudyPlan(name, *choose_sampler(sampler, question, trials), storage)
             found = run_study(question, plan, session, tell)
     if as_json:
@@ -225,7 +233,7 @@ def _question(options: dict[str, Any], workspace: Workspace) -> Question:
         variant=variant,
         space=space,
         device=workspace.device,
-        **{name: options.pop(name) for name in ("preset", "classes", "seed", "objective")},
+        **{name: options.pop(name) for name in ("preset", "classes", "seed", "objective", "fit")},
     )
     question.check()
     check_early(question.probes(), workspace)

@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks.contracts import Dataset, MissingDataError, Progress, UsageError, check_name
 from benchmarks.datasets.arrays import UNREADABLE
 from benchmarks.datasets.catalogue import DATASETS, DatasetEntry
+from dn2.files import printable
 
 __all__ = [
     "DATASETS",
@@ -74,7 +75,13 @@ def check_dataset(name: str) -> str:
         return name
     if not path:
         raise UsageError(f"'{name}' has no path: write {' or '.join(OWN_DATA)}.")
-    return f"{kind}:{Path(path).expanduser().resolve()}"
+    name = f"{kind}:{Path(path).expanduser().resolve()}"
+    if not name.isascii() and printable(name) != name:
+        raise UsageError(
+            f"'{printable(name)}' is no printable UTF-8, and it would be the name of the data set: "
+            "rename the folder."
+        )
+    return name
 
 
 def load_dataset(
@@ -83,6 +90,7 @@ def load_dataset(
     home: Path,
     root: Path | None = None,
     skip_corrupt: bool = False,
+    max_pixels: int | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
     """Open a data set and check that it is the one its name stands for.
@@ -103,6 +111,8 @@ def load_dataset(
     skip_corrupt : bool
         Leave out image files that cannot be decoded. The first call tries every image and later
         calls reuse the answer. ``Dataset.skipped`` lists the files.
+    max_pixels : int, optional
+        Larger image files are not decoded; by default Pillow's limit.
     progress : callable, optional
         Called as images are tried.
 
@@ -117,12 +127,18 @@ def load_dataset(
     if root is not None:
         check_root(root)
     dataset = _load_own(name, home, root) if is_own(name) else _load_named(name, home, root)
-    if not skip_corrupt:
+    if dataset.files is None:  # arrays are as they are
         return dataset
     from benchmarks.datasets.image_files import without_corrupt
+    from benchmarks.datasets.sixteen_bits import with_levels
+    from dn2.images import ImageFiles
 
+    if max_pixels is not None and isinstance(dataset.images, ImageFiles):
+        dataset = replace(dataset, images=dataset.images.seen(most_pixels=max_pixels))
     try:
-        return without_corrupt(dataset, home, progress)
+        if skip_corrupt:
+            dataset = without_corrupt(dataset, home, progress)
+        return with_levels(dataset, home, progress)
     except OSError as error:
         raise MissingDataError(
             f"{dataset.name} cannot be read ({error}): check that its files still exist"

@@ -20,8 +20,8 @@ import numpy as np
 
 from benchmarks.contracts import Dataset, Progress
 from benchmarks.datasets.arrays import fingerprint
-from dn2.files import write_atomically
-from dn2.images import CorruptImageError, ImageFiles, read_image
+from dn2.files import open_regular, printable, read_regular, write_atomically
+from dn2.images import CorruptImageError, ImageFiles, View, reduce_image
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,8 @@ def without_corrupt(dataset: Dataset, home: Path, progress: Progress | None = No
     ------
     OSError
         If a file cannot be read at all.
+    dn2.images.ImageMemoryError
+        If there is too little memory for an image. Nothing is kept then.
     """
     if not isinstance(dataset.images, ImageFiles):
         return dataset
@@ -128,7 +130,7 @@ def without_corrupt(dataset: Dataset, home: Path, progress: Progress | None = No
         dataset.labels[rows],
         dataset.is_train[rows],
     )
-    skipped = tuple(f"{path}: {reason}" for path, reason in reasons.items())
+    skipped = tuple(f"{printable(path)}: {reason}" for path, reason in reasons.items())
     digest = hashlib.sha256(
         f"{dataset.fingerprint} rows".encode() + rows.astype("<i8").tobytes()
     ).hexdigest()
@@ -171,7 +173,7 @@ def slug(name: str) -> str:
 
 
 def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -184,9 +186,9 @@ def _find_corrupt(
     cover paths, so that file stores positions among the distinct paths.
     """
     distinct = list(dict.fromkeys(images.paths))
-    version = _decoder_version()
+    version = _decoder_version(images.view)
     with suppress(OSError, ValueError, KeyError):
-        found = json.loads(kept.read_text())
+        found = json.loads(read_regular(kept))
         if found["decoder"] == version:
             return {
                 str(distinct[int(position)]): reason
@@ -194,7 +196,8 @@ def _find_corrupt(
             }
     reasons = {}
     with ThreadPoolExecutor() as pool:
-        for position, reason in enumerate(pool.map(_reason_if_corrupt, distinct)):
+        tried = pool.map(lambda path: _reason_if_corrupt(path, images.view), distinct)
+        for position, reason in enumerate(tried):
             if reason:
                 reasons[position] = reason
             if progress:
@@ -206,15 +209,25 @@ def _find_corrupt(
     return {str(distinct[position]): reason for position, reason in reasons.items()}
 
 
-def _reason_if_corrupt(path: Path) -> str:
+def _reason_if_corrupt(path: Path, view: View) -> str:
     try:
-        read_image(path)
+        reduce_image(path, lambda _: NOTHING, view=view)
     except CorruptImageError as error:
         return error.reason
     return ""
 
 
-def _decoder_version() -> str:
-    import PIL
+NOTHING = np.empty(0, np.uint8)
 
-    return f"Pillow {PIL.__version__}"
+
+def _decoder_version(view: View) -> str:
+    """Name what decides whether an image can be read: the decoders, and the limit of pixels."""
+    import PIL
+    from PIL import features
+
+    parts = [f"{name} {features.version(name)}" for name in DECODERS]
+    return f"Pillow {PIL.__version__}, {', '.join(parts)}, {view.most_pixels} pixels; {CHECKS}"
+
+
+DECODERS = ("jpg", "zlib", "libtiff", "jpg_2000", "webp", "avif")
+CHECKS = 1  # the version of `dn2.whole`

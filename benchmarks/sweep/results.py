@@ -300,7 +300,7 @@ def make_table(
         trial.params["encoder"] for trial in trials if "encoder" in trial.params
     ):
         parts = encoder_names(f"features:{name}")
-        rates = [_images_per_second(dataset, part, workspace) for part in parts]
+        rates = [_images_per_second(dataset, part, workspace, question.fit) for part in parts]
         known = [rate for rate in rates if rate]
         joined = 1 / sum(1 / rate for rate in known) if len(known) == len(parts) else None
         costs[name] = Cost(
@@ -309,10 +309,13 @@ def make_table(
     return SweepTable(question, study, tuple(trials), costs)
 
 
-def _images_per_second(dataset: Dataset, encoder: str, workspace: Workspace) -> float | None:
+def _images_per_second(
+    dataset: Dataset, encoder: str, workspace: Workspace, fit: str
+) -> float | None:
     """Return how fast features were extracted; None if they are not on this machine."""
     try:
-        rate: float | None = feature_store(dataset, encoder, workspace).open().images_per_second
+        store = feature_store(dataset, encoder, workspace, "" if fit == "crop" else fit)
+        rate: float | None = store.open().images_per_second
     except OSError:
         return None
     return rate

@@ -40,6 +40,8 @@ class Question:
         or that on the test partition itself.
     space : dict
         Parameter -> its values, or a `Range`; see `make_space`.
+    fit : str
+        How images become squares; empty for each input's own way.
     device : str or None
         Where detectors train; it is no part of the question.
     """
@@ -53,6 +55,7 @@ class Question:
     seed: int
     objective: str
     space: Mapping[str, Values]
+    fit: str = ""
     device: str | None = field(default=None, compare=False)
 
     def check(self) -> None:
@@ -89,6 +92,7 @@ class Question:
             encoders=[of_input["encoder"]] if "encoder" in of_input else (),
             normalize=[of_input["normalize"]] if "normalize" in of_input else (),
             size=of_input.get("size", 0),
+            fits=(self.fit,) if self.fit else (),
             variants=(self.variant,),
             presets=(self.preset,),
             params={name: (value,) for name, value in params.items() if name not in of_input},
@@ -146,6 +150,7 @@ class Question:
         }
         fields = ("dataset", "protocol", "detector", "variant", "preset", "seed", "objective")
         return {
+            **({"fit": self.fit} if self.fit else {}),
             **{name: str(getattr(self, name)) or "none" for name in fields},
             "classes": ",".join(self.classes) or "all",
             "data": fingerprint,
@@ -161,6 +166,7 @@ class Question:
             self.detector,
             self.variant,
             *self.classes,
+            self.fit,
             self.objective,
         )
         text = "-".join(word for word in words if word)

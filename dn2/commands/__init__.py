@@ -20,6 +20,7 @@ from dn2.commands.info import info
 from dn2.commands.score import score
 from dn2.commands.serve import serve
 from dn2.encoders import MissingWeightsError
+from dn2.files import printable
 
 FAILED, USAGE, MISSING, INTERRUPTED = 1, 2, 3, 130
 
@@ -40,6 +41,8 @@ for verb in (fit, score, explain, serve, info, add, remove, export, encode):
 def run_main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
+    # What Pillow thinks of a file is said once, in the reason why it is left out.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         return main.main(arguments, prog_name="dn2", standalone_mode=False) or 0
     except (KeyboardInterrupt, click.Abort):
@@ -53,8 +56,10 @@ def run_main(arguments: list[str] | None = None) -> int:
         return _complain(error, MISSING)
     except (OSError, ValueError, ModuleNotFoundError) as error:
         return _complain(error, FAILED)
+    except MemoryError as error:
+        return _complain(str(error) or "too little memory: do less at a time", FAILED)
 
 
 def _complain(error: object, code: int) -> int:
-    click.echo("error: " + " ".join(str(error).split()), err=True)
+    click.echo("error: " + printable(" ".join(str(error).split())), err=True)
     return code

@@ -13,6 +13,7 @@ from dn2.commands.own_images import (
     gather_images,
     images_argument,
     load_or_refuse,
+    pixels_option,
 )
 from dn2.commands.time_left import show_progress
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 @click.command()
 @detector_argument
 @images_argument
-def add(detector: str, images: tuple[str, ...]) -> int:
+@pixels_option
+def add(detector: str, images: tuple[str, ...], max_pixels: int) -> int:
     """Add normal images to a detector, such as false alarms.
 
     IMAGES are as of `dn2 fit`. The images that are there are not encoded again; p-values are
@@ -35,6 +37,7 @@ def add(detector: str, images: tuple[str, ...]) -> int:
     gathered = gather_images(images)
 
     def change(loaded: ImageDetector) -> tuple[int, list[object]]:
+        loaded.most_pixels = max_pixels
         left_out = loaded.add(gathered.paths, progress=show_progress())
         return len(loaded.paths_), list(left_out)
 

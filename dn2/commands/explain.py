@@ -16,6 +16,7 @@ from dn2.commands.own_images import (
     gather_images,
     images_argument,
     load_or_refuse,
+    pixels_option,
     rate_options,
 )
 from dn2.commands.time_left import show_progress
@@ -53,6 +54,7 @@ USUALLY_EXPLAINED = 50
     help="Explain this many of the oddest images, flagged or not.  [default: the flagged, at most "
     "50]",
 )
+@pixels_option
 def explain(
     detector: str,
     images: tuple[str, ...],
@@ -61,6 +63,7 @@ def explain(
     fpr: float | None,
     fdr: float | None,
     top: int | None,
+    max_pixels: int,
 ) -> int:
     """Show why images are odd: beside their nearest normal ones, and where they differ.
 
@@ -71,6 +74,7 @@ def explain(
         raise click.UsageError("give --html FILE, --out-dir DIR, or both")
     _check_targets(html, out_dir)
     loaded = load_or_refuse(detector)
+    loaded.most_pixels = max_pixels
     name, rate = choose_rate(fpr, fdr, len(loaded.calibration_))
     gathered = gather_images(images)
 
@@ -139,7 +143,7 @@ def _write(
     gone = {one.path for one in left_out[before:]}
     for scored in [one for one in worst if one.path not in gone][:ON_THE_SHEET]:
         if scored.path not in crops:
-            found = read_or_say(scored.path)
+            found = read_or_say(scored.path, loaded.view)
             crops[scored.path] = None if isinstance(found, str) else found
     by_path = {one.path: one for one in worst}
     sheet = [(path, by_path[path].score, path in flagged, crop) for path, crop in crops.items()]

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import click
 
-from dn2.commands.own_images import count, end, gather_images, images_argument, tell_left_out
+from dn2.commands.own_images import (
+    count,
+    end,
+    fit_option,
+    gather_images,
+    images_argument,
+    pixels_option,
+    tell_left_out,
+    tell_seen,
+)
 from dn2.commands.time_left import show_progress
 
 
@@ -54,6 +63,8 @@ from dn2.commands.time_left import show_progress
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, help="Draws the images that are held out."
 )
+@fit_option
+@pixels_option
 def fit(
     images: tuple[str, ...],
     out: Path,
@@ -64,6 +75,8 @@ def fit(
     k: int,
     holdout: float,
     seed: int,
+    square: str,
+    max_pixels: int,
 ) -> int:
     """Make a detector of normal images.
 
@@ -83,7 +96,7 @@ def fit(
     from dn2.image_detector import ImageDetector
     from dn2.saving import check_target
 
-    detector = ImageDetector(encoder, normalize, k, holdout, seed, weights)
+    detector = ImageDetector(encoder, normalize, k, holdout, seed, weights, square, max_pixels)
     try:
         check_target(out, force=force)
         detector.check_count(len(gathered.paths), gathered.missing)
@@ -100,6 +113,7 @@ def fit(
         raise
     detector.save(out, force=force)
     click.echo(f"{out}: {count(len(detector.paths_), 'normal image')}, {summary(detector)}")
+    tell_seen(square, detector.unseen_, detector.levels_)
     if copies := detector.copies():
         click.echo(
             f"note: {count(len(copies), 'image')} more than once, such as {printable(copies[0])}: "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -46,9 +48,20 @@ def info(detector: str, list_images: bool, as_json: bool) -> int:
         "scores": f"median {calibration['median_score']:#.4g}, "
         f"largest {calibration['largest_score']:#.4g} among normal images",
     }
+    if "square" in manifest or "levels" in manifest:
+        rows["images"] = seen(manifest)
     for name, value in rows.items():
         click.echo(f"{name:<17} {value}")
     if list_images:
         for path in loaded.paths_:
             click.echo(printable(path))
     return 0
+
+
+def seen(manifest: Mapping[str, Any]) -> str:
+    """Say how images become what the network sees."""
+    how = {"pad": "padded", "squash": "squashed"}.get(manifest.get("square", ""), "cropped")
+    if "levels" not in manifest:
+        return how
+    black, white = manifest["levels"]
+    return f"{how}; of 16-bit grey, level {black:,} is black and {white:,} white"

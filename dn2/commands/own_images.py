@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -16,6 +16,23 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 detector_argument = click.argument("detector", metavar="DETECTOR", type=click.Path())
 images_argument = click.argument("images", metavar="IMAGES...", nargs=-1, required=True)
+
+fit_option = click.option(
+    "--fit",
+    "square",
+    type=click.Choice(["crop", "pad", "squash"]),
+    default="crop",
+    show_default=True,
+    help="How an image that is no square becomes one: its middle, all of it with a grey margin, or "
+    "all of it squashed.",
+)
+pixels_option = click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    default=178_956_970,
+    show_default=True,
+    help="Images with more pixels are not decoded.",
+)
 
 
 def rate_options(command: Command) -> Command:
@@ -93,6 +110,20 @@ def choose_rate(fpr: float | None, fdr: float | None, n: int) -> tuple[str, floa
     except ValueError as error:
         raise click.UsageError(f"--{error}") from None
     return name, rate
+
+
+def tell_seen(square: str, unseen: Sequence[float], levels: tuple[int, int]) -> None:
+    """Say what the network does not see of images that are no squares, and of 16-bit grey."""
+    from dn2.images import ALL_LEVELS
+    from dn2.squares import describe_unseen
+
+    if line := describe_unseen(square, unseen):
+        click.echo(f"note: {line}", err=True)
+    if levels != ALL_LEVELS:
+        click.echo(
+            f"note: of 16-bit grey, level {levels[0]:,} becomes black and {levels[1]:,} white",
+            err=True,
+        )
 
 
 def tell_left_out(left_out: Iterable[LeftOut]) -> None:

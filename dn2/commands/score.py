@@ -21,6 +21,7 @@ from dn2.commands.own_images import (
     gather_images,
     images_argument,
     load_or_refuse,
+    pixels_option,
     rate_options,
 )
 from dn2.commands.time_left import show_progress
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="How many images the table shows.",
 )
+@pixels_option
 def score(
     detector: str,
     images: tuple[str, ...],
@@ -56,6 +58,7 @@ def score(
     csv_file: Path | None,
     as_json: bool,
     top: int,
+    max_pixels: int,
 ) -> int:
     """Score images with a detector, the oddest first.
 
@@ -68,6 +71,7 @@ def score(
             f"cannot write to the folder {csv_file.parent}: make it, or change --csv"
         )
     loaded = load_or_refuse(detector)
+    loaded.most_pixels = max_pixels
     name, rate = choose_rate(fpr, fdr, len(loaded.calibration_))
     gathered = gather_images(images)
     click.echo(f"scoring {count(len(gathered.paths), 'image')} with {loaded.encoder}", err=True)

@@ -49,6 +49,12 @@ from dn2.commands.own_images import detector_argument, load_or_refuse
     help="The most million pixels of an image.",
 )
 @click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    default=None,
+    help="The same in pixels, as the other verbs have it.",
+)
+@click.option(
     "--max-images",
     type=click.IntRange(min=1),
     default=256,
@@ -78,6 +84,7 @@ def serve(
     fdr: float | None,
     max_mb: float,
     max_megapixels: float,
+    max_pixels: int | None,
     max_images: int,
     max_requests: int,
     timeout: float,
@@ -110,7 +117,7 @@ def serve(
         said = ("created", "dn2", "encoder", "normalize", "k", "n_images", "calibration", "sha256")
         limits = Limits(
             bytes=int(max_mb * 1e6),
-            pixels=int(max_megapixels * 1e6),
+            pixels=max_pixels or int(max_megapixels * 1e6),
             images=max_images,
             requests=max_requests,
             seconds=timeout,

@@ -14,6 +14,7 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -42,6 +43,7 @@ class Scorer:
 
     def __init__(self, detector: ImageDetector, most_pixels: int) -> None:
         self.detector, self.most_pixels = detector, most_pixels
+        self._view = replace(detector.view, most_pixels=most_pixels)
         cores = available_cores()
         self._compiled = [compile_for_cpu(network.model(), cores) for network in detector.networks_]
         self._normalise = NORMALIZATIONS[detector.normalize]
@@ -91,7 +93,7 @@ class Scorer:
         try:
             content = upload.read()
             check_header(content, upload.name, self.most_pixels)
-            crop = read_crop(content, upload.name)
+            crop = read_crop(content, upload.name, self._view)
         except CorruptImageError as error:
             return LeftOut(upload.name, error.reason)
         except MemoryError:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from PIL import Image
 
-from dn2.images import CorruptImageError
+from dn2.images import CorruptImageError, allow_pixels
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -91,6 +91,7 @@ def check_header(content: bytes, name: str, most_pixels: int) -> None:
     if not content:
         raise CorruptImageError(Path(name), "it is empty")
     try:
+        allow_pixels(most_pixels)
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
     except Image.DecompressionBombError:
@@ -101,6 +102,8 @@ def check_header(content: bytes, name: str, most_pixels: int) -> None:
         raise CorruptImageError(
             Path(name), "it is in no known image format: send PNG, JPEG, BMP, TIFF, WebP or GIF"
         ) from None
+    except MemoryError:
+        raise
     except Exception as error:  # decoders of broken files raise almost anything
         raise CorruptImageError(
             Path(name), (str(error).splitlines() or [type(error).__name__])[0]

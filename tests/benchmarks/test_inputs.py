@@ -10,8 +10,18 @@ from PIL import Image
 import dn2.images
 from benchmarks.contracts import Dataset, UsageError, Workspace
 from benchmarks.datasets.synthetic import load
-from benchmarks.inputs import Pixels, encoder_names, input_identity, load_input, load_pixels
+from benchmarks.experiments import make_experiments
+from benchmarks.inputs import (
+    Pixels,
+    describe_view,
+    encoder_names,
+    input_identity,
+    load_input,
+    load_pixels,
+)
+from dn2.features import PREPROCESSING, preprocessing
 from dn2.images import ImageFiles
+from dn2.squares import SQUARES, resize_whole
 
 
 def dataset(images):
@@ -67,7 +77,9 @@ def test_files_of_mixed_channels_have_three(files):
 def test_files_are_made_squares_and_only_those_asked_for_are_decoded(files, monkeypatch):
     decoded, original = [], dn2.images._decode
     monkeypatch.setattr(
-        dn2.images, "_decode", lambda path: decoded.append(path.stem) or original(path)
+        dn2.images,
+        "_decode",
+        lambda path, *rest: decoded.append(path.stem) or original(path, *rest),
     )
     X = load_pixels(dataset(files), "pixels:5")
     assert decoded == []
@@ -136,3 +148,127 @@ def test_the_pixels_of_a_data_set_are_not_modified_by_who_gets_them():
     assert isinstance(X, Pixels)
     X[ROWS][:] = 0
     np.testing.assert_array_equal(X[ROWS], synthetic.images[ROWS])
+
+
+# How images become squares
+
+
+def cell(detector="dn2", **options):
+    (made,) = make_experiments(datasets=["synthetic"], detectors=[detector], **options)
+    return made
+
+
+def test_the_usual_fit_changes_no_key_and_another_one_does():
+    assert cell(fits=["crop"]).key == cell().key
+    assert cell(fits=["pad"]).key != cell().key
+    assert cell(fits=["pad"]).params["fit"] == "pad"
+    pixels = {"variant": "label_free", "detector": "ocsvm", "size": 16}
+    pixels["variants"] = [pixels.pop("variant")]
+    assert cell(**pixels, fits=["squash"]).key == cell(**pixels).key
+    assert cell(**pixels, fits=["crop"]).key != cell(**pixels).key
+    made = make_experiments(datasets=["synthetic"], fits=["crop", "pad", "squash"])
+    assert [one.fit for one in made] == ["", "pad", "squash"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"fits": ["stretch"]}, "unknown fit 'stretch'"),
+        ({"detectors": ["geom"], "fits": ["pad"]}, "fit is for images that are resized"),
+    ],
+)
+def test_a_fit_without_a_meaning_is_refused(options, said):
+    with pytest.raises(UsageError, match=said):
+        make_experiments(datasets=["synthetic"], **options)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+def test_pixels_become_squares_as_asked_from_files_and_from_arrays(fit, files):
+    arrays = np.stack([files[row] for row in (0, 1, 2)])
+    for images in (files.take(np.arange(3)), arrays):
+        X = load_pixels(dataset(images), "pixels:6", fit)
+        for row in range(3):
+            expected = resize_whole(Image.fromarray(arrays[row]), 6, fit)
+            np.testing.assert_array_equal(X[np.array([row])][0], np.asarray(expected))
+
+
+def test_an_identity_says_how_squares_are_made():
+    workspace = Workspace(None)
+    found = {input_identity("pixels:8", workspace, fit)["preprocessing"] for fit in ("crop", "pad")}
+    assert len(found | {input_identity("pixels:8", workspace)["preprocessing"]}) == 3
+    assert len({preprocessing(square) for square in SQUARES}) == 3
+    assert preprocessing("crop") == PREPROCESSING
+
+
+def test_what_is_not_seen_is_said_from_headers_alone(files, monkeypatch):
+    monkeypatch.setattr(dn2.images, "_decode", lambda *_: pytest.fail("decoded"))
+    (said,) = describe_view(dataset(files), "features:efficientnet_lite0")
+    assert said.startswith("6 of 6 images are no squares; median 42.6 %, worst 42.6 % of the area")
+    assert "squashed" in describe_view(dataset(files), "pixels:8")[0]
+    assert describe_view(dataset(files), "pixels") == []
+    squares = np.zeros((4, 8, 8, 3), np.uint8)
+    assert describe_view(dataset(squares), "features:efficientnet_lite0") == []
+
+
+# 16-bit grey of a data set
+
+
+def write_deep(folder, black, white):
+    """Write a data set of files: 16-bit grey in the training part, and one 8-bit image."""
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for n in range(4):
+            path = folder / part / "a" / f"{n}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            low, high = (black, white) if part == "train" else (0, 65536)
+            Image.fromarray(rng.integers(low, high, (20, 20)).astype(np.uint16)).save(path)
+    save(folder / "train" / "a" / "8 bits.png", picture(1, (20, 20)))
+    return f"folder:{folder}"
+
+
+def test_the_training_part_says_what_is_black_and_white(tmp_path):
+    from benchmarks.datasets import load_dataset
+
+    name = write_deep(tmp_path / "some", 1000, 2000)
+    found = load_dataset(name, home=tmp_path / "home")
+    black, white = found.images.view.levels
+    assert 450 < black < 550
+    assert 2450 < white < 2550
+    assert found.images[1].max() - found.images[1].min() > 100
+    (said,) = describe_view(found, "pixels:8")
+    assert said.startswith(f"of 16-bit grey, level {black} becomes black and {white:,} white")
+    (kept,) = (tmp_path / "home/data/levels").iterdir()
+    again = load_dataset(name, home=tmp_path / "home")
+    assert again.fingerprint == found.fingerprint
+    for damage in ("", '{"version": 1, "levels": [5, 2]}', '{"version": 0, "levels": [0, 9]}'):
+        kept.write_text(damage)
+        assert load_dataset(name, home=tmp_path / "home").fingerprint == found.fingerprint
+
+
+def test_a_data_set_that_uses_all_levels_or_none_of_16_bits_keeps_its_fingerprint(tmp_path):
+    from benchmarks.datasets import folder, load_dataset
+    from benchmarks.datasets.sixteen_bits import with_levels
+
+    write_deep(tmp_path / "all", 0, 65536)
+    plain = folder.load(tmp_path / "all")
+    assert with_levels(plain, tmp_path).fingerprint == plain.fingerprint
+    write_deep(tmp_path / "some", 1000, 2000)
+    some = folder.load(tmp_path / "some")
+    assert with_levels(some, tmp_path).fingerprint != some.fingerprint
+    limited = load_dataset(f"folder:{tmp_path / 'some'}", home=tmp_path / "h", max_pixels=10)
+    assert limited.images.view.levels == (0, 65535)
+    assert not (tmp_path / "h/data/levels").exists(), "what a limit hides is not remembered"
+
+
+def test_a_raised_limit_looks_again_for_what_a_lower_one_left_out(tmp_path):
+    from benchmarks.datasets import load_dataset
+
+    for n in range(3):
+        path = tmp_path / "some" / f"{n}.png"
+        path.parent.mkdir(exist_ok=True)
+        save(path, picture(n, (20, 20 + 10 * (n == 1))))
+    options = {"home": tmp_path / "home", "skip_corrupt": True}
+    name = f"folder:{tmp_path / 'some'}"
+    (skipped,) = load_dataset(name, **options, max_pixels=500).skipped
+    assert "1.png: it has 30 x 20 pixels, more than the 500 that are allowed: raise" in skipped
+    assert load_dataset(name, **options).skipped == ()

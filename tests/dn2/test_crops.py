@@ -82,7 +82,8 @@ def test_what_cannot_be_read_is_named_and_costs_no_other(tmp_path, monkeypatch):
     ]
     batches = list(read_crops(sources, 2))
     assert [len(batch.rows) + len(batch.left_out) for batch in batches] == [3, 3, 3, 3]
-    assert [row for batch in batches for row in batch.rows] == [1, 11]
+    assert [row for batch in batches for row in batch.rows] == [1, 10, 11]
+    assert [round(share, 3) for batch in batches for share in batch.unseen] == [0.426, 1.0, 0.426]
     np.testing.assert_array_equal(batches[0].crops[0], resize_with_pil(COLOUR))
     assert batches[1].crops.shape == (0, 224, 224, 3)
     told = {one.path: one.reason for batch in batches for one in batch.left_out}
@@ -96,7 +97,6 @@ def test_what_cannot_be_read_is_named_and_costs_no_other(tmp_path, monkeypatch):
         str(tmp_path / "empty.png"): "it is empty",
         "a\0b": "embedded null byte",
         "image 10": "an array must be uint8 (h, w) or (h, w, 3), got float64 (60, 80, 3)",
-        "image 11": "it is 4000 x 2 pixels, too long for a square crop",
     }
 
 
@@ -114,33 +114,18 @@ def jpeg(width, height):
 def test_a_large_jpeg_is_decoded_at_a_reduced_size(monkeypatch):
     content = jpeg(2100, 1500)
     decoded = []
-    original = crops.decode_image
+    original = crops.to_square
     monkeypatch.setattr(
-        crops, "decode_image", lambda *rest: decoded.append(original(*rest)) or decoded[-1]
+        crops, "to_square", lambda image, how: decoded.append(image.size) or original(image, how)
     )
     found = read_crop(content).astype(int)
-    assert decoded[0].shape == (750, 1050, 3)  # a quarter would have less than 512 rows
+    assert decoded == [(1050, 750)]  # a quarter would have less than 512 rows
     whole = resize_with_pil(np.asarray(Image.open(io.BytesIO(content)))).astype(int)
     other = np.asarray(
         Image.open(io.BytesIO(content)).resize((358, 256), Image.Resampling.BICUBIC)
     )[16:240, 67:291].astype(int)
     assert np.abs(found - whole).mean() < np.abs(other - whole).mean()
     assert DECODED_SIDE == 512
-
-
-def test_one_very_large_image_is_decoded_at_a_time(monkeypatch):
-    monkeypatch.setattr(crops, "LARGE_PIXELS", 1000)
-    held = []
-    original = crops.decode_image
-
-    def spy(*rest):
-        held.append(crops._large_image.locked())
-        return original(*rest)
-
-    monkeypatch.setattr(crops, "decode_image", spy)
-    content = CONTENTS["rgb.png"]
-    assert sum(len(batch.rows) for batch in read_crops([content] * 5, 3)) == 5
-    assert held == [True] * 5
 
 
 def test_memory_does_not_grow_with_the_number_of_images():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from toy_encoder import draw_picture, toy_encoders, write_pictures
@@ -15,6 +16,8 @@ from dn2 import DN2, Encoder, ImageDetector, features
 from dn2.calibration import p_values
 from dn2.encoders import MissingWeightsError
 from dn2.image_detector import MOST_NEAREST
+from dn2.networks import crops_of
+from dn2.saving import read_manifest
 
 
 @pytest.fixture(scope="module")
@@ -274,3 +277,46 @@ def test_too_few_images_say_what_could_not_be_read(good, tmp_path):
     unread = r"got 2 that can be read, and 2 that cannot .*empty.png: it is empty"
     with pytest.raises(ValueError, match=unread):
         ImageDetector("toy", k=3).fit([*good[:2], tmp_path / "empty.png", tmp_path / "empty.png"])
+
+
+def test_how_images_are_seen_is_learnt_saved_and_used(home, tmp_path):
+    rng = np.random.default_rng(0)
+    paths = []
+    for n in range(8):
+        paths.append(tmp_path / f"{n}.png")
+        pixels = rng.integers(1000, 1400, (30, 90)).astype(np.uint16)
+        Image.fromarray(pixels).save(paths[-1])
+    detector = ImageDetector("toy", k=2, square="pad").fit(paths)
+    black, white = detector.levels_
+    assert 780 < black < 820
+    assert 1580 < white < 1620
+    assert [round(share, 3) for share in detector.unseen_] == [0.667] * 8
+    detector.save(tmp_path / "saved")
+    loaded = dn2.load(tmp_path / "saved")
+    assert loaded.view == detector.view
+    assert loaded.score(paths).images == detector.score(paths).images
+    others = [ImageDetector("toy", k=2).fit(paths), ImageDetector("toy", k=2, square="squash")]
+    others[1].fit(paths)
+    for other in others:
+        assert not np.array_equal(other.features_, detector.features_)
+    manifest = read_manifest(tmp_path / "saved")
+    assert (manifest["square"], manifest["levels"]) == ("pad", [black, white])
+    plain = ImageDetector("toy", k=2).fit([rng.integers(0, 9, (9, 9)).astype("u1")] * 4)
+    plain.save(tmp_path / "plain")
+    manifest = read_manifest(tmp_path / "plain")
+    assert not {"square", "levels"} & set(manifest), "older programs read it"
+    assert manifest["preprocessing"] == crops_of()
+
+
+def test_images_above_the_limit_are_left_out_until_it_is_raised(home, tmp_path):
+    rng = np.random.default_rng(0)
+    paths = []
+    for n in range(5):
+        paths.append(str(tmp_path / f"{n}.png"))
+        size = (50, 50) if n == 4 else (20, 20)
+        Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(paths[-1])
+    detector = ImageDetector("toy", k=2, most_pixels=1000).fit(paths)
+    assert [one.path for one in detector.left_out_] == paths[4:]
+    assert "raise --max-pixels" in detector.left_out_[0].reason
+    detector.most_pixels = 2500
+    assert len(detector.score(paths).images) == 5

@@ -1,15 +1,30 @@
 """Image files of all kinds become 8-bit grey or RGB, upright; an error names a broken file."""
 
+import errno
 import io
+import os
 import pickle
+import socket
 import struct
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from miniature_files import picture, save
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
-from dn2.images import CorruptImageError, read_image
+from dn2 import images
+from dn2.crops import read_crops
+from dn2.files import NoFileError, open_regular
+from dn2.images import (
+    CorruptImageError,
+    ImageFiles,
+    ImageMemoryError,
+    LargeImageError,
+    View,
+    read_image,
+)
 
 GREY = np.arange(0, 252, dtype=np.uint8).reshape(14, 18)
 COLOUR = picture(1, (14, 18, 3))
@@ -256,17 +271,24 @@ def test_what_is_no_image_is_said(content, reason, tmp_path):
         read_image(tmp_path / "text.jpg")
 
 
-def test_a_decompression_bomb_is_refused_by_pillows_limit(tmp_path, monkeypatch):
+def test_an_image_above_the_limit_is_refused_and_the_limit_can_be_raised(tmp_path, monkeypatch):
     path = save(tmp_path / "bomb.png", np.zeros((100, 100), np.uint8))
     assert read_image(path).shape == (100, 100)
+    said = r"bomb.png is too large \(it has 100 x 100 pixels, more than the 9,999 that are allowed"
+    for read in (read_image, images._header):
+        with pytest.raises(LargeImageError, match=said + ": raise --max-pixels"):
+            read(path, view=View(most_pixels=9_999))
+    # Pillow's own limit, which lies above ours
+    monkeypatch.setattr(images, "MOST_PIXELS", 4_999)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4_999)
-    with pytest.raises(CorruptImageError, match=r"bomb.png .*10000 pixels.* exceeds limit"):
-        read_image(path)
+    with pytest.raises(LargeImageError, match=r"it has 10,000 pixels, more than the 4,999"):
+        read_image(path, view=View(most_pixels=4_999))
+    assert read_image(path, view=View(most_pixels=10_000)).shape == (100, 100)
 
 
 def test_a_file_that_cannot_be_read_is_not_called_corrupt(tmp_path):
     (tmp_path / "folder.jpg").mkdir()
-    for name, kind in (("folder.jpg", IsADirectoryError), ("nowhere.jpg", FileNotFoundError)):
+    for name, kind in (("folder.jpg", NoFileError), ("nowhere.jpg", FileNotFoundError)):
         with pytest.raises(kind, match=name):
             read_image(tmp_path / name)
 
@@ -274,3 +296,91 @@ def test_a_file_that_cannot_be_read_is_not_called_corrupt(tmp_path):
 def test_the_error_can_be_sent_from_another_process(tmp_path):
     error = pickle.loads(pickle.dumps(CorruptImageError(tmp_path / "a.jpg", "why")))
     assert (error.path, error.reason) == (tmp_path / "a.jpg", "why")
+
+
+# Short of memory, which says nothing about a file
+
+
+def raising(error):
+    def load(*_):
+        raise error
+
+    return load
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError("out of memory error when reading image file"),
+        zlib.error("Error -4 while decompressing data: out of memory"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        OSError(errno.EMFILE, "Too many open files"),
+        RuntimeError("std::bad_alloc"),
+        ValueError("Failed to decode frame 0: Out of memory"),
+    ],
+)
+def test_to_be_short_of_memory_is_not_to_be_corrupt(error, tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", COLOUR)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", raising(error))
+    with pytest.raises(ImageMemoryError, match=r"^/.*a\.png could not be read .*whole; do less"):
+        read_image(path)
+    with pytest.raises(ImageMemoryError):
+        list(read_crops([path], 1))
+
+
+def test_files_that_cannot_be_opened_for_now_are_not_left_out(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", COLOUR)
+    monkeypatch.setattr(images, "open_regular", raising(OSError(errno.EMFILE, "Too many files")))
+    with pytest.raises(ImageMemoryError, match="Too many files"):
+        list(read_crops([path], 1))
+
+
+def test_a_decoder_that_does_not_say_why_is_believed_only_if_there_is_memory(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", COLOUR)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", raising(OSError("decoding error")))
+    with pytest.raises(CorruptImageError, match="decoding error"):
+        read_image(path)
+    monkeypatch.setattr(images.np, "empty", raising(MemoryError()))
+    with pytest.raises(ImageMemoryError, match="bytes of memory"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("reader", [read_image, images._header])
+def test_every_refusal_names_the_file_whatever_its_name(reader, tmp_path):
+    broken = save(tmp_path / "whole.png", COLOUR).read_bytes()
+    for content in (b"", b"nonsense", broken[:40], broken[:20] + b"\xff\xff" + broken[22:]):
+        path = tmp_path / os.fsdecode(b"caf\xe9\n.png")
+        path.write_bytes(content)
+        if reader is images._header and content == broken[:40]:
+            continue  # its header is whole
+        with pytest.raises(CorruptImageError) as caught:
+            reader(path)
+        said = str(caught.value)
+        assert r"caf\xe9\n.png is not a whole image" in said
+        said.encode()  # for MLflow, JSON and any terminal
+
+
+def test_headers_are_read_without_decoding(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", COLOUR)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", raising(AssertionError("decoded")))
+    assert ImageFiles([path]).shapes() == [(14, 18, 3)]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "link to a device", "socket"])
+def test_what_is_no_regular_file_is_not_opened(kind, tmp_path):
+    path = tmp_path / "a.png"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "device":
+        path = Path("/dev/zero")
+    elif kind == "socket":
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(os.path.relpath(path))
+    else:
+        path.symlink_to("/dev/zero")
+    for read in (read_image, images._header, open_regular):
+        with pytest.raises(NoFileError, match=f"{path.name} cannot be read: it is a"):
+            read(path)
+    copy = pickle.loads(pickle.dumps(NoFileError(path, "it is a FIFO")))
+    assert (copy.reason, copy.path) == ("it is a FIFO, not a file", path)

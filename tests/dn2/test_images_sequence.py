@@ -76,7 +76,7 @@ def test_a_slice_is_decoded_by_several_threads_in_order(files, monkeypatch):
     from dn2 import images
 
     both, decode = threading.Barrier(2, timeout=20), images._decode
-    monkeypatch.setattr(images, "_decode", lambda path: (both.wait(), decode(path))[1])
+    monkeypatch.setattr(images, "_decode", lambda *all_: (both.wait(), decode(*all_))[1])
     assert [image.shape[0] for image in files[:6]] == [4, 5, 6, 7, 8, 9]
 
 

@@ -315,6 +315,7 @@ BAD = {
 NUMBERS = {
     "run": {
         "--k": "0",
+        "--max-pixels": "-1",
         "--clean": "1",
         "--centres": "0",
         "--size": "-1",
@@ -329,6 +330,7 @@ NUMBERS = {
     },
     "sweep": {
         "--trials": "0",
+        "--max-pixels": "0",
         "--k-values": "1,0",
         "--clean": "nan",
         "--sizes": "0",

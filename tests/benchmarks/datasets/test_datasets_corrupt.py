@@ -29,7 +29,7 @@ def test_looking_for_corrupt_images_is_done_once(asirra, monkeypatch):
     from benchmarks.datasets import image_files
 
     first = load_dataset("cats_vs_dogs", home=asirra, root=asirra, skip_corrupt=True)
-    monkeypatch.setattr(image_files, "read_image", lambda path: pytest.fail("decoded again"))
+    monkeypatch.setattr(image_files, "reduce_image", lambda *_, **__: pytest.fail("again"))
     again = load_dataset("cats_vs_dogs", home=asirra, root=asirra, skip_corrupt=True)
     assert (again.skipped, again.fingerprint) == (first.skipped, first.fingerprint)
     moved = asirra / "moved"
@@ -67,7 +67,7 @@ def test_a_home_that_cannot_be_written_costs_only_time(asirra):
     tell = lambda *message: told.append(message)  # noqa: E731
     ours = load_dataset("cats_vs_dogs", home=home, root=asirra, skip_corrupt=True, progress=tell)
     assert len(ours.skipped) == 2
-    assert told[-1] == ("cats_vs_dogs: looking for corrupt images", 16, 16)
+    assert ("cats_vs_dogs: looking for corrupt images", 16, 16) in told
 
 
 def test_every_object_of_a_corrupt_aerial_image_is_left_out(tmp_path, monkeypatch):
