@@ -6,7 +6,8 @@ damaged files one after the other, counts the outcomes of a format in `TALLIES`,
 first that is neither. The counts of all tests are printed as one table by `conftest.py`.
 
 Tests import it as `from mutations import Refused, try_damaged`: `tests/faults` is on pytest's path
-(`pythonpath` in `pyproject.toml`). A try is found again by its number: `damaged(content, seed, number)` depends on nothing else.
+(`pythonpath` in `pyproject.toml`). A try is found again by its number: `damaged(content, seed,
+number)` depends on nothing else.
 """
 
 from __future__ import annotations
