@@ -20,11 +20,12 @@ from typing import Annotated, Self
 import numpy as np
 
 from dn2.calibration import check_rate, flag_by_fdr, flag_by_fpr, images_needed, p_values
-from dn2.crops import LeftOut, Source, as_list, name_of
+from dn2.crops import LeftOut, Source, are_the_same, as_list, name_of
 from dn2.features import NORMALIZATIONS
 from dn2.networks import convert, encode_sources
 from dn2.parameters import Parameters, Rule, one_of, whole
 from dn2.search import Bank
+from dn2.sound import check_varied
 
 MOST_NEAREST = 10
 """How many of an image's nearest normal images are named, at most."""
@@ -204,6 +205,8 @@ class ImageDetector(Parameters):
             If the weights are not on disk: the message says how to get them.
         ValueError
             If a parameter is wrong, or there are too few images for k and holdout.
+        dn2.sound.UnsoundFeaturesError
+            If features are NaN, infinite, or the same for all images.
         """
         self.check_params()
         X = as_list(X)
@@ -218,6 +221,7 @@ class ImageDetector(Parameters):
         self.networks_ = tuple(convert(name, file) for name in names)
         paths, features, self.left_out_ = self._encode(X, progress)
         self.check_count(len(paths), self.left_out_)
+        self._check_varied(X, features)
         in_bank = np.ones(len(paths), dtype=bool)
         held = round(self.holdout * len(paths))
         in_bank[np.random.default_rng(self.seed).permutation(len(paths))[:held]] = False
@@ -394,6 +398,14 @@ class ImageDetector(Parameters):
             names += [_stored_name(X[row], row) for row in batch.rows]
             left_out += batch.left_out
         return tuple(names), features[: len(names)].copy(), tuple(left_out)
+
+    def _check_varied(self, X: Sequence[Source], features: np.ndarray) -> None:
+        """Refuse an encoder, or one of several, that gives all images the same features."""
+        start = 0
+        for network in self.networks_:
+            own = features[:, start : start + network.width]
+            check_varied([own], network.name, lambda: are_the_same(X))
+            start += network.width
 
     def _keep(self, paths: tuple[str, ...], features: np.ndarray, in_bank: np.ndarray) -> None:
         """Keep normal images, make the bank of those in it, and calibrate."""

@@ -20,7 +20,7 @@ ALLOWED = {
     "benchmarks.metrics": {"benchmarks.contracts"},
     "benchmarks.paired": {"benchmarks.metrics"},
     "benchmarks.suites": {"benchmarks.contracts"},
-    "benchmarks.result_store": {"benchmarks.contracts", "dn2.files"},
+    "benchmarks.result_store": {"benchmarks.contracts", "dn2.files", "dn2.sealed"},
     "benchmarks.tracking": {
         "benchmarks.contracts",
         "benchmarks.result_store",
@@ -35,7 +35,13 @@ ALLOWED = {
     },
     "benchmarks.figures": {"benchmarks.contracts"},
     "benchmarks.provenance": {"benchmarks.contracts"},
-    "benchmarks.datasets": {"benchmarks.contracts", "dn2.files", "dn2.images", "dn2.outside"},
+    "benchmarks.datasets": {
+        "benchmarks.contracts",
+        "dn2.files",
+        "dn2.images",
+        "dn2.outside",
+        "dn2.sealed",
+    },
     "benchmarks.fetch": {
         "benchmarks.contracts",
         "benchmarks.datasets",
