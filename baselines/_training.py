@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -229,7 +230,14 @@ class _Run:
             "batch": self.batch,
             "loss_sum": self.loss_sum,
         }
-        write_checkpoint(self.checkpoint, self.training.identity, self.training.name, state)
+        try:
+            write_checkpoint(self.checkpoint, self.training.identity, self.training.name, state)
+        except OSError as error:  # the training is worth more than its checkpoint
+            warnings.warn(
+                f"{self.checkpoint} cannot be written ({error.strerror or error}): the training"
+                " goes on, but could not be continued if it were killed now",
+                stacklevel=2,
+            )
 
 
 def training_identity(detector: object, X: np.ndarray, *arithmetic: Any) -> str:

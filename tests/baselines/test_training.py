@@ -212,6 +212,12 @@ def test_a_checkpoint_is_never_half_written(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["training.pt"]
 
 
+def test_a_training_goes_on_when_its_checkpoint_cannot_be_written(tmp_path):
+    with pytest.warns(UserWarning, match=r"training\.pt cannot be written \(No such file.* goes on"):
+        weights = train(None, tmp_path / "missing" / "training.pt")
+    np.testing.assert_array_equal(weights, train())
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_diverged_loss_names_the_epoch_and_leaves_the_checkpoint_before_it(tmp_path, bad):
     path = tmp_path / "training.pt"
