@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from handmade_store import IDENTITY
-from toy_encoder import draw_picture, toy_encoders
+from toy_encoder import draw_picture, toy_encoders, write_pictures
 
 import benchmarks.evaluate
 import dn2.store
@@ -46,7 +46,7 @@ def test_weights_with_nan_or_infinity_are_refused_by_name(network_file, tmp_path
     torch.save(state, tmp_path / "bad.pth")
     with pytest.raises(
         BadWeightsError,
-        match=rf"bad\.pth cannot be used for timm:test_resnet: 1 of the [\d,]+ numbers of {name} are",
+        match=rf"bad\.pth cannot be used for timm:test_resnet: 1 of the .* numbers of {name} are",
     ):
         load_encoder("timm:test_resnet", tmp_path / "bad.pth")
 
