@@ -291,7 +291,7 @@ def load_input(
     MissingDataError
         If weights cannot be used: damaged, of another architecture, with NaN in them.
     SplitError
-        If features are NaN, infinite, or the same for all images.
+        If features are NaN, infinite, or the same for images that differ.
     """
     names = encoder_names(name)
     if not names:
@@ -319,7 +319,7 @@ def feature_store(dataset: Dataset, encoder_name: str, workspace: Workspace) -> 
 def _sound_features(
     dataset: Dataset, encoder_name: str, workspace: Workspace, progress: Progress | None
 ) -> tuple[Any, float]:
-    """Open one encoder's features, as `_features`; refuse those that tell no images apart."""
+    """Open one encoder's features, as `_features`; refuse those that say nothing of images."""
     try:
         features, rate = _features(dataset, encoder_name, workspace, progress)
         check_varied(features.shards, encoder_name, lambda: _are_the_same(dataset.images))

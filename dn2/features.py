@@ -129,11 +129,12 @@ def encode(
     dn2.sound.UnsoundFeaturesError
         If a feature is NaN or infinite.
     """
+    first = rows.indices(len(images))[0]
     total = len(range(*rows.indices(len(images))))
     features = np.empty((total, extractor.encoder.width), np.float32)
     done = 0
     for batch in encode_batches(images, extractor, rows):
-        check_finite(batch, extractor.encoder.name, partial(_name_row, rows.start or 0, done))
+        check_finite(batch, extractor.encoder.name, partial(_name_row, first + done))
         features[done : done + len(batch)] = batch
         done += len(batch)
         if progress is not None:
@@ -141,8 +142,8 @@ def encode(
     return features
 
 
-def _name_row(start: int, done: int, row: int) -> str:
-    return f"image {start + done + row}"
+def _name_row(first: int, row: int) -> str:
+    return f"image {first + row}"
 
 
 def encode_batches(

@@ -206,7 +206,7 @@ class ImageDetector(Parameters):
         ValueError
             If a parameter is wrong, or there are too few images for k and holdout.
         dn2.sound.UnsoundFeaturesError
-            If features are NaN, infinite, or the same for all images.
+            If features are NaN, infinite, or the same for images that differ.
         """
         self.check_params()
         X = as_list(X)
@@ -400,7 +400,7 @@ class ImageDetector(Parameters):
         return tuple(names), features[: len(names)].copy(), tuple(left_out)
 
     def _check_varied(self, X: Sequence[Source], features: np.ndarray) -> None:
-        """Refuse an encoder, or one of several, that gives all images the same features."""
+        """Refuse an encoder, or one of several, that gives different images the same features."""
         start = 0
         for network in self.networks_:
             own = features[:, start : start + network.width]

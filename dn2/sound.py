@@ -1,4 +1,4 @@
-"""Refuse features by which no two images can be told apart: not finite, or all the same.
+"""Refuse features by which images cannot be told apart: not finite, or the same for all.
 
 Weights with NaN in them, as a training that diverged leaves them, and networks whose activations
 overflow give such features. Distances between them say nothing, and would say it as a number.
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class UnsoundFeaturesError(ValueError):
-    """The error of features that are not finite, or that are the same for all images."""
+    """The error of features that are not finite, or that are the same for different images."""
 
 
 def check_finite(features: np.ndarray, encoder: str, name: Callable[[int], object]) -> None:
@@ -43,7 +43,7 @@ def check_finite(features: np.ndarray, encoder: str, name: Callable[[int], objec
 def check_varied(
     parts: Sequence[np.ndarray], encoder: str, images_are_equal: Callable[[], bool]
 ) -> None:
-    """Raise UnsoundFeaturesError if the features of two or more images are all equal.
+    """Raise UnsoundFeaturesError if all features are equal, though the images are not.
 
     Parameters
     ----------
@@ -52,20 +52,15 @@ def check_varied(
     encoder : str
         What made them, for the message.
     images_are_equal : callable
-        Tells whether the images are all the same, for the message; asked only then.
+        Tells whether the images are all the same; asked only if their features are.
     """
     n = sum(map(len, parts))
-    if not are_all_equal(parts):
-        return
-    if images_are_equal():
+    if are_all_equal(parts) and not images_are_equal():
         raise UnsoundFeaturesError(
-            f"all {n} images are the same, so that there is nothing to compare: give different "
-            "images"
+            f"the features of {encoder} are equal for all {n} images, though these differ: its "
+            "weights are damaged or of a training that diverged; get them again, or choose another "
+            "encoder"
         )
-    raise UnsoundFeaturesError(
-        f"the features of {encoder} are equal for all {n} images, though these differ: its weights "
-        "are damaged or of a training that diverged; get them again, or choose another encoder"
-    )
 
 
 def are_all_equal(parts: Sequence[np.ndarray]) -> bool:

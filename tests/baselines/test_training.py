@@ -213,7 +213,9 @@ def test_a_checkpoint_is_never_half_written(tmp_path, monkeypatch):
 
 
 def test_a_training_goes_on_when_its_checkpoint_cannot_be_written(tmp_path):
-    with pytest.warns(UserWarning, match=r"training\.pt cannot be written \(No such file.* goes on"):
+    with pytest.warns(
+        UserWarning, match=r"training\.pt cannot be written \(No such file.* goes on"
+    ):
         weights = train(None, tmp_path / "missing" / "training.pt")
     np.testing.assert_array_equal(weights, train())
 
