@@ -27,7 +27,7 @@ SWEEP = (
     *("sweep", *SYNTHETIC, "--encoders", "efficientnet_lite0", "--normalize", "none,l2"),
     *("--k-values", "1,2", "--classes", "disc,square"),
 )
-WORKERS = (*RUN, "--workers", "2")
+WORKERS = (*RUN, "--executor", "processes", "--workers", "2")
 
 
 def run_as_it_is(arguments, _prepare=None):
