@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export MLFLOW_EXPERIMENT_NAME ?= dn2-bench
 
-.PHONY: benchmark test slow check format ui
+.PHONY: benchmark test slow faults check format ui
 
 benchmark: $(VENV)/installed
 	@# The paper's numbers as runs, to compare with. This also makes the store, which mlflow run does unsafely: killed
@@ -20,6 +20,10 @@ test: $(VENV)/installed
 
 slow: $(VENV)/installed
 	python -m pytest -m slow
+
+# What goes wrong on machines, all of it; docs/reliability.md quotes the table at the end. Small disks need root.
+faults: $(VENV)/installed
+	python -m pytest tests/faults -m "slow or not slow"
 
 check: $(VENV)/installed
 	ruff format --check .

@@ -1,7 +1,7 @@
 """The training loop: seeded, monitored, and able to continue after it was killed.
 
 A training that continues from a checkpoint ends with the same weights, to the last bit. In reading
-order: what a training is (`Training`), the loop (`fit_network`, `_Run`), and the checkpoint's file.
+order: what a training is (`Training`), and the loop (`fit_network`, `_Run`).
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import pickle
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from baselines._checkpoint import are_finite, read_checkpoint, write_checkpoint
 from baselines._networks import use_generator
 
 Loss = Callable[[torch.Tensor, int], torch.Tensor]
@@ -35,7 +36,7 @@ CHECKPOINT_SECONDS = 60.0
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss is no longer a finite number."""
+    """The loss, or a weight, is no longer a finite number."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def fit_network(
     Raises
     ------
     TrainingDivergedError
-        If the loss is not finite.
+        If the loss or a weight is not finite.
     """
     run = _Run(network, loss_of, optimizer, training, generator, monitor, checkpoint)
     run.restore()
@@ -212,6 +213,12 @@ class _Run:
 
     def _save(self) -> None:
         self.saved = time.monotonic()
+        if not are_finite(self.network.state_dict()):
+            # The loss is that of the weights before the last step, and was finite.
+            raise TrainingDivergedError(
+                f"a weight became NaN or infinite in epoch {self.epoch + (self.batch > 0)} of"
+                f" {self.training.epochs}: lower learning_rate, or look at the images"
+            )
         if self.checkpoint is None:
             return
         state = {
@@ -223,7 +230,14 @@ class _Run:
             "batch": self.batch,
             "loss_sum": self.loss_sum,
         }
-        write_checkpoint(self.checkpoint, self.training.identity, self.training.name, state)
+        try:
+            write_checkpoint(self.checkpoint, self.training.identity, self.training.name, state)
+        except OSError as error:  # the training is worth more than its checkpoint
+            warnings.warn(
+                f"{self.checkpoint} cannot be written ({error.strerror or error}): the training"
+                " goes on, but could not be continued if it were killed now",
+                stacklevel=2,
+            )
 
 
 def training_identity(detector: object, X: np.ndarray, *arithmetic: Any) -> str:
@@ -239,32 +253,3 @@ def training_identity(detector: object, X: np.ndarray, *arithmetic: Any) -> str:
     digest = hashlib.sha256(text.encode())
     digest.update(np.ascontiguousarray(X).data)
     return digest.hexdigest()
-
-
-def write_checkpoint(path: Path, identity: str, stage: str, state: dict[str, Any]) -> None:
-    """Write to a temporary name and rename, so that the file is complete at any moment."""
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save({"identity": identity, "stage": stage, **state}, temporary)
-    temporary.replace(path)
-
-
-def read_checkpoint(path: Path | None, identity: str, stage: str) -> dict[str, Any] | None:
-    """Read the checkpoint of this stage of this training.
-
-    Returns
-    -------
-    dict or None
-        None if there is no file, or it is damaged or belongs to another training or stage.
-    """
-    if path is None or not path.is_file():  # a FIFO or device is not opened
-        return None
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError):
-        return None  # truncated, or no checkpoint at all: the training starts from the beginning
-    fits = (
-        isinstance(state, dict)
-        and state.get("identity") == identity
-        and state.get("stage") == stage
-    )
-    return state if fits else None

@@ -46,7 +46,7 @@ def main() -> None:
 
 def run_main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    from dn2.encoders import MissingWeightsError
+    from dn2.encoders import BadWeightsError, MissingWeightsError
 
     warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
     # What Pillow thinks of a file is said once, in the reason why it is left out.
@@ -64,7 +64,7 @@ def run_main(arguments: list[str] | None = None) -> int:
         return _complain(error.format_message(), error.exit_code)
     except UsageError as error:
         return _complain(error, USAGE)
-    except (MissingDataError, MissingWeightsError) as error:
+    except (MissingDataError, MissingWeightsError, BadWeightsError) as error:
         return _complain(error, MISSING)
     except OutsideError as error:
         return _complain(error, FAILED)

@@ -34,7 +34,10 @@ class UsageError(ValueError):
 
 
 class MissingDataError(FileNotFoundError):
-    """Report a data set that is missing, unreadable or not what its digest says. Exit code 3."""
+    """Report data or weights that are missing, unreadable or not what their digest says.
+
+    Exit code 3.
+    """
 
 
 class OutsideError(RuntimeError):
@@ -42,9 +45,10 @@ class OutsideError(RuntimeError):
 
 
 class SplitError(RuntimeError):
-    """Report a detector that failed on one split. Exit code 1.
+    """Report a split that cannot be scored, for its detector or its input fails. Exit code 1.
 
-    The message names the split and the cause: a diverged loss, images that it cannot train on.
+    The message names the split or the input, and the cause: a diverged loss, images that it cannot
+    train on, features that are NaN.
     """
 
 

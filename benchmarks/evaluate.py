@@ -26,6 +26,7 @@ from benchmarks.detectors import Method, selection_of
 from benchmarks.inputs import Input, Rows, load_input
 from benchmarks.metrics import auroc, split_metrics
 from benchmarks.scoring import (
+    PIECE,
     GatheredRows,
     Scored,
     Watch,
@@ -117,7 +118,7 @@ class Worker:
         Raises
         ------
         SplitError
-            If a detector fails on a split.
+            If a detector fails on a split, or gives all its test images one score.
         """
         X = self.input(batch, progress)
         scores = self._scores(batch, X, watch, progress)
@@ -128,11 +129,14 @@ class Worker:
             for cell in batch.cells:
                 scored = of_input.get(cell.input)
                 if scored is not None and (cell.key, scored.split.name) not in batch.done:
-                    rate = X.only(cell.encoders).images_per_second if isinstance(X, Rows) else None
+                    own = X.only(cell.encoders) if isinstance(X, Rows) else X
+                    rate = own.images_per_second if isinstance(own, Rows) else None
                     speed = {"throughput/images_per_second": rate} if rate else {}
                     cost = {**speed, "memory/peak_mb": peak_megabytes()}
                     with name_split(cell, scored.split):
                         result = _result(cell, scored, batch.provenance, cost)
+                        if cell.partition == "test":
+                            _check_scores(result, own)
                     yield result
 
     def _scores(
@@ -191,6 +195,33 @@ def _result(
         score_seconds=scored.score_seconds,
         provenance=made_with,
         cost=cost,
+    )
+
+
+def _check_scores(result: Result, X: Input) -> None:
+    """Refuse one score for all test images: a ROCAUC of 50 % would look like a measurement.
+
+    A sweep's validation is not refused: there 50 % tells the sampler to look elsewhere, and what it
+    chooses in the end is scored on the test images.
+
+    Raises
+    ------
+    ValueError
+        Saying whether it is the images that are all the same.
+    """
+    scores = result.scores
+    if (scores != scores[0]).any():
+        return
+    first, rest = result.rows[:1], np.split(result.rows[1:], range(PIECE, len(scores) - 1, PIECE))
+    equal = X[first]
+    if all(bool((X[rows] == equal).all()) for rows in rest):
+        raise ValueError(
+            f"all {len(scores)} test images are the same to it, so that no score can tell them "
+            "apart: look at the data set"
+        )
+    raise ValueError(
+        f"all {len(scores)} test images got the same score, {scores[0]:g}, though they differ: it "
+        "has learnt nothing; change its parameters, or look at its training images"
     )
 
 

@@ -16,10 +16,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.contracts import Dataset, Progress, UsageError, Workspace, check_name
-from dn2.encoders import check_weights, find_weights, get_encoder
+from benchmarks.contracts import (
+    Dataset,
+    MissingDataError,
+    Progress,
+    SplitError,
+    UsageError,
+    Workspace,
+    check_name,
+)
+from dn2.encoders import BadWeightsError, check_weights, find_weights, get_encoder
 from dn2.engines import available_cores, engine_class
 from dn2.images import ALL_LEVELS, ImageFiles
+from dn2.sound import UnsoundFeaturesError, check_varied
 from dn2.squares import CROP, RESIZE, describe_unseen, resize_whole, unseen
 from dn2.store import FeatureStore
 
@@ -363,6 +372,10 @@ def load_input(
     Raises
     ------
     UsageError, MissingWeightsError
+    MissingDataError
+        If weights cannot be used: damaged, of another architecture, with NaN in them.
+    SplitError
+        If features are NaN, infinite, or the same for images that differ.
     """
     names = encoder_names(name)
     if not names:
@@ -370,7 +383,7 @@ def load_input(
 
     from dn2.features import none  # imports torch
 
-    found = [_features(dataset, encoder, workspace, progress, fit) for encoder in names]
+    found = [_sound_features(dataset, encoder, workspace, progress, fit) for encoder in names]
     return Rows([part for part, _ in found], none, names, [rate for _, rate in found])
 
 
@@ -387,6 +400,29 @@ def feature_store(
     }
     width = get_encoder(encoder_name).width
     return FeatureStore(workspace.home / "features", named, len(dataset.labels), width)
+
+
+def _sound_features(
+    dataset: Dataset,
+    encoder_name: str,
+    workspace: Workspace,
+    progress: Progress | None,
+    fit: str,
+) -> tuple[Any, float]:
+    """Open one encoder's features, as `_features`; refuse those that say nothing of images."""
+    try:
+        features, rate = _features(dataset, encoder_name, workspace, progress, fit)
+        check_varied(features.shards, encoder_name, lambda: _are_the_same(dataset.images))
+    except BadWeightsError as error:
+        raise MissingDataError(str(error)) from error
+    except UnsoundFeaturesError as error:
+        raise SplitError(f"{dataset.name}: {error}") from error
+    return features, rate
+
+
+def _are_the_same(images: Any) -> bool:
+    """Tell whether all images of a data set are equal."""
+    return all(np.array_equal(images[row], images[0]) for row in range(1, len(images)))
 
 
 def _features(

@@ -41,6 +41,7 @@ import numpy as np
 
 from benchmarks.contracts import Experiment, OutsideError, Result
 from dn2.files import OLD_SECONDS, hold, read_regular, remove_leftovers, write_atomically
+from dn2.sealed import seal, unseal
 
 LAYOUT = 2
 """Number of the layout of a split's file. The split of a file of another layout is computed again.
@@ -52,6 +53,9 @@ RECORD = b"result"
 """Where the schema's metadata has the split's record."""
 
 DIGEST_BYTES = 32
+
+SCORES_DIGEST = "scores_sha256"
+"""Where ``results.json`` has the SHA-256 of ``scores.parquet``. It has one of itself, too."""
 
 
 class ResultStoreError(OutsideError):
@@ -189,14 +193,15 @@ class ResultStore:
             if folder.exists():  # an earlier attempt to log them
                 shutil.rmtree(folder)
             folder.mkdir(parents=True)
-            text = json.dumps(record, indent=1, allow_nan=False)
-            (folder / "results.json").write_text(text)
             with (folder / "table.csv").open("w", newline="") as file:
                 writer = csv.DictWriter(file, list(record["splits"][0]), lineterminator="\n")
                 writer.writeheader()
                 writer.writerows(record["splits"])
-            with (folder / "scores.parquet").open("wb") as scores:
-                _write_parquet(_concatenate(results, labels, files), scores, "zstd")
+            scores = BytesIO()
+            _write_parquet(_concatenate(results, labels, files), scores, "zstd")
+            (folder / "scores.parquet").write_bytes(scores.getbuffer())
+            digest = hashlib.sha256(scores.getbuffer()).hexdigest()
+            (folder / "results.json").write_text(seal({**record, SCORES_DIGEST: digest}))
             write_figures(folder, figures)
         except OSError as error:
             raise _unusable("write the files of the finished cell in", folder, error) from error
@@ -287,18 +292,32 @@ def read_finished(
     OSError, ValueError, KeyError, TypeError
         If a file is missing, damaged or of another cell.
     """
-    record = json.loads((folder / "results.json").read_text())
+    record, content = _read_files(folder)
     if record["key"] != experiment.key:
         raise ValueError(
             f"they are of cell {record['key']}, not of {experiment.key}: delete the run"
         )
-    table = _read_parquet((folder / "scores.parquet").read_bytes())
+    table = _read_parquet(content)
     results, start = [], 0
     for split in record["splits"]:
         lines = table.slice(start, split["n_test"])
         results.append(_result(experiment, split, lines, record["provenance"][0]))
         start += split["n_test"]
     return record, tuple(results)
+
+
+def _read_files(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """Read ``results.json`` and the content of ``scores.parquet``, and compare their checksums.
+
+    Runs that earlier versions logged have none.
+    """
+    text = (folder / "results.json").read_bytes()
+    record = unseal(text, needed=SCORES_DIGEST.encode() in text)
+    content = (folder / "scores.parquet").read_bytes()
+    digest = record.pop(SCORES_DIGEST, None)
+    if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+        raise ValueError("its scores.parquet was altered: its checksum is another")
+    return record, content
 
 
 @dataclass(frozen=True)
@@ -327,8 +346,7 @@ def read_scores(folder: Path) -> tuple[dict[str, Any], tuple[SplitScores, ...]]:
     OSError, ValueError, KeyError, TypeError
         If a file is missing or damaged.
     """
-    record = json.loads((folder / "results.json").read_text())
-    content = (folder / "scores.parquet").read_bytes()
+    record, content = _read_files(folder)
     table = _read_parquet(content, ["row", "is_anomaly", "score"])
     columns = [_array(table[name]) for name in ("row", "is_anomaly", "score")]
     ends = np.cumsum([split["n_test"] for split in record["splits"]])

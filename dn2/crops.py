@@ -115,6 +115,13 @@ def read_crops(sources: Sequence[Source], threads: int, view: View = VIEW) -> It
             )
 
 
+def are_the_same(sources: Sequence[Source]) -> bool:
+    """Tell whether all images that can be read have the same crop."""
+    crops = (batch.crops for batch in read_crops(sources, 1) if batch.rows)
+    first = next(crops, None)
+    return first is None or all(bool((batch == first[0]).all()) for batch in (first, *crops))
+
+
 def name_of(source: Source, row: int) -> str:
     """Name an image: its path, or its number from 1."""
     return str(source) if isinstance(source, str | Path) else f"image {row + 1}"

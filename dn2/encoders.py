@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -29,6 +30,10 @@ HALF = (0.5, 0.5, 0.5)
 
 class MissingWeightsError(FileNotFoundError):
     """The error of weights that are not on disk: it names the places searched, and the remedy."""
+
+
+class BadWeightsError(ValueError):
+    """The error of a file of weights that cannot be used: it names the file, and what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -230,9 +235,10 @@ def check_weights(encoder: EncoderEntry, weights: Path) -> str:
 
     Raises
     ------
+    BadWeightsError
+        If the file is not the one that the encoder's name stands for.
     ValueError
-        If the file is not the one that the encoder's name stands for, or if a file is given for a
-        user's function, which loads its weights itself.
+        If a file is given for a user's function, which loads its weights itself.
     """
     if encoder.library == "outside":
         if str(weights) != encoder.filename:
@@ -245,7 +251,7 @@ def check_weights(encoder: EncoderEntry, weights: Path) -> str:
     except NoFileError as error:
         raise ValueError(f"{error}: give a checkpoint with --weights") from None
     if not digest.startswith(encoder.sha256):
-        raise ValueError(
+        raise BadWeightsError(
             f"{weights} is not the weights file of {encoder.name}: its SHA-256 must begin with "
             f"{encoder.sha256[:16]}, got {digest[:16]}; get {encoder.filename} again, or use "
             "--encoder timm:<name> for weights of your own"
@@ -262,22 +268,27 @@ def load_encoder(name: str, weights: Path) -> torch.nn.Module:
 
     Raises
     ------
+    BadWeightsError
+        If the file is not a checkpoint, not the expected one, damaged, or of another architecture,
+        or if its weights hold NaN or infinity.
     ValueError
-        If the file is not a checkpoint, not the expected one, or of another architecture; or if a
-        user's function makes other weights than before.
+        If a user's function makes other weights than before.
     """
     encoder = get_encoder(name)
     check_weights(encoder, weights)
-    if encoder.library == "outside":
-        return _load_outside(encoder)
-    state = read_checkpoint(name, Path(weights))
     network: Any
+    if encoder.library == "outside":
+        network = _load_outside(encoder)
+        check_finite_weights(name, network, Path(encoder.filename))
+        return network
+    state = read_checkpoint(name, Path(weights))
     if encoder.library == "torchvision":
         import torch
         import torchvision
 
         network = torchvision.models.get_model(encoder.architecture, weights=None)
         load_state(name, network, state, Path(weights))
+        check_finite_weights(name, network, Path(weights))
         network.fc = torch.nn.Identity()
     else:
         import timm
@@ -286,6 +297,7 @@ def load_encoder(name: str, weights: Path) -> torch.nn.Module:
         if name in ENCODERS:
             state = rename_in_order(name, network, state, Path(weights))
         load_state(name, network, state, Path(weights))
+        check_finite_weights(name, network, Path(weights))
         network.reset_classifier(0)
     return network.eval().requires_grad_(False)
 
@@ -471,10 +483,13 @@ def _nearest(name: str, names: list[str]) -> str:
 def read_checkpoint(name: str, path: Path) -> Mapping[str, torch.Tensor]:
     """Read the tensors of a file for the encoder ``name``, by name.
 
+    The files of a name in `ENCODERS` are known by their digest. In any other that torch wrote, the
+    checksums of its zip file are compared, which torch does not do.
+
     Raises
     ------
-    ValueError
-        If it is not a checkpoint, or holds anything but tensors.
+    BadWeightsError
+        If it is not a checkpoint, is damaged, or holds anything but tensors.
     """
     import torch
 
@@ -485,11 +500,13 @@ def read_checkpoint(name: str, path: Path) -> Mapping[str, torch.Tensor]:
 
             state = load_file(path)
         else:
+            if name not in ENCODERS:
+                _check_zip(path)
             with open_regular(path) as file:
                 state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise BadWeightsError(
             f"{path} is not a checkpoint of tensors for {name} ({reason}): give the file that "
             "torch.save wrote"
         ) from None
@@ -498,11 +515,40 @@ def read_checkpoint(name: str, path: Path) -> Mapping[str, torch.Tensor]:
     if not isinstance(state, Mapping) or not all(
         isinstance(value, torch.Tensor) for value in state.values()
     ):
-        raise ValueError(
+        raise BadWeightsError(
             f"{path} holds no state dict for {name} but a {type(state).__name__}: give a file of "
             "named tensors"
         )
     return state
+
+
+def _check_zip(path: Path) -> None:
+    """Raise ValueError if a part of a zip file is not what its checksum says; 1 GB takes 1 s."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as parts:
+            damaged = parts.testzip()
+        if damaged is not None:
+            raise ValueError(f"it is damaged: the checksum of {damaged!r} in it is another")
+
+
+def check_finite_weights(name: str, network: torch.nn.Module, path: Path) -> None:
+    """Raise BadWeightsError if a weight or a running statistic is NaN or infinite.
+
+    Other buffers may be infinite: a mask is.
+    """
+    import torch
+
+    weights = dict(network.named_parameters())
+    for key, tensor in network.state_dict().items():
+        if tensor.is_floating_point():
+            statistic = key.rpartition(".")[2] in ("running_mean", "running_var")
+            whole = torch.isfinite(tensor) if key in weights or statistic else ~tensor.isnan()
+            if not whole.all():
+                raise BadWeightsError(
+                    f"{path} cannot be used for {name}: {int((~whole).sum()):,} of the "
+                    f"{tensor.numel():,} numbers of {key} are NaN or infinite, as a training that "
+                    "diverged leaves them; give weights that are finite"
+                )
 
 
 def rename_in_order(
@@ -512,19 +558,21 @@ def rename_in_order(
 
     Raises
     ------
-    ValueError
+    BadWeightsError
         If their number differs, or a shape, or the last part of a name.
     """
     expected = network.state_dict()
     if len(state) != len(expected):
-        raise ValueError(
+        raise BadWeightsError(
             f"{path} has {len(state)} tensors, {name} needs {len(expected)}: get its weights again"
         )
     for (theirs, tensor), (ours, wanted) in zip(state.items(), expected.items(), strict=True):
         # The last component (weight, bias, running_mean) distinguishes tensors of one shape.
         if tensor.shape != wanted.shape or theirs.rsplit(".", 1)[-1] != ours.rsplit(".", 1)[-1]:
             found, need = f"{theirs} {tuple(tensor.shape)}", f"{ours} {tuple(wanted.shape)}"
-            raise ValueError(f"{path} has {found} where {name} needs {need}: get its weights again")
+            raise BadWeightsError(
+                f"{path} has {found} where {name} needs {need}: get its weights again"
+            )
     return dict(zip(expected, state.values(), strict=True))
 
 
@@ -533,13 +581,13 @@ def load_state(name: str, network: torch.nn.Module, state: Mapping[str, Any], pa
 
     Raises
     ------
-    ValueError
+    BadWeightsError
         If a name or a shape differs.
     """
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise ValueError(
+        raise BadWeightsError(
             f"{path} does not fit {name} ({first[:200]}): give a checkpoint of this architecture"
         ) from None

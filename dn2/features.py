@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -23,6 +23,7 @@ from dn2.encoders import (
 from dn2.engines import Engine, available_cores, load_engine
 from dn2.images import LARGEST_MATRIX, ImageFiles
 from dn2.parameters import Parameters, one_of
+from dn2.sound import check_finite
 from dn2.squares import CROP, SQUARES, resize_with_pil, to_square
 
 if TYPE_CHECKING:
@@ -149,16 +150,24 @@ def encode(
     ------
     ValueError
         If an image is not uint8, or not of these shapes.
+    dn2.sound.UnsoundFeaturesError
+        If a feature is NaN or infinite.
     """
+    first = rows.indices(len(images))[0]
     total = len(range(*rows.indices(len(images))))
     features = np.empty((total, extractor.encoder.width), np.float32)
     done = 0
     for batch in encode_batches(images, extractor, rows):
+        check_finite(batch, extractor.encoder.name, partial(_name_row, first + done))
         features[done : done + len(batch)] = batch
         done += len(batch)
         if progress is not None:
             progress(done, total)
     return features
+
+
+def _name_row(first: int, row: int) -> str:
+    return f"image {first + row}"
 
 
 def encode_batches(

@@ -20,7 +20,7 @@ from typing import Annotated, Self
 import numpy as np
 
 from dn2.calibration import check_rate, flag_by_fdr, flag_by_fpr, images_needed, p_values
-from dn2.crops import LeftOut, Source, as_list, name_of
+from dn2.crops import LeftOut, Source, are_the_same, as_list, name_of
 from dn2.engines import available_cores
 from dn2.features import NORMALIZATIONS
 from dn2.images import MOST_PIXELS, View
@@ -28,6 +28,7 @@ from dn2.levels import learn_levels
 from dn2.networks import convert, encode_sources
 from dn2.parameters import Parameters, Rule, one_of, whole
 from dn2.search import Bank
+from dn2.sound import check_varied
 from dn2.squares import SQUARES
 
 MOST_NEAREST = 10
@@ -227,6 +228,8 @@ class ImageDetector(Parameters):
             If a parameter is wrong, or there are too few images for k and holdout.
         dn2.images.ImageMemoryError
             If there is too little memory for an image. So for all that reads images.
+        dn2.sound.UnsoundFeaturesError
+            If features are NaN, infinite, or the same for images that differ.
         """
         self.check_params()
         X = as_list(X)
@@ -242,6 +245,7 @@ class ImageDetector(Parameters):
         self.levels_ = learn_levels(X, available_cores(), View(most_pixels=self.most_pixels)).levels
         paths, features, self.left_out_, self.unseen_ = self._encode(X, progress)
         self.check_count(len(paths), self.left_out_)
+        self._check_varied(X, features)
         in_bank = np.ones(len(paths), dtype=bool)
         held = round(self.holdout * len(paths))
         in_bank[np.random.default_rng(self.seed).permutation(len(paths))[:held]] = False
@@ -420,6 +424,14 @@ class ImageDetector(Parameters):
             left_out += batch.left_out
             unseen += batch.unseen
         return tuple(names), features[: len(names)].copy(), tuple(left_out), tuple(unseen)
+
+    def _check_varied(self, X: Sequence[Source], features: np.ndarray) -> None:
+        """Refuse an encoder, or one of several, that gives different images the same features."""
+        start = 0
+        for network in self.networks_:
+            own = features[:, start : start + network.width]
+            check_varied([own], network.name, lambda: are_the_same(X))
+            start += network.width
 
     def _keep(self, paths: tuple[str, ...], features: np.ndarray, in_bank: np.ndarray) -> None:
         """Keep normal images, make the bank of those in it, and calibrate."""

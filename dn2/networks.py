@@ -10,17 +10,18 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dn2.crops import DECODED_SIDE, CropBatch, LeftOut, Source, read_crops
+from dn2.crops import DECODED_SIDE, CropBatch, LeftOut, Source, name_of, read_crops
 from dn2.encoders import check_weights, find_weights, get_encoder, load_encoder, weights_folder
 from dn2.engines import Engine, available_cores, compile_openvino, convert_to_openvino
 from dn2.features import NORMALIZATIONS, preprocessing
 from dn2.images import ALL_LEVELS, VIEW, View
+from dn2.sound import check_finite
 from dn2.squares import CROP
 
 
@@ -156,6 +157,8 @@ def encode_sources(
     ------
     dn2.images.ImageMemoryError
         If there is too little memory for an image.
+    dn2.sound.UnsoundFeaturesError
+        If a feature is NaN or infinite.
     """
     waiting: deque[CropBatch] = deque()  # read, and not encoded yet
     done = 0
@@ -183,9 +186,16 @@ def encode_sources(
     for parts in zip(*streams, strict=True):
         while not waiting[0].rows:
             yield finish(nothing)
+        names = partial(_name_in, sources, waiting[0].rows)
+        for network, part in zip(networks, parts, strict=True):
+            check_finite(part, network.name, names)
         yield finish(np.concatenate([normalise(part) for part in parts], axis=1))
     while waiting:
         yield finish(nothing)
+
+
+def _name_in(sources: Sequence[Source], rows: Sequence[int], place: int) -> str:
+    return name_of(sources[rows[place]], rows[place])
 
 
 def _branches(stream: Iterator[np.ndarray], n: int) -> list[Iterator[np.ndarray]]:

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from dn2.files import hold, open_regular, remove_leftovers, write_atomically
+from dn2.sound import check_finite
 
 SHARD_ROWS = 1024
 
@@ -161,6 +162,8 @@ class FeatureStore:
             If the folder cannot be written, or has no room. Shards already stored are kept.
         ValueError
             If ``encode_rows`` gives another shape.
+        dn2.sound.UnsoundFeaturesError
+            If it gives NaN or infinity. The shard is not stored.
         """
         missing = self.missing()
         if not missing and self._manifest_path.exists():
@@ -199,6 +202,8 @@ class FeatureStore:
         ------
         FileNotFoundError
             If shards are missing or altered: `fill` computes them.
+        dn2.sound.UnsoundFeaturesError
+            If a feature is NaN or infinite: earlier versions stored such.
         """
         missing = self.missing()
         if missing:
@@ -207,6 +212,8 @@ class FeatureStore:
                 "fill the store first"
             )
         shards = [np.load(self._shard_path(shard), mmap_mode="r") for shard in range(self.n_shards)]
+        for shard, rows in enumerate(shards):
+            self._check_finite(rows, shard * SHARD_ROWS, f" in {self.path}")
         return Features(shards, (self.n, self.width), self._images_per_second())
 
     @property
@@ -226,7 +233,8 @@ class FeatureStore:
 
     def _verify(self, shard: int) -> bool:
         """Return whether a shard is whole; if so, this object does not hash it again."""
-        seconds = verify_shard(self._shard_path(shard))
+        shape = (self.rows_in(shard), self.width)
+        seconds = verify_shard(self._shard_path(shard), shape)
         if seconds is not None:
             self._seconds[shard] = seconds
         return seconds is not None
@@ -270,12 +278,20 @@ class FeatureStore:
                     f"{expected}, got a batch of shape {batch.shape} after {done} rows: check "
                     "encode_rows and width"
                 )
+            self._check_finite(batch, first + done)
             features[done : done + len(batch)] = batch
             done += len(batch)
             report(len(batch))
         if done < rows:
             raise ValueError(f"{expected}, got {done} rows: check encode_rows")
         return features
+
+    def _check_finite(self, features: np.ndarray, first: int, place: str = "") -> None:
+        check_finite(
+            features,
+            f"{self.identity.get('encoder', 'the encoder')}{place}",
+            lambda row: f"image {first + row}",
+        )
 
     def _images_per_second(self) -> float:
         return self.n / max(sum(self._seconds.values()), 1e-9)
@@ -325,8 +341,10 @@ DIGEST_BYTES = 32
 SECONDS = struct.Struct("<d")
 
 
-def verify_shard(path: Path) -> float | None:
+def verify_shard(path: Path, shape: tuple[int, int]) -> float | None:
     """Return the seconds that a shard took to compute, or None if it is missing or damaged.
+
+    A whole shard of another shape is another shard under this name, and counts as missing.
 
     The last 32 bytes are the SHA-256 of all before them (700 MB a second on one core); `numpy.load`
     does not read that far.
@@ -336,7 +354,10 @@ def verify_shard(path: Path) -> float | None:
             open_regular(path) as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
         ):
-            return _seconds_if_whole(content)
+            seconds = _seconds_if_whole(content)
+        if seconds is not None and np.load(path, mmap_mode="r").shape != shape:
+            return None
+        return seconds
     except (OSError, ValueError, struct.error):  # ValueError: an empty file cannot be mapped
         return None
 

@@ -6,7 +6,6 @@ They are identified by a digest of their bytes, and decoded on access.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -22,6 +21,7 @@ from benchmarks.contracts import Dataset, Progress
 from benchmarks.datasets.arrays import fingerprint
 from dn2.files import open_regular, printable, read_regular, write_atomically
 from dn2.images import CorruptImageError, ImageFiles, View, reduce_image
+from dn2.sealed import seal, unseal
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _find_corrupt(
     distinct = list(dict.fromkeys(images.paths))
     version = _decoder_version(images.view)
     with suppress(OSError, ValueError, KeyError):
-        found = json.loads(read_regular(kept))
+        found = unseal(read_regular(kept), needed=True)
         if found["decoder"] == version:
             return {
                 str(distinct[int(position)]): reason
@@ -204,7 +204,7 @@ def _find_corrupt(
                 progress(what, position + 1, len(distinct))
     with suppress(OSError):  # losing the answer only costs time
         kept.parent.mkdir(parents=True, exist_ok=True)
-        content = json.dumps({"decoder": version, "corrupt": reasons}).encode()
+        content = seal({"decoder": version, "corrupt": reasons}).encode()
         write_atomically(kept, content, lasting=False)
     return {str(distinct[position]): reason for position, reason in reasons.items()}
 

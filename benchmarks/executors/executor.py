@@ -12,6 +12,7 @@ import pickle
 import signal
 import socket
 import threading
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -201,7 +202,7 @@ class Pool(ABC):
 
 
 class Notices:
-    """Read the losses and the progress that a unit's worker appends to a file.
+    """Read the losses, the progress and the warnings that a unit's worker appends to a file.
 
     Parameters
     ----------
@@ -247,7 +248,9 @@ class Notices:
         self._read += len(whole)
         for line in whole.splitlines():
             kind, *content = json.loads(line)
-            if kind == "loss":
+            if kind == "warning":
+                warnings.warn(content[0], stacklevel=2)
+            elif kind == "loss":
                 key, split, *values = content
                 self.watch.monitor(self._cells[key], self._splits[split])(*values)
             elif self.progress:
@@ -276,6 +279,9 @@ class _Reporter:
     def progress(self, what: str, done: int, total: int) -> None:
         self._write("progress", what, done, total)
 
+    def warn(self, message: str) -> None:
+        self._write("warning", message)
+
     def _write(self, *notice: Any) -> None:
         with self._path.open("a") as file:
             file.write(json.dumps(notice) + "\n")
@@ -291,7 +297,10 @@ def evaluate_unit(workspace: Workspace, unit: Batch, notices: Path) -> list[Resu
     """
     worker, reporter = _worker(workspace), _Reporter(notices, ResultStore(workspace.home))
     try:
-        return list(worker.work(unit, reporter, reporter.progress))
+        with warnings.catch_warnings():
+            # said by the driver, in its own way
+            warnings.showwarning = lambda message, *_, **__: reporter.warn(str(message))
+            return list(worker.work(unit, reporter, reporter.progress))
     except Exception as error:
         raise fit_to_travel(error.with_traceback(None)) from None
 

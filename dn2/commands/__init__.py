@@ -1,7 +1,7 @@
 """The command line ``dn2``: joins the verbs, and turns every error with a remedy into one line.
 
-Each verb is a file. Exit codes: 0 success, 1 failure, 2 wrong usage, 3 missing weights, 130
-interrupted.
+Each verb is a file. Exit codes: 0 success, 1 failure, 2 wrong usage, 3 missing or damaged weights,
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dn2.commands.fit import fit
 from dn2.commands.info import info
 from dn2.commands.score import score
 from dn2.commands.serve import serve
-from dn2.encoders import MissingWeightsError
+from dn2.encoders import BadWeightsError, MissingWeightsError
 from dn2.files import printable
 
 FAILED, USAGE, MISSING, INTERRUPTED = 1, 2, 3, 130
@@ -30,7 +30,7 @@ FAILED, USAGE, MISSING, INTERRUPTED = 1, 2, 3, 130
 def main() -> None:
     """Find anomalous images by their distance to normal ones.
 
-    Exit codes: 0 success, 1 failure, 2 wrong usage, 3 missing weights, 130 interrupted.
+    Exit codes: 0 success, 1 failure, 2 wrong usage, 3 missing or damaged weights, 130 interrupted.
     """
 
 
@@ -52,7 +52,7 @@ def run_main(arguments: list[str] | None = None) -> int:
         return USAGE
     except click.ClickException as error:
         return _complain(error.format_message(), error.exit_code)
-    except MissingWeightsError as error:
+    except (MissingWeightsError, BadWeightsError) as error:
         return _complain(error, MISSING)
     except (OSError, ValueError, ModuleNotFoundError) as error:
         return _complain(error, FAILED)

@@ -108,7 +108,7 @@ def fit(
     click.echo(f"encoding {count(len(gathered.paths), 'image')} with {encoder}", err=True)
     try:
         detector.fit(gathered.paths, progress=show_progress())
-    except ValueError:
+    except ValueError:  # of weights too: nothing is left out then
         tell_left_out([*gathered.missing, *getattr(detector, "left_out_", ())])
         raise
     detector.save(out, force=force)

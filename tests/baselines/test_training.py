@@ -1,20 +1,17 @@
 """The training loop alone: order, reports, checkpoints, divergence."""
 
+import os
+from io import BytesIO
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import baselines._training as loop
+from baselines._checkpoint import DIGEST_BYTES, read_checkpoint, write_checkpoint
 from baselines._networks import Dropout, build_network
-from baselines._training import (
-    Training,
-    TrainingDivergedError,
-    fit_network,
-    read_checkpoint,
-    training_identity,
-    write_checkpoint,
-)
+from baselines._training import Training, TrainingDivergedError, fit_network, training_identity
 
 X = torch.randn(23, 6, generator=torch.Generator().manual_seed(5))
 
@@ -160,37 +157,67 @@ def test_a_checkpoint_of_another_training_is_not_continued(tmp_path, other):
     np.testing.assert_array_equal(train(None, path), train())
 
 
-def test_a_damaged_checkpoint_is_ignored(tmp_path):
+def test_a_training_starts_from_the_beginning_of_what_is_no_whole_checkpoint_and_says_so(tmp_path):
     path = tmp_path / "training.pt"
     train(None, path, epochs=2)
     whole = path.read_bytes()
-    for content in (
-        b"",
-        whole[:50],
-        whole[: len(whole) // 2],
-        whole[:-1],
-        b"not a checkpoint",
-        b"\x80\x04N.",
-    ):
+    earlier = whole[:-DIGEST_BYTES]  # as the versions without a checksum wrote it
+    assert torch.load(BytesIO(earlier), weights_only=True)["epoch"] == 2
+    weight = bytearray(whole)
+    weight[whole.index(train(epochs=2).tobytes()[:4]) + 3] ^= 1
+    for content in (b"", whole[:50], whole[:-1], bytes(weight), earlier, b"not a checkpoint"):
         path.write_bytes(content)
+        with pytest.warns(UserWarning, match=r"training\.pt .* starts from the beginning$"):
+            assert read_checkpoint(path, "a", "loss") is None
+    with pytest.warns(UserWarning, match="starts from the beginning"):
+        np.testing.assert_array_equal(train(None, path), train())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_not_continued_from(tmp_path, bad):
+    path = tmp_path / "training.pt"
+    write_checkpoint(path, "a", "loss", {"network": {"weight": torch.tensor([1.0, bad])}})
+    with pytest.warns(UserWarning, match="its weights hold NaN or infinity"):
         assert read_checkpoint(path, "a", "loss") is None
-    np.testing.assert_array_equal(train(None, path), train())
-    torch.save([1, 2], path)
-    assert read_checkpoint(path, "a", "loss") is None
+
+
+def test_a_last_step_to_weights_that_are_not_finite_is_a_divergence(tmp_path):
+    """The loss is that of the weights before the step, and is finite."""
+    network = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(network.parameters(), 1.0)
+    training = Training("loss", 4, 4, 1, lambda time: float("inf"), "")
+    with pytest.raises(TrainingDivergedError, match=r"weight became NaN.* in epoch 1 of 1: lower"):
+        fit_network(
+            network,
+            lambda numbers, _: network(torch.ones(len(numbers), 1)).mean(),
+            optimizer,
+            training,
+            torch.Generator(),
+            checkpoint=tmp_path / "training.pt",
+        )
+    assert not (tmp_path / "training.pt").exists()
 
 
 def test_a_checkpoint_is_never_half_written(tmp_path, monkeypatch):
     path = tmp_path / "training.pt"
     write_checkpoint(path, "a", "loss", {"epoch": 1})
 
-    def torn(_state, file):
-        file.write_bytes(b"half")
+    def full(_descriptor):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(torch, "save", torn)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_checkpoint(path, "a", "loss", {"epoch": 2})
     assert read_checkpoint(path, "a", "loss") == {"identity": "a", "stage": "loss", "epoch": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["training.pt"]
+
+
+def test_a_training_goes_on_when_its_checkpoint_cannot_be_written(tmp_path):
+    with pytest.warns(
+        UserWarning, match=r"training\.pt cannot be written \(No such file.* goes on"
+    ):
+        weights = train(None, tmp_path / "missing" / "training.pt")
+    np.testing.assert_array_equal(weights, train())
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
