@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from benchmarks.commands.options import FRACTION, Number, json_option, tracking_option
+from benchmarks.commands.options import FRACTION, Number, json_option, say, tracking_option
 from benchmarks.contracts import OutsideError, UsageError
 
 PICTURES = (".png", ".pdf", ".svg")
@@ -71,8 +71,7 @@ def compare(
     from benchmarks.tracking import Tracker
 
     with show_progress() as progress:
-        say = lambda line: click.echo(line, err=True)  # noqa: E731
-        loaded = load_runs(Tracker(tracking_uri or None), runs, say, progress)
+        loaded = load_runs(Tracker(tracking_uri or None, say), runs, say, progress)
         comparison = compare_runs(loaded, progress)
     if figure:
         _draw(comparison, Path(figure))

@@ -131,6 +131,11 @@ class CommaList(click.ParamType):
         return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
+def say(line: str) -> None:
+    """Print a line on stderr: what goes on, as stdout is for results."""
+    click.echo(line, err=True)
+
+
 def default_home() -> Path:
     """Return ``DN2_HOME``, or ``dn2`` in the user's cache folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()

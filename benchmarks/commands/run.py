@@ -14,6 +14,7 @@ from benchmarks.commands.options import (
     pop_executor,
     pop_experiments,
     pop_workspace,
+    say,
     tracking_option,
     workspace_options,
 )
@@ -46,10 +47,9 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
         # A mistake that is found now costs nothing; later, it would cost a download.
         find_store(tracking_uri or None)
         check_early(experiments, workspace)
-        tracker = Tracker(tracking_uri or None)
+        tracker = Tracker(tracking_uri or None, say)
         with pop_executor(options, workspace) as executor:
             skipped = fetch_needed(experiments, workspace, progress)
-            say = lambda line: click.echo(line, err=True)  # noqa: E731
             session = Session(
                 workspace,
                 tracker,

@@ -20,6 +20,7 @@ from benchmarks.commands.options import (
     json_option,
     pop_executor,
     pop_workspace,
+    say,
     tracking_option,
     workspace_options,
 )
@@ -158,10 +159,7 @@ def sweep(tracking_uri: str, as_json: bool, **options: Any) -> None:
         check_storage(storage)
         choose_sampler(sampler, question, trials)
         check_study_name(study or question.study_name())
-        tracker = Tracker(tracking_uri or None)
-
-        def say(line: str) -> None:
-            click.echo(line, err=True)
+        tracker = Tracker(tracking_uri or None, say)
 
         def tell(line: str, standing: Standing) -> None:
             progress.show_study(standing)
