@@ -14,6 +14,7 @@ import click
 
 from benchmarks.contracts import MissingDataError, OutsideError, UsageError
 from dn2 import __version__
+from dn2.streams import close_streams, open_streams
 
 VERBS = ("ls", "fetch", "plan", "run", "sweep", "compare", "paper", "ui", "register")
 FAILED, USAGE, MISSING, INTERRUPTED = 1, 2, 3, 130
@@ -46,6 +47,12 @@ def main() -> None:
 
 def run_main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    open_streams()
+    return close_streams(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    """Run the command line; an error is a line on stderr, and an exit code."""
     from dn2.encoders import MissingWeightsError
 
     warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)

@@ -21,6 +21,38 @@ Content = bytes | bytearray | memoryview
 """What one call writes."""
 
 
+def expand(path: str | Path) -> Path:
+    """Return a path with the home folder in place of ``~``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"'{path}' begins with a home folder that is not known: write the whole path"
+        ) from None
+
+
+def dn2_home() -> Path:
+    """Return the folder of all that is kept: ``DN2_HOME``, or ``dn2`` in the user's cache folder.
+
+    Raises
+    ------
+    ValueError
+        If there is no home folder.
+    """
+    if given := os.environ.get("DN2_HOME"):
+        return expand(given)
+    try:
+        return expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "dn2"
+    except ValueError:
+        raise ValueError("this user has no home folder: set DN2_HOME to a folder") from None
+
+
 @contextlib.contextmanager
 def hold(path: Path, *, wait: bool) -> Iterator[bool]:
     """Hold the lock of a file, which the kernel releases if its process dies.

@@ -49,7 +49,6 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
         check_early(experiments, workspace)
         tracker = Tracker(tracking_uri or None, say)
         with pop_executor(options, workspace) as executor:
-            skipped = fetch_needed(experiments, workspace, progress)
             session = Session(
                 workspace,
                 tracker,
@@ -59,6 +58,8 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
                 progress=progress,
                 say=say,
             )
+            session.check(experiments)  # before weights are fetched
+            skipped = fetch_needed(experiments, workspace, progress)
             wanted = [one for one in experiments if one.key not in skipped]
             cells = session.resolve(wanted)
             batches = session.plan(cells)

@@ -11,7 +11,9 @@ import click
 
 from benchmarks.commands.options import (
     AT_LEAST_ONE,
-    AT_LEAST_ZERO,
+    SEED,
+    SIDE,
+    TRIALS,
     CommaList,
     Number,
     classes_option,
@@ -61,7 +63,7 @@ def default_encoders() -> tuple[str, ...]:
 )
 @click.option(
     "--trials",
-    type=Number(AT_LEAST_ONE, "60"),
+    type=Number(TRIALS, "60"),
     default=None,
     help="How many trials the study has in the end. [the whole grid; without a grid, 60]",
 )
@@ -95,7 +97,7 @@ def default_encoders() -> tuple[str, ...]:
 @clean_option
 @click.option(
     "--sizes",
-    type=Number(AT_LEAST_ONE, "32,64", several=True),
+    type=Number(SIDE, "32,64", several=True),
     default="",
     help="Sides in pixels, for detectors on pixels. [the images' own]",
 )
@@ -109,7 +111,7 @@ def default_encoders() -> tuple[str, ...]:
 @classes_option
 @click.option(
     "--seed",
-    type=Number(AT_LEAST_ZERO, "0"),
+    type=Number(SEED, "0"),
     default=0,
     show_default=True,
     help="Of folds, sampler and detector.",
@@ -167,19 +169,24 @@ def sweep(tracking_uri: str, as_json: bool, **options: Any) -> None:
                 say(f"{line} ({study_text(standing)})")
 
         with pop_executor(options, workspace) as executor:
-            question, skipped = _made_ready(question, workspace, progress)
-            for reason in skipped:
-                say(f"skipped: {reason}")
             name = study or question.study_name()
             session = Session(
                 workspace, tracker, suite=name, executor=executor, progress=progress, say=say
             )
-            question, left_out = what_fits(
-                question, lambda cell: session.plan(session.resolve([cell]))
-            )
-            for reason in left_out:
+            # Before anything is fetched, and again for data that was not there.
+            question, left_out = what_fits(question, lambda cell: session.check([cell]))
+            question, skipped = _made_ready(question, workspace, progress)
+            for reason in skipped:
+                say(f"skipped: {reason}")
+            question, more = what_fits(question, lambda cell: session.check([cell]))
+            for reason in (*left_out, *more):
                 say(f"left out: {reason}")
             plan = StudyPlan(name, *choose_sampler(sampler, question, trials), storage)
+            if trials is not None and plan.trials < trials:
+                say(
+                    f"the grid has {plan.trials} points, and each is tried once: {plan.trials} "
+                    f"trials, not {trials}"
+                )
             found = run_study(question, plan, session, tell)
     if as_json:
         click.echo(json.dumps(found.record(), indent=2))

@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks.contracts import Dataset, MissingDataError, Progress, UsageError, check_name
 from benchmarks.datasets.arrays import UNREADABLE
 from benchmarks.datasets.catalogue import DATASETS, DatasetEntry
+from dn2.files import expand
 
 __all__ = [
     "DATASETS",
@@ -74,7 +75,10 @@ def check_dataset(name: str) -> str:
         return name
     if not path:
         raise UsageError(f"'{name}' has no path: write {' or '.join(OWN_DATA)}.")
-    return f"{kind}:{Path(path).expanduser().resolve()}"
+    try:
+        return f"{kind}:{expand(path).resolve()}"
+    except ValueError as error:
+        raise UsageError(f"{error}.") from None
 
 
 def load_dataset(

@@ -256,7 +256,8 @@ def _fault(trial: FrozenTrial) -> str:
     if not isinstance(replaced, list) or not all(type(number) is int for number in replaced):
         return f"an attribute '{REPLACES}' that is no list of trials"
     if not isinstance(fixed, dict) or not all(
-        isinstance(value, int | float | str | None) for value in (*fixed.values(), *trial.params.values())
+        isinstance(value, int | float | str | None)
+        for value in (*fixed.values(), *trial.params.values())
     ):
         return "parameters that are none"
     if not all(isinstance(attrs.get(name, ""), str) for name in ("error", "run_id")):
@@ -462,9 +463,7 @@ def choose_sampler(name: str, question: Question, trials: int | None) -> tuple[s
     return name, min(trials or size, size)
 
 
-def make_sampler(
-    name: str, question: Question
-) -> Callable[[int], optuna.samplers.BaseSampler]:
+def make_sampler(name: str, question: Question) -> Callable[[int], optuna.samplers.BaseSampler]:
     """Return a function that makes the sampler, given how often the study was opened before."""
 
     def make(opened: int) -> optuna.samplers.BaseSampler:
@@ -498,9 +497,7 @@ class _EachOnce(optuna.samplers.BaseSampler):
 
     PROPOSALS = 10
 
-    def __init__(
-        self, sampler: optuna.samplers.BaseSampler, question: Question, seed: int
-    ) -> None:
+    def __init__(self, sampler: optuna.samplers.BaseSampler, question: Question, seed: int) -> None:
         self._sampler, self._random = sampler, np.random.default_rng(seed)
         self._grid = {point_text(params): params for params in question.grid()}
         self._space: dict[str, Any] = {

@@ -91,9 +91,9 @@ def _changes(store: sqlite3.Connection, home: Path) -> Iterator[_Change]:
         for files, here in found.items():
             if here is not None and files.path.is_relative_to(old):
                 moved[old] = here.parents[len(files.path.relative_to(old).parts) - 1]
-        if old not in moved and old.parent.name == FILES and not old.is_relative_to(home):
-            if not any(files.path.is_dir() for files in rows):
-                moved[old] = home / FILES / old.name
+        is_usual = old.parent.name == FILES and not old.is_relative_to(home)
+        if old not in moved and is_usual and not any(files.path.is_dir() for files in rows):
+            moved[old] = home / FILES / old.name
         now = moved.get(old, old)
         if now != old:
             yield _Change(*EXPERIMENTS, experiment, now)

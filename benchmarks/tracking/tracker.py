@@ -95,9 +95,7 @@ class Tracker:
     Every method raises `TrackingError` if the store cannot be reached or refuses.
     """
 
-    def __init__(
-        self, uri: str | None = None, say: Callable[[str], None] = lambda _: None
-    ) -> None:
+    def __init__(self, uri: str | None = None, say: Callable[[str], None] = lambda _: None) -> None:
         self.uri = uri
         self.say = say
         self._client: Any = None

@@ -190,11 +190,6 @@ def _from_here(path: str) -> str:
 
 
 def _print(content: bytes) -> None:
-    """Write bytes to stdout; a reader that has seen enough is no error."""
-    stream = sys.stdout.buffer
-    try:
-        stream.write(content)
-        stream.flush()
-    except BrokenPipeError:
-        # or Python complains about the same once more when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Write bytes to stdout."""
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
