@@ -54,7 +54,9 @@ def run_main(arguments: list[str] | None = None) -> int:
 def _run(arguments: list[str] | None) -> int:
     """Run the command line; an error is a line on stderr, and an exit code."""
     from dn2.encoders import MissingWeightsError
+    from dn2.files import lend_home
 
+    lend_home()
     warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
     try:
         return main.main(arguments, prog_name=_called(), standalone_mode=False) or 0

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import glob
 import os
+import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -47,10 +50,33 @@ def dn2_home() -> Path:
     """
     if given := os.environ.get("DN2_HOME"):
         return expand(given)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    if not cache and os.environ.get("HOME") in (None, *_LENT) and not _has_home():
+        raise ValueError("this user has no home folder: set DN2_HOME to a folder")
+    return expand(cache or "~/.cache") / "dn2"
+
+
+_LENT: list[str] = []
+"""The folder that stands for a home folder in this process, if there is none."""
+
+
+def _has_home() -> bool:
     try:
-        return expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "dn2"
-    except ValueError:
-        raise ValueError("this user has no home folder: set DN2_HOME to a folder") from None
+        return str(Path.home()) not in _LENT
+    except RuntimeError:
+        return False
+
+
+def lend_home() -> None:
+    """Give libraries an empty home folder, until the process ends, where the user has none.
+
+    Several look for it when they are imported, and fail without.
+    """
+    if not _has_home() and not _LENT:
+        lent = tempfile.mkdtemp(prefix="dn2-home-")
+        _LENT.append(lent)
+        os.environ["HOME"] = lent
+        atexit.register(shutil.rmtree, lent, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -37,15 +37,17 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
     from benchmarks.commands.progress import LOADING, show_progress
 
     with show_progress(LOADING) as progress:
+        from benchmarks.tracking.connection import check_writable, find_store
+
+        check_writable(find_store(tracking_uri or None))
         from benchmarks.experiments import check_early
         from benchmarks.fetch import fetch_needed
         from benchmarks.session import Session
-        from benchmarks.tracking import Tracker, cell_record, find_store
+        from benchmarks.tracking import Tracker, cell_record
 
         workspace = pop_workspace(options)
         suite, experiments = pop_experiments(options, workspace.device)
         # A mistake that is found now costs nothing; later, it would cost a download.
-        find_store(tracking_uri or None)
         check_early(experiments, workspace)
         tracker = Tracker(tracking_uri or None, say)
         with pop_executor(options, workspace) as executor:

@@ -142,6 +142,9 @@ def sweep(tracking_uri: str, as_json: bool, **options: Any) -> None:
     from benchmarks.commands.progress import LOADING, show_progress, study_text
 
     with show_progress(LOADING) as progress:
+        from benchmarks.tracking.connection import check_writable, find_store
+
+        check_writable(find_store(tracking_uri or None))
         from benchmarks.session import Session
         from benchmarks.sweep import (
             StudyPlan,
@@ -151,13 +154,12 @@ def sweep(tracking_uri: str, as_json: bool, **options: Any) -> None:
             what_fits,
         )
         from benchmarks.sweep import sweep as run_study
-        from benchmarks.tracking import Tracker, find_store
+        from benchmarks.tracking import Tracker
 
         workspace = pop_workspace(options)
         storage, study = options.pop("storage"), options.pop("study")
         sampler, trials = options.pop("sampler"), options.pop("trials")
         question = _question(options, workspace)
-        find_store(tracking_uri or None)
         check_storage(storage)
         choose_sampler(sampler, question, trials)
         check_study_name(study or question.study_name())

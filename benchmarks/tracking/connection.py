@@ -117,6 +117,23 @@ def check_there_is_a_store(uri: str) -> None:
         )
 
 
+def check_writable(uri: str) -> None:
+    """Check at once, before anything is computed, that a store in a new file can be made.
+
+    Raises
+    ------
+    TrackingError
+    """
+    path = Path(uri.removeprefix(SQLITE))
+    if uri.startswith(SQLITE) and not _is_something(path):
+        with errors_in_one_line(uri, "start"):
+            folder = next(one for one in path.parents if one.exists())
+            if folder == path.parent:
+                _check_folder(path)
+            elif not os.access(folder, os.W_OK):
+                raise PermissionError(f"the folder {folder} cannot be written")
+
+
 def without_password(uri: str) -> str:
     """Return an address without its password, so that it can be shown."""
     password = urlsplit(uri).password

@@ -20,6 +20,7 @@ from dn2.commands.info import info
 from dn2.commands.score import score
 from dn2.commands.serve import serve
 from dn2.encoders import MissingWeightsError
+from dn2.files import lend_home
 from dn2.streams import close_streams, open_streams
 
 FAILED, USAGE, MISSING, INTERRUPTED = 1, 2, 3, 130
@@ -46,6 +47,7 @@ def run_main(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str] | None) -> int:
     """Run the command line; an error is a line on stderr, and an exit code."""
+    lend_home()
     warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
     try:
         return main.main(arguments, prog_name="dn2", standalone_mode=False) or 0
