@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import math
 import threading
@@ -312,6 +313,9 @@ class Ledger:
         )
         self.run_ids[cell.key] = self._open.pop(cell.key)
         self._losses.pop(cell.key, None)
+        # A figure refers to itself, and Python counts its few objects, not their megabytes: left
+        # alone, the figures of some dozen cells would pile up before it looks for them.
+        gc.collect(1)
 
     def _log_losses(self, key: str) -> None:
         """Log the losses of a cell whose run is open; keep them for later if that fails."""
