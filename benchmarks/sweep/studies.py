@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import sqlite3
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -205,13 +206,7 @@ def open_study(
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    where = url or str(folder / f"{name}.journal")
-    with _opening(name, where):
-        storage = _database(url) if url else optuna.storages.JournalStorage(Journal(Path(where)))
-        study = optuna.create_study(
-            study_name=name, storage=storage, direction="maximize", load_if_exists=True
-        )
-        _check(study)
+    study = stored_study(name, url, folder)
     stored = study.user_attrs.get("asks")
     if stored is None:
         study.set_user_attr("asks", dict(identity))
@@ -226,6 +221,24 @@ def open_study(
     opened = int(study.user_attrs.get("opened", 0))
     study.set_user_attr("opened", opened + 1)
     study.sampler = sampler(opened)
+    return study
+
+
+def stored_study(name: str, url: str, folder: Path) -> optuna.Study:
+    """Open a study or create it, and check all that is stored.
+
+    Raises
+    ------
+    OutsideError
+        If the storage cannot be used, or holds what was not written.
+    """
+    where = url or str(folder / f"{name}.journal")
+    with _opening(name, where):
+        storage = _database(url) if url else optuna.storages.JournalStorage(Journal(Path(where)))
+        study = optuna.create_study(
+            study_name=name, storage=storage, direction="maximize", load_if_exists=True
+        )
+        _check(study)
     return study
 
 
@@ -292,6 +305,7 @@ def _database(url: str) -> optuna.storages.RDBStorage:
     if url.startswith("sqlite"):
         Path(url.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
         connect_args = {"timeout": BUSY_SECONDS}
+        _check_pages(Path(url.removeprefix("sqlite:///")))
     storage = optuna.storages.RDBStorage(
         url,
         engine_kwargs={"connect_args": connect_args},
@@ -302,6 +316,15 @@ def _database(url: str) -> optuna.storages.RDBStorage:
     if url.startswith("sqlite"):
         _lock_before_reading(storage.engine)
     return storage
+
+
+def _check_pages(path: Path) -> None:
+    """Raise ValueError if an SQLite file is damaged: a trial would be missing without a word."""
+    if path.is_file() and path.stat().st_size:
+        with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as database:
+            (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            raise ValueError(f"its file is damaged: {found}")
 
 
 def _lock_before_reading(engine: Any) -> None:
