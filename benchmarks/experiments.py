@@ -123,6 +123,13 @@ def make_experiments(
     for preset in presets:
         check_name(preset, PRESETS, "preset")
     _check_asked(detectors, variants, encoders, normalize, size, presets)
+    lists = [*named.values(), encoders or "1", normalize or "1", *params.values()]
+    times = seeds if any(draws(detector) for detector in detectors) else 1
+    if (asked := times * math.prod(len(values) for values in lists)) > limits.CELLS:
+        raise UsageError(
+            f"these lists ask for {asked:,} runs, and at most {limits.CELLS:,} are taken: "
+            "give shorter ones."
+        )
     known = {name for detector in detectors for name in defaults(detector)}
     cells = []
     for dataset, detector, variant, preset in product(datasets, detectors, variants, presets):
@@ -155,10 +162,6 @@ def make_experiments(
                 replace(cell, seed=seed + number)
                 for number in range(seeds if draws(detector) else 1)
             ]
-            if len(cells) > limits.CELLS:
-                raise UsageError(
-                    f"these options ask for more than {limits.CELLS:,} runs: give shorter lists."
-                )
     return list({cell.key: cell for cell in cells}.values())
 
 
