@@ -14,6 +14,7 @@ import click
 
 from benchmarks.contracts import MissingDataError, OutsideError, UsageError
 from dn2 import __version__
+from dn2.streams import close_streams, open_streams
 
 VERBS = ("ls", "fetch", "plan", "run", "sweep", "compare", "paper", "ui", "register")
 FAILED, USAGE, MISSING, INTERRUPTED = 1, 2, 3, 130
@@ -46,8 +47,16 @@ def main() -> None:
 
 def run_main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    from dn2.encoders import BadWeightsError, MissingWeightsError
+    open_streams()
+    return close_streams(_run(arguments))
 
+
+def _run(arguments: list[str] | None) -> int:
+    """Run the command line; an error is a line on stderr, and an exit code."""
+    from dn2.encoders import BadWeightsError, MissingWeightsError
+    from dn2.files import lend_home
+
+    lend_home()
     warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
     # What Pillow thinks of a file is said once, in the reason why it is left out.
     warnings.filterwarnings("ignore", module=r"PIL\.")

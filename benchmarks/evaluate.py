@@ -23,7 +23,7 @@ from benchmarks.contracts import (
 )
 from benchmarks.datasets import load_dataset
 from benchmarks.detectors import Method, selection_of
-from benchmarks.inputs import Input, Rows, load_input
+from benchmarks.inputs import Input, Rows, encoder_names, feature_store, load_input
 from benchmarks.metrics import auroc, split_metrics
 from benchmarks.scoring import (
     PIECE,
@@ -89,6 +89,12 @@ class Worker:
             )
         X = self._input[1]
         return X.normalized(cell.normalize) if isinstance(X, Rows) else X
+
+    def shards_missing(self, batch: Batch, progress: Progress | None = None) -> int:
+        """Count the shards of features that a batch needs and the store does not hold."""
+        dataset = self.dataset(batch.cells[-1].dataset, progress)
+        names = encoder_names(batch.input)
+        return sum(len(feature_store(dataset, name, self.workspace).missing()) for name in names)
 
     def work(
         self, batch: Batch, watch: Watch | None = None, progress: Progress | None = None

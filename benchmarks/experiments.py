@@ -7,12 +7,14 @@ fit serves into batches, makes their splits, and checks that every detector can 
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
 
+from benchmarks import limits
 from benchmarks.contracts import (
     Batch,
     Dataset,
@@ -100,14 +102,23 @@ def make_experiments(
         detector works on groups, or an option has no meaning for these detectors.
     """
     params = params or {}
-    for name, value, least in (("seed", seed, 0), ("seeds", seeds, 1), ("size", size, 0)):
+    for name, value, least, most in (
+        ("seed", seed, 0, limits.SEED),
+        ("seeds", seeds, 1, limits.SEEDS),
+        ("size", size, 0, limits.SIZE),
+        ("seed + seeds - 1", seed + seeds - 1, 0, limits.SEED),
+    ):
         if value < least:
             raise UsageError(f"{name} must be at least {least}, got {value}.")
+        if value > most:
+            raise UsageError(f"{name} must be at most {most}, got {value}.")
     named = {"dataset": datasets, "detector": detectors, "variant": variants, "preset": presets}
     for name, values in {**named, **params}.items():
         if not values:
             raise UsageError(f"{name} needs at least one value, got none.")
     of_protocol = protocol_params_of(protocol, protocol_params or {})
+    for name, given in {**params, **of_protocol}.items():
+        _check_size(name, given)
     for name in normalize:
         check_name(name, NORMALIZATIONS, "normalisation")
     for fit in fits:
@@ -119,6 +130,13 @@ def make_experiments(
     for preset in presets:
         check_name(preset, PRESETS, "preset")
     _check_asked(detectors, variants, encoders, normalize, size, presets)
+    lists = [*named.values(), encoders or "1", normalize or "1", *params.values()]
+    times = seeds if any(draws(detector) for detector in detectors) else 1
+    if (asked := times * math.prod(len(values) for values in lists)) > limits.CELLS:
+        raise UsageError(
+            f"these lists ask for {asked:,} runs, and at most {limits.CELLS:,} are taken: "
+            "give shorter ones."
+        )
     known = {name for detector in detectors for name in defaults(detector)}
     cells = []
     for dataset, detector, variant, preset in product(datasets, detectors, variants, presets):
@@ -160,6 +178,22 @@ def make_experiments(
             f"own size, got {','.join(fits)}: give --size too, or leave it out."
         )
     return list({cell.key: cell for cell in cells}.values())
+
+
+def _check_size(name: str, given: Any) -> None:
+    """Refuse a number, or one of several, that is not finite or too large to be meant.
+
+    Raises
+    ------
+    UsageError
+    """
+    for value in given if isinstance(given, list | tuple) else [given]:
+        if isinstance(value, int | float):
+            most = limits.DRAWS if name == "draws" else limits.NUMBER
+            if not math.isfinite(value) or (isinstance(value, int) and abs(value) > most):
+                raise UsageError(
+                    f"{name} must be a finite number of at most {most:.0f}, got {str(value)[:40]}."
+                )
 
 
 def _inputs(
@@ -237,9 +271,15 @@ def check_encoders(name: str) -> None:
     Raises
     ------
     UsageError
-        If one is unknown.
+        If one is unknown, or named twice.
     """
-    for encoder in encoder_names(f"features:{name}"):
+    names = encoder_names(f"features:{name}")
+    for encoder in names:
+        if names.count(encoder) > 1:
+            raise UsageError(
+                f"encoder '{name}' joins '{encoder}' with itself, which changes no order: "
+                f"write {'+'.join(dict.fromkeys(names))}."
+            )
         try:
             get_encoder(encoder)
         except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import math
 import threading
@@ -20,7 +21,10 @@ from benchmarks.tracking import Tracker, TrackingError, View, run_name
 
 DEFINITIONS = {name: entry.definition for name, entry in PROTOCOLS.items()}
 
-SECONDS_BETWEEN_LOSSES, SECONDS_AFTER_SILENCE = 1, 30
+SECONDS_BETWEEN_LOSSES = 1
+
+FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
+"""Seconds in which a store that did not answer is left alone; each further time it is twice."""
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 
@@ -77,7 +81,8 @@ NO_MARK = Mark()
 class Ledger:
     """Log the runs of one invocation.
 
-    A store that goes away delays logging but loses nothing, because results are on disk first.
+    A store that goes away delays logging but loses nothing, because results are on disk first. It
+    is left alone for a while, so that a request which fails after seconds is not made for each run.
 
     Parameters
     ----------
@@ -119,6 +124,7 @@ class Ledger:
         self.say = say
         self.error: TrackingError | None = None
         self._lock = threading.RLock()
+        self._pause, self._next_try = 0.0, 0.0
         self._summary = tracker.start_summary(suite, provenance)
         self.run_ids: dict[str, str] = {}
         self.views: tuple[View, ...] = ()
@@ -140,17 +146,20 @@ class Ledger:
         """Look up a finished cell; None if there is none, or none that can be read."""
         if self.fresh or self.error:
             return None
+        looked_up: list[str | None] = []
+        if not self._try(lambda: looked_up.append(self.tracker.find_finished(cell.key))):
+            return None
+        (run_id,) = looked_up
+        if run_id is None:
+            return None
         try:
-            run_id = self.tracker.find_finished(cell.key)
-            if run_id is None:
-                return None
             found = self.tracker.read_cell(cell, run_id)
             self._put_mark(run_id, self._marks.get(cell.key, NO_MARK))
-            self.run_ids[cell.key] = run_id
-            return found
         except TrackingError as error:
             self.say(f"computed again: {error}")
             return None
+        self.run_ids[cell.key] = run_id
+        return found
 
     @_one_at_a_time
     def start(self, cell: Experiment, dataset: Dataset) -> None:
@@ -163,7 +172,7 @@ class Ledger:
     def log_loss(self, cell: Experiment, name: str, loss: float, epoch: int) -> None:
         """Log an epoch's loss while the training runs.
 
-        Losses are sent once a second, and every 30 s to a store that did not answer.
+        Losses are sent once a second.
         """
         if math.isfinite(loss):
             self._losses.setdefault(cell.key, []).append((name, loss, epoch))
@@ -192,7 +201,9 @@ class Ledger:
                 return
             del self._pending[key]
             self.disk.discard(finished.experiment)
-        self.error = None
+        if self.error is not None and not self._is_away():
+            self.say("the tracking store answers again")
+            self.error = None
 
     @_one_at_a_time
     def fail(self, cell: Experiment, reason: str) -> None:
@@ -228,6 +239,7 @@ class Ledger:
         str
             The summary's run id.
         """
+        self._next_try = 0.0  # the last chance is taken
         self.log_pending()
         texts = {f"{name}.csv": table.to_csv() for name, table in tables.items()} | dict(more.texts)
         if skipped:
@@ -301,28 +313,48 @@ class Ledger:
         )
         self.run_ids[cell.key] = self._open.pop(cell.key)
         self._losses.pop(cell.key, None)
+        # A figure refers to itself, and Python counts its few objects, not their megabytes: left
+        # alone, the figures of some dozen cells would pile up before it looks for them.
+        gc.collect(1)
 
     def _log_losses(self, key: str) -> None:
         """Log the losses of a cell whose run is open; keep them for later if that fails."""
         points = self._losses.get(key)
         if points and key in self._open:
-            logged = self._try(partial(self.tracker.log_points, self._open[key], points))
-            self._next_losses = time.monotonic() + (
-                SECONDS_BETWEEN_LOSSES if logged else SECONDS_AFTER_SILENCE
-            )
-            if logged:
+            self._next_losses = time.monotonic() + SECONDS_BETWEEN_LOSSES
+            if self._try(partial(self.tracker.log_points, self._open[key], points)):
                 del self._losses[key]
 
     def _try(self, logging: Callable[[], None]) -> bool:
         """Call the store; if it does not answer, remember why, go on, and return False."""
+        if self._is_away():
+            return False
         try:
             logging()
         except TrackingError as error:
             if self.error is None:
                 self.say(f"not logged for now: {error}")
             self.error = error
+            self._leave_alone()
             return False
+        self._pause = 0.0
         return True
+
+    def _is_away(self) -> bool:
+        """Tell whether the store is left alone: it did not answer, and does not answer a probe."""
+        if not self._pause:
+            return False
+        if time.monotonic() < self._next_try:
+            return True
+        if not self.tracker.answers():
+            self._leave_alone()
+            return True
+        self._pause = 0.0
+        return False
+
+    def _leave_alone(self) -> None:
+        self._pause = min(2 * self._pause, LONGEST_PAUSE) or FIRST_PAUSE
+        self._next_try = time.monotonic() + self._pause
 
 
 def usual_values(cell: Experiment) -> dict[str, Any]:

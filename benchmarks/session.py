@@ -30,7 +30,6 @@ from benchmarks.contracts import (
     Workspace,
 )
 from benchmarks.detectors import selection_of
-from benchmarks.evaluate import Worker
 from benchmarks.executors import Executor, Serial
 from benchmarks.experiments import plan, resolve
 from benchmarks.inputs import describe_view, feature_store, input_identity
@@ -125,9 +124,7 @@ class Session:
     ) -> None:
         self.workspace, self.tracker, self.suite, self.force = workspace, tracker, suite, force
         self.executor, self.say = executor or Serial(workspace), say
-        self._driver = (
-            self.executor.worker if isinstance(self.executor, Serial) else Worker(workspace)
-        )
+        self._driver = self.executor.worker
         self.progress = lock_progress(progress)
         self.disk = ResultStore(workspace.home)
         self.finished: dict[str, Cell] = {}
@@ -168,6 +165,24 @@ class Session:
             )
             for experiment in experiments
         ]
+
+    def check(self, experiments: Sequence[Experiment]) -> None:
+        """Check that cells can run on their data, without their weights.
+
+        A cell whose data is not on this machine is left for later.
+
+        Raises
+        ------
+        UsageError
+        """
+        cells, datasets = [], {}
+        for experiment in experiments:
+            try:
+                datasets[experiment.dataset] = self.dataset(experiment.dataset)
+            except MissingDataError:
+                continue
+            cells.append(resolve(experiment, datasets[experiment.dataset], {}))
+        plan(cells, datasets, {}, self._splits)
 
     def plan(self, cells: Sequence[Experiment]) -> list[Batch]:
         """Make the batches of resolved cells, checking what can be checked before they run.

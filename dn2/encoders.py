@@ -12,13 +12,14 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dn2.files import NoFileError, open_regular, printable
+from dn2.files import NoFileError, dn2_home, expand, open_regular, printable
 
 if TYPE_CHECKING:
     import torch
@@ -185,8 +186,7 @@ def get_encoder(name: str) -> EncoderEntry:
 
 def weights_folder() -> Path:
     """Return the folder of weights: ``weights`` in DN2_HOME, or in ``dn2`` in the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return Path(os.environ.get("DN2_HOME") or cache / "dn2").expanduser() / "weights"
+    return dn2_home() / "weights"
 
 
 def find_weights(encoder: EncoderEntry, directory: Path, file: Path | None = None) -> Path:
@@ -205,7 +205,8 @@ def find_weights(encoder: EncoderEntry, directory: Path, file: Path | None = Non
         return Path(file or encoder.filename)
     places = [Path(file)] if file is not None else [Path(directory) / encoder.filename]
     if file is None and encoder.library == "torchvision":
-        places.append(_torch_hub() / "checkpoints" / encoder.filename)
+        with suppress(ValueError):  # a user without a home folder has no such cache
+            places.append(_torch_hub() / "checkpoints" / encoder.filename)
     for place in places:
         if place.is_file():
             return place
@@ -471,8 +472,9 @@ def _remedy(encoder: EncoderEntry, place: Path) -> str:
 
 def _torch_hub() -> Path:
     """Return the folder where torch.hub keeps its downloads, without importing torch."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    return Path(os.environ.get("TORCH_HOME", cache / "torch")).expanduser() / "hub"
+    if given := os.environ.get("TORCH_HOME"):
+        return expand(given) / "hub"
+    return expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch" / "hub"
 
 
 def _nearest(name: str, names: list[str]) -> str:

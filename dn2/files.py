@@ -5,13 +5,16 @@ Also reading what is a file, and no FIFO or device that may never end; and names
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import glob
 import io
 import os
+import shutil
 import socket
 import stat
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -102,6 +105,61 @@ def _printable(character: str) -> str:
     if character.isprintable():
         return character
     return character.encode("unicode_escape").decode()
+
+
+def expand(path: str | Path) -> Path:
+    """Return a path with the home folder in place of ``~``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"'{path}' begins with a home folder that is not known: write the whole path"
+        ) from None
+
+
+def dn2_home() -> Path:
+    """Return the folder of all that is kept: ``DN2_HOME``, or ``dn2`` in the user's cache folder.
+
+    Raises
+    ------
+    ValueError
+        If there is no home folder.
+    """
+    if given := os.environ.get("DN2_HOME"):
+        return expand(given)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    if not cache and os.environ.get("HOME") in (None, *_LENT) and not _has_home():
+        raise ValueError("this user has no home folder: set DN2_HOME to a folder")
+    return expand(cache or "~/.cache") / "dn2"
+
+
+_LENT: list[str] = []
+"""The folder that stands for a home folder in this process, if there is none."""
+
+
+def _has_home() -> bool:
+    try:
+        return str(Path.home()) not in _LENT
+    except RuntimeError:
+        return False
+
+
+def lend_home() -> None:
+    """Give libraries an empty home folder, until the process ends, where the user has none.
+
+    Several look for it when they are imported, and fail without.
+    """
+    if not _has_home() and not _LENT:
+        lent = tempfile.mkdtemp(prefix="dn2-home-")
+        _LENT.append(lent)
+        os.environ["HOME"] = lent
+        atexit.register(shutil.rmtree, lent, ignore_errors=True)
 
 
 @contextlib.contextmanager

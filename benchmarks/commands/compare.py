@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from benchmarks.commands.options import FRACTION, Number, json_option, tracking_option
+from benchmarks.commands.options import FRACTION, Number, json_option, say, tracking_option
 from benchmarks.contracts import OutsideError, UsageError
 
 PICTURES = (".png", ".pdf", ".svg")
@@ -77,7 +77,8 @@ def compare(
         click.echo(line, err=True)
 
     with show_progress() as progress:
-        loaded = load_runs(Tracker(tracking_uri or None), runs, say_left_out, progress)
+        tracker = Tracker(tracking_uri or None, say)
+        loaded = load_runs(tracker, runs, say_left_out, progress)
         comparison = compare_runs(loaded, progress)
     if figure:
         _draw(comparison, Path(figure))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from benchmarks import limits
 from benchmarks.contracts import Experiment, UsageError, Workspace
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ class Rule:
     least : int
     below : int, optional
         The number must be smaller than this.
+    most : int
+        The number must not be larger than this.
     word : str
         A word that may stand in place of a number.
     """
@@ -36,21 +38,24 @@ class Rule:
     kind: type[int] | type[float]
     least: int
     below: int | None = None
+    most: int = limits.COUNT
     word: str = ""
 
-    @property
-    def words(self) -> str:
-        """The rule as a message says it."""
+    def words(self, text: str) -> str:
+        """Say the rule to one who wrote this text."""
         if self.kind is float:
             return f"a number in [{self.least}, {self.below})"
-        return f"a whole number of at least {self.least}" + (f", or {self.word}" * bool(self.word))
+        bound = f"at least {self.least}"
+        with suppress(ValueError):
+            bound = f"at most {self.most}" if int(text) > self.most else bound
+        return f"a whole number of {bound}" + (f", or {self.word}" * bool(self.word))
 
     def read(self, text: str) -> Any:
         """Read a number; ValueError if it breaks the rule."""
         if self.word and text == self.word:
             return text
         value = self.kind(text)
-        if not self.least <= value or (self.below is not None and value >= self.below):
+        if not self.least <= value <= self.most or (self.below is not None and value >= self.below):
             raise ValueError(text)
         return value
 
@@ -100,14 +105,16 @@ class Number(click.ParamType):
                 except ValueError:
                     option = param.opts[0] if param else self.name
                     raise UsageError(
-                        f"{option} must be {self.rule.words}, got {part or 'nothing'}: "
+                        f"{option} must be {self.rule.words(part)}, got {part[:40] or 'nothing'}: "
                         f"write {option} {self.example}."
                     ) from None
         return tuple(read) if self.several else read[0]
 
 
-AT_LEAST_ZERO, AT_LEAST_ONE = Rule(int, 0), Rule(int, 1)
-FRACTION = Rule(float, 0, 1)
+AT_LEAST_ONE, FRACTION = Rule(int, 1), Rule(float, 0, 1)
+SEED, WORKERS = Rule(int, 0, most=limits.SEED), Rule(int, 0, most=limits.WORKERS)
+SIDE, SIDE_OR_NONE = Rule(int, 1, most=limits.SIZE), Rule(int, 0, most=limits.SIZE)
+TRIALS = Rule(int, 1, most=limits.TRIALS)
 
 
 class CommaList(click.ParamType):
@@ -131,15 +138,29 @@ class CommaList(click.ParamType):
         return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
+def say(line: str) -> None:
+    """Print a line on stderr: what goes on, as stdout is for results."""
+    click.echo(line, err=True)
+
+
 def default_home() -> Path:
     """Return ``DN2_HOME``, or ``dn2`` in the user's cache folder."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return Path(os.environ.get("DN2_HOME") or cache / "dn2").expanduser().resolve()
+    from dn2.files import dn2_home
+
+    try:
+        return dn2_home().resolve()
+    except ValueError as error:
+        raise UsageError(f"{error}.") from None
 
 
 def _path_or_none(_ctx: click.Context, _param: click.Parameter, value: str) -> Path | None:
     """Take an empty text as "not given": an MLproject parameter cannot be left out."""
-    return Path(value).expanduser().resolve() if value else None
+    from dn2.files import expand
+
+    try:
+        return expand(value).resolve() if value else None
+    except ValueError as error:
+        raise UsageError(f"{error}.") from None
 
 
 def _chain(*options: Callable[..., Any]) -> Callable[..., Any]:
@@ -227,7 +248,7 @@ executor_options = _chain(
     ),
     click.option(
         "--workers",
-        type=Number(AT_LEAST_ZERO, "2"),
+        type=Number(WORKERS, "2"),
         default=0,
         help="Runs computed at the same time; 0 is one per core. [0]",
     ),
@@ -279,7 +300,7 @@ experiment_options = _chain(
     ),
     click.option(
         "--size",
-        type=Number(AT_LEAST_ZERO, "32"),
+        type=Number(SIDE_OR_NONE, "32"),
         default=0,
         help="Side in pixels, for detectors on pixels. [the images' own]",
     ),
@@ -346,14 +367,14 @@ experiment_options = _chain(
     ),
     click.option(
         "--draws",
-        type=Number(AT_LEAST_ONE, "3"),
+        type=Number(Rule(int, 1, most=limits.DRAWS), "3"),
         default=None,
         help="Number of random draws. [the protocol's default]",
     ),
-    click.option("--seed", type=Number(AT_LEAST_ZERO, "0"), default=0, show_default=True),
+    click.option("--seed", type=Number(SEED, "0"), default=0, show_default=True),
     click.option(
         "--seeds",
-        type=Number(AT_LEAST_ONE, "3"),
+        type=Number(Rule(int, 1, most=limits.SEEDS), "3"),
         default=1,
         show_default=True,
         help="Runs of a detector that draws at random, for a mean and its standard error.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from benchmarks.commands.options import tracking_option
+from benchmarks.commands.options import say, tracking_option
 
 
 @click.command()
@@ -21,7 +21,7 @@ def paper(tracking_uri: str) -> None:
         from benchmarks.report import published_rows
         from benchmarks.tracking import Tracker, find_store, result_views
 
-        tracker, rows = Tracker(tracking_uri or None), published_rows()
+        tracker, rows = Tracker(tracking_uri or None, say), published_rows()
         logged = tracker.log_published(rows)
         classes: dict[tuple[str, str], dict[str, None]] = {}
         for row in rows:

@@ -14,6 +14,7 @@ from benchmarks.commands.options import (
     pop_executor,
     pop_experiments,
     pop_workspace,
+    say,
     tracking_option,
     workspace_options,
 )
@@ -36,20 +37,20 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
     from benchmarks.commands.progress import LOADING, show_progress
 
     with show_progress(LOADING) as progress:
+        from benchmarks.tracking.connection import check_writable, find_store
+
+        check_writable(find_store(tracking_uri or None))
         from benchmarks.experiments import check_early
         from benchmarks.fetch import fetch_needed
         from benchmarks.session import Session
-        from benchmarks.tracking import Tracker, cell_record, find_store
+        from benchmarks.tracking import Tracker, cell_record
 
         workspace = pop_workspace(options)
         suite, experiments = pop_experiments(options, workspace.device)
         # A mistake that is found now costs nothing; later, it would cost a download.
-        find_store(tracking_uri or None)
         check_early(experiments, workspace)
-        tracker = Tracker(tracking_uri or None)
+        tracker = Tracker(tracking_uri or None, say)
         with pop_executor(options, workspace) as executor:
-            skipped = fetch_needed(experiments, workspace, progress)
-            say = lambda line: click.echo(line, err=True)  # noqa: E731
             session = Session(
                 workspace,
                 tracker,
@@ -59,6 +60,8 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
                 progress=progress,
                 say=say,
             )
+            session.check(experiments)  # before weights are fetched
+            skipped = fetch_needed(experiments, workspace, progress)
             wanted = [one for one in experiments if one.key not in skipped]
             cells = session.resolve(wanted)
             batches = session.plan(cells)

@@ -11,7 +11,9 @@ import click
 
 from benchmarks.commands.options import (
     AT_LEAST_ONE,
-    AT_LEAST_ZERO,
+    SEED,
+    SIDE,
+    TRIALS,
     CommaList,
     Number,
     classes_option,
@@ -20,6 +22,7 @@ from benchmarks.commands.options import (
     json_option,
     pop_executor,
     pop_workspace,
+    say,
     tracking_option,
     workspace_options,
 )
@@ -60,7 +63,7 @@ def default_encoders() -> tuple[str, ...]:
 )
 @click.option(
     "--trials",
-    type=Number(AT_LEAST_ONE, "60"),
+    type=Number(TRIALS, "60"),
     default=None,
     help="How many trials the study has in the end. [the whole grid; without a grid, 60]",
 )
@@ -94,7 +97,7 @@ def default_encoders() -> tuple[str, ...]:
 @clean_option
 @click.option(
     "--sizes",
-    type=Number(AT_LEAST_ONE, "32,64", several=True),
+    type=Number(SIDE, "32,64", several=True),
     default="",
     help="Sides in pixels, for detectors on pixels. [the images' own]",
 )
@@ -115,7 +118,7 @@ def default_encoders() -> tuple[str, ...]:
 @classes_option
 @click.option(
     "--seed",
-    type=Number(AT_LEAST_ZERO, "0"),
+    type=Number(SEED, "0"),
     default=0,
     show_default=True,
     help="Of folds, sampler and detector.",
@@ -146,6 +149,9 @@ def sweep(tracking_uri: str, as_json: bool, **options: Any) -> None:
     from benchmarks.commands.progress import LOADING, show_progress, study_text
 
     with show_progress(LOADING) as progress:
+        from benchmarks.tracking.connection import check_writable, find_store
+
+        check_writable(find_store(tracking_uri or None))
         from benchmarks.session import Session
         from benchmarks.sweep import (
             StudyPlan,
@@ -155,20 +161,16 @@ def sweep(tracking_uri: str, as_json: bool, **options: Any) -> None:
             what_fits,
         )
         from benchmarks.sweep import sweep as run_study
-        from benchmarks.tracking import Tracker, find_store
+        from benchmarks.tracking import Tracker
 
         workspace = pop_workspace(options)
         storage, study = options.pop("storage"), options.pop("study")
         sampler, trials = options.pop("sampler"), options.pop("trials")
         question = _question(options, workspace)
-        find_store(tracking_uri or None)
         check_storage(storage)
         choose_sampler(sampler, question, trials)
         check_study_name(study or question.study_name())
-        tracker = Tracker(tracking_uri or None)
-
-        def say(line: str) -> None:
-            click.echo(line, err=True)
+        tracker = Tracker(tracking_uri or None, say)
 
         def tell(line: str, standing: Standing) -> None:
             progress.show_study(standing)
@@ -176,20 +178,25 @@ def sweep(tracking_uri: str, as_json: bool, **options: Any) -> None:
                 say(f"{line} ({study_text(standing)})")
 
         with pop_executor(options, workspace) as executor:
-            question, skipped = _made_ready(question, workspace, progress)
-            for reason in skipped:
-                say(f"skipped: {reason}")
             name = study or question.study_name()
             session = Session(
                 workspace, tracker, suite=name, executor=executor, progress=progress, say=say
             )
-            question, left_out = what_fits(
-                question, lambda cell: session.plan(session.resolve([cell]))
-            )
-            for reason in left_out:
+            # Before anything is fetched, and again for data that was not there.
+            question, left_out = what_fits(question, lambda cell: session.check([cell]))
+            question, skipped = _made_ready(question, workspace, progress)
+            for reason in skipped:
+                say(f"skipped: {reason}")
+            question, more = what_fits(question, lambda cell: session.check([cell]))
+            for reason in (*left_out, *more):
                 say(f"left out: {reason}")
             session.say_what_is_seen(session.resolve(question.probes()))
             plan = StudyPlan(name, *choose_sampler(sampler, question, trials), storage)
+            if trials is not None and plan.trials < trials:
+                say(
+                    f"the grid has {plan.trials} points, and each is tried once: {plan.trials} "
+                    f"trials, not {trials}"
+                )
             found = run_study(question, plan, session, tell)
     if as_json:
         click.echo(json.dumps(found.record(), indent=2))

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.contracts import Dataset, MissingDataError, Progress, UsageError, check_name
 from benchmarks.datasets.arrays import UNREADABLE
 from benchmarks.datasets.catalogue import DATASETS, DatasetEntry
-from dn2.files import printable
+from dn2.files import expand, printable
 
 __all__ = [
     "DATASETS",
@@ -75,7 +75,10 @@ def check_dataset(name: str) -> str:
         return name
     if not path:
         raise UsageError(f"'{name}' has no path: write {' or '.join(OWN_DATA)}.")
-    name = f"{kind}:{Path(path).expanduser().resolve()}"
+    try:
+        name = f"{kind}:{expand(path).resolve()}"
+    except ValueError as error:
+        raise UsageError(f"{error}.") from None
     if not name.isascii() and printable(name) != name:
         raise UsageError(
             f"'{printable(name)}' is no printable UTF-8, and it would be the name of the data set: "

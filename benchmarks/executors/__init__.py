@@ -12,8 +12,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from benchmarks import limits
 from benchmarks.contracts import UsageError, Workspace, check_name
 from benchmarks.executors.executor import Executor, Serial, WorkerLostError
+from dn2.engines import available_cores
 
 __all__ = ["EXECUTORS", "Executor", "Serial", "WorkerLostError", "make_executor"]
 
@@ -48,6 +50,12 @@ def make_executor(
     target = EXECUTORS[check_name(name, EXECUTORS, "executor")]
     if workers < 0:
         raise UsageError(f"--workers must be at least 1, or 0 for one per core, got {workers}.")
+    most = max(limits.WORKERS_OF_A_MACHINE, limits.WORKERS_PER_CORE * available_cores())
+    if name == "processes" and workers > most:
+        raise UsageError(
+            f"--workers must be at most {most} on this machine with {available_cores()} cores, "
+            f"got {workers}: leave it out for one per core."
+        )
     if name == "serial" and workers > 1:
         raise UsageError(
             f"--executor serial has one worker, got {workers}: take --executor processes or ray."

@@ -16,6 +16,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import lru_cache
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -56,9 +57,12 @@ class Executor(Protocol):
     ----------
     workers : int
         How many units are evaluated at once.
+    worker : Worker
+        The one of this process: it opens data sets for the driver.
     """
 
     workers: int
+    worker: Worker
 
     def work(self, batch: Batch, watch: Watch, progress: Progress | None) -> Results:
         """Evaluate what is left of a batch, yielding each result as soon as it exists.
@@ -110,6 +114,7 @@ class Pool(ABC):
     def __init__(self, workspace: Workspace, workers: int) -> None:
         self.workspace = workspace
         self.workers = workers
+        self.worker = Worker(workspace)
         self._filling = threading.Lock()
         self._filled: set[tuple[str, str]] = set()
         # Started later, the tracker would unblock SIGINT again.
@@ -147,7 +152,7 @@ class Pool(ABC):
         )
 
     def _fill_feature_store(self, batch: Batch, watch: Watch, progress: Progress | None) -> None:
-        """Have all workers compute an input's features together.
+        """Have workers compute an input's features together, no more than shards are missing.
 
         Each gets the batch without splits, so that it only opens the input: it computes the shards
         of the feature store that no other worker has claimed.
@@ -157,7 +162,8 @@ class Pool(ABC):
             return
         with self._filling:
             if wanted not in self._filled:
-                list(self._do([batch.only(())] * self.workers, watch, progress))
+                missing = self.worker.shards_missing(batch, progress)
+                list(self._do([batch.only(())] * min(self.workers, missing), watch, progress))
                 self._filled.add(wanted)
 
     def _do(self, units: Sequence[Batch], watch: Watch, progress: Progress | None) -> Results:
@@ -247,7 +253,10 @@ class Notices:
         whole = text[: text.rfind(b"\n") + 1]
         self._read += len(whole)
         for line in whole.splitlines():
-            kind, *content = json.loads(line)
+            try:
+                kind, *content = json.loads(line)
+            except ValueError:  # the worker's disk was full in the middle of a line
+                continue
             if kind == "warning":
                 warnings.warn(content[0], stacklevel=2)
             elif kind == "loss":
@@ -266,6 +275,7 @@ class _Reporter:
 
     def __init__(self, path: Path, disk: ResultStore) -> None:
         self._path, self._disk = path, disk
+        self._is_torn = False
 
     def monitor(self, experiment: Experiment, split: Split) -> Callable[..., None]:
         return lambda *values: self._write("loss", experiment.key, split.name, *values)
@@ -283,8 +293,12 @@ class _Reporter:
         self._write("warning", message)
 
     def _write(self, *notice: Any) -> None:
-        with self._path.open("a") as file:
-            file.write(json.dumps(notice) + "\n")
+        # A full disk costs only what is seen meanwhile. A line that was cut short gets an end.
+        with suppress(OSError), self._path.open("ab") as file:
+            file.write(b"\n" * self._is_torn + json.dumps(notice).encode() + b"\n")
+            self._is_torn = True
+            file.flush()
+            self._is_torn = False
 
 
 def evaluate_unit(workspace: Workspace, unit: Batch, notices: Path) -> list[Result]:

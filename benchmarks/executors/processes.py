@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from pathlib import Path
-from queue import SimpleQueue
+from queue import LifoQueue
 from typing import TYPE_CHECKING
 
 from benchmarks.contracts import Batch, Result, Workspace
@@ -45,7 +45,8 @@ class Processes(Pool):
         self._environment = dict.fromkeys(THREADS, str(max(1, available_cores() // self.workers)))
         self._closed, self._lock = False, threading.Lock()
         self._started: set[ProcessPoolExecutor] = set()
-        self._idle: SimpleQueue[ProcessPoolExecutor | None] = SimpleQueue()
+        # The last one that became idle is the next to work: no process starts while another idles.
+        self._idle: LifoQueue[ProcessPoolExecutor | None] = LifoQueue()
         for _ in range(self.workers):
             self._idle.put(None)  # the process is started when the first unit arrives
 

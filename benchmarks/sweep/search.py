@@ -115,7 +115,7 @@ class _Search:
         where = plan.storage or str(folder / f"{plan.study}.journal")
         with studies.storage_errors(where):
             with studies.lock_study(folder, plan.study):
-                make = studies.make_sampler(plan.sampler, question.seed)
+                make = studies.make_sampler(plan.sampler, question)
                 self.study = studies.open_study(plan.study, plan.storage, folder, identity, make)
                 self._requeue(failed=True)
                 if plan.sampler == studies.BRUTE:
@@ -191,6 +191,9 @@ class _Search:
         """Run one trial; return its value."""
         trial.set_user_attr("owner", owner_tags())
         params = studies.suggest_point(trial, self.question.space)
+        chosen = self.question.size is not None and self.plan.sampler != studies.BRUTE
+        if chosen and studies.is_taken(self.study, trial.number, params):
+            raise studies.GridDoneError("another process has this point")
         try:
             cell = self._cell(params)
             finished = self.session.finish(cell, self._mark(f"trial {trial.number}"))
@@ -201,6 +204,7 @@ class _Search:
             self.session.add_failure(f"trial {trial.number}", error)
             raise TrialFailedError(str(error)) from error
         value = value_of(finished)
+        trial.set_user_attr(studies.DIGEST, studies.value_digest(params, value))
         trial.set_user_attr("run_id", self.session.run_id(cell))
         point = " ".join(f"{name}={given}" for name, given in params.items())
         self._lines[trial.number] = (

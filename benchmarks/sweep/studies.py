@@ -7,12 +7,14 @@ samplers: the default one, the queue that stands for a grid, and how many trials
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
+import sqlite3
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,12 +22,12 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.contracts import MissingDataError, OutsideError, UsageError, check_name
 from benchmarks.detectors import Range, Values
 from benchmarks.experiments import family_of
+from benchmarks.sweep.journal import Journal
 from benchmarks.sweep.space import Question
 from benchmarks.tracking.connection import PROBE_SECONDS, is_dead, without_password
 from dn2.files import hold
@@ -73,7 +75,7 @@ class Standing:
 
 
 class GridDoneError(Exception):
-    """Report that another process took the last point of the grid."""
+    """Report that another process took the point, or the last one of the grid."""
 
 
 def check_storage(url: str) -> None:
@@ -103,28 +105,76 @@ def storage_errors(where: str) -> Iterator[None]:
     """Turn an error of Optuna, a database or the network into an `OutsideError` of one line."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    try:
-        yield
-    except (UsageError, MissingDataError, OutsideError):
-        raise
-    except (
+    faults = (
         optuna.exceptions.StorageInternalError,
         SQLAlchemyError,
         ImportError,
         OSError,
         json.JSONDecodeError,
-    ) as error:
+    )
+    try:
+        yield
+    except (UsageError, MissingDataError, OutsideError):
+        raise
+    except (*faults, AssertionError) as error:
         cause: BaseException = error
-        if isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__:
-            cause = error.__cause__
+        if isinstance(error, AssertionError):
+            # Optuna asserts that a trial has ended, although it could not write so.
+            if not isinstance(error.__context__, (*faults, OutsideError)):
+                raise
+            cause = error.__context__
+            if isinstance(cause, OutsideError):
+                raise cause from None
+        if isinstance(cause, optuna.exceptions.StorageInternalError) and cause.__cause__:
+            cause = cause.__cause__
         lines = str(getattr(cause, "orig", None) or cause).splitlines()
         reason = (lines or [type(cause).__name__])[0][:300]
         remedy = "run the same command when it answers"
         if isinstance(error, ImportError):
             remedy = "install the driver of that database"
+        elif isinstance(cause, OSError) and "://" not in where:
+            reason = cause.strerror or reason
+            remedy = "free some space there, or make it writable, and run the same command again"
+        elif where.startswith("sqlite") and "locked" in reason:
+            remedy = "run the same command again when the other process has ended"
+        elif where.startswith("sqlite"):
+            remedy = f"{MOVE_AWAY}, or run the same command again if its disk was full"
         raise OutsideError(
             f"cannot use the study in {without_password(where)} ({reason}): "
             f"finished results are on disk, {remedy}"
+        ) from error
+
+
+MOVE_AWAY = "if it is damaged, move it away: the study is made again from the finished runs"
+
+
+@contextmanager
+def _opening(name: str, where: str) -> Iterator[None]:
+    """Turn whatever a damaged or foreign storage makes Optuna raise into one line.
+
+    Raises
+    ------
+    OutsideError
+    """
+    try:
+        with storage_errors(where):
+            yield
+    except (UsageError, MissingDataError, OutsideError):
+        raise
+    except Exception as error:  # nothing of ours runs inside, and Optuna checks nothing it reads
+        shown, reason = without_password(where), f"{type(error).__name__}: {error}".splitlines()[0]
+        if "optuna storage upgrade" in str(error):
+            raise OutsideError(
+                f"the study '{name}' is in a database of an older Optuna than "
+                f"{optuna.__version__}: run `optuna storage upgrade --storage {shown}` once"
+            ) from error
+        if "updating optuna" in str(error):
+            raise OutsideError(
+                f"the study '{name}' is in a database of a newer Optuna than "
+                f"{optuna.__version__}, {shown}: install that one, or take another --storage"
+            ) from error
+        raise OutsideError(
+            f"the study '{name}' in {shown} cannot be read ({reason[:200]}): {MOVE_AWAY}"
         ) from error
 
 
@@ -156,10 +206,7 @@ def open_study(
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    storage = _database(url) if url else _journal(folder / f"{name}.journal")
-    study = optuna.create_study(
-        study_name=name, storage=storage, direction="maximize", load_if_exists=True
-    )
+    study = stored_study(name, url, folder)
     stored = study.user_attrs.get("asks")
     if stored is None:
         study.set_user_attr("asks", dict(identity))
@@ -177,8 +224,77 @@ def open_study(
     return study
 
 
-def _journal(path: Path) -> optuna.storages.JournalStorage:
-    return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+def stored_study(name: str, url: str, folder: Path) -> optuna.Study:
+    """Open a study or create it, and check all that is stored.
+
+    Raises
+    ------
+    OutsideError
+        If the storage cannot be used, or holds what was not written.
+    """
+    where = url or str(folder / f"{name}.journal")
+    with _opening(name, where):
+        storage = _database(url) if url else optuna.storages.JournalStorage(Journal(Path(where)))
+        study = optuna.create_study(
+            study_name=name, storage=storage, direction="maximize", load_if_exists=True
+        )
+        _check(study)
+    return study
+
+
+def _check(study: optuna.Study) -> None:
+    """Raise ValueError unless all that we keep in a study is as we write it.
+
+    Optuna keeps what it is given. An altered value would end a sweep much later, or be its result.
+    """
+    kept = study.user_attrs
+    asked = kept.get("asks", {})
+    if not isinstance(asked, dict) or not all(isinstance(text, str) for text in asked.values()):
+        raise ValueError("what it asks is no table of texts")
+    if type(kept.get("opened", 0)) is not int or kept.get("opened", 0) < 0:
+        raise ValueError("it does not know how often it was opened")
+    if study.directions != [optuna.study.StudyDirection.MAXIMIZE]:
+        raise ValueError("it does not maximise one value")
+    for trial in study.get_trials(deepcopy=False):
+        if fault := _fault(trial):
+            raise ValueError(f"trial {trial.number} has {fault}")
+
+
+def _fault(trial: FrozenTrial) -> str:
+    """Say what of a trial is not as we write it; empty if all of it is."""
+    attrs, fixed = trial.user_attrs, trial.system_attrs.get("fixed_params", {})
+    owner, replaced = attrs.get("owner", {}), attrs.get(REPLACES, [])
+    if not isinstance(owner, dict) or not all(isinstance(text, str) for text in owner.values()):
+        return "an owner that is no process"
+    if not isinstance(replaced, list) or not all(type(number) is int for number in replaced):
+        return f"an attribute '{REPLACES}' that is no list of trials"
+    if not isinstance(fixed, dict) or not all(
+        isinstance(value, int | float | str | None)
+        for value in (*fixed.values(), *trial.params.values())
+    ):
+        return "parameters that are none"
+    if not all(isinstance(attrs.get(name, ""), str) for name in ("error", "run_id")):
+        return "a reason or a run that is no text"
+    if trial.state == TrialState.COMPLETE:
+        if trial.value is None or not 0 <= trial.value <= 1:
+            return f"the value {trial.value}, which is no ROCAUC"
+        if attrs.get(DIGEST, _digest(trial)) != _digest(trial):
+            return "a value or parameters that are not those of its run"
+    return ""
+
+
+DIGEST = "digest"
+"""The attribute of a trial with a checksum of its point and value: databases have none."""
+
+
+def _digest(trial: FrozenTrial) -> str:
+    return value_digest(params_of(trial), trial.value)
+
+
+def value_digest(params: Mapping[str, Any], value: float | None) -> str:
+    """Return a checksum of a trial's point and its value."""
+    text = json.dumps([point_text(params), value])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _database(url: str) -> optuna.storages.RDBStorage:
@@ -189,6 +305,7 @@ def _database(url: str) -> optuna.storages.RDBStorage:
     if url.startswith("sqlite"):
         Path(url.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
         connect_args = {"timeout": BUSY_SECONDS}
+        _check_pages(Path(url.removeprefix("sqlite:///")))
     storage = optuna.storages.RDBStorage(
         url,
         engine_kwargs={"connect_args": connect_args},
@@ -199,6 +316,15 @@ def _database(url: str) -> optuna.storages.RDBStorage:
     if url.startswith("sqlite"):
         _lock_before_reading(storage.engine)
     return storage
+
+
+def _check_pages(path: Path) -> None:
+    """Raise ValueError if an SQLite file is damaged: a trial would be missing without a word."""
+    if path.is_file() and path.stat().st_size:
+        with closing(sqlite3.connect(path, timeout=BUSY_SECONDS)) as database:
+            (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            raise ValueError(f"its file is damaged: {found}")
 
 
 def _lock_before_reading(engine: Any) -> None:
@@ -334,8 +460,8 @@ def choose_sampler(name: str, question: Question, trials: int | None) -> tuple[s
         Empty means brute for a grid, tpe for a space with a range.
     question : Question
     trials : int or None
-        None means the whole grid, or 60. If each point is visited once, a study has no more trials
-        than the grid has points.
+        None means the whole grid, or 60. Each point of a grid is visited once, so a study has no
+        more trials than its grid has points.
 
     Raises
     ------
@@ -347,7 +473,8 @@ def choose_sampler(name: str, question: Question, trials: int | None) -> tuple[s
     if trials is not None and trials < 1:
         raise UsageError(f"--trials must be at least 1, got {trials}.")
     if name != BRUTE:
-        return name, trials or DEFAULT_TRIALS
+        wanted = trials or DEFAULT_TRIALS
+        return name, wanted if size is None else min(wanted, size)
     if size is None:
         ranges = ", ".join(
             parameter for parameter, values in question.space.items() if isinstance(values, Range)
@@ -359,19 +486,105 @@ def choose_sampler(name: str, question: Question, trials: int | None) -> tuple[s
     return name, min(trials or size, size)
 
 
-def make_sampler(name: str, seed: int) -> Callable[[int], optuna.samplers.BaseSampler]:
+def make_sampler(name: str, question: Question) -> Callable[[int], optuna.samplers.BaseSampler]:
     """Return a function that makes the sampler, given how often the study was opened before."""
 
     def make(opened: int) -> optuna.samplers.BaseSampler:
-        own_seed = int(np.random.SeedSequence([seed, opened]).generate_state(1)[0])
-        if name == "gp":
-            return optuna.samplers.GPSampler(seed=own_seed)
-        if name == TPE:
+        own_seed = int(np.random.SeedSequence([question.seed, opened]).generate_state(1)[0])
+        if name == BRUTE:
+            return _Queued()
+        samplers: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
+            "gp": lambda: optuna.samplers.GPSampler(seed=own_seed),
             # Running trials count as bad ones, so that workers do not all ask for one point.
-            return optuna.samplers.TPESampler(seed=own_seed, constant_liar=True)
-        return _Queued() if name == BRUTE else optuna.samplers.RandomSampler(seed=own_seed)
+            TPE: lambda: optuna.samplers.TPESampler(seed=own_seed, constant_liar=True),
+            "random": lambda: optuna.samplers.RandomSampler(seed=own_seed),
+        }
+        sampler = samplers[name]()
+        return sampler if question.size is None else _EachOnce(sampler, question, own_seed)
 
     return make
+
+
+class _EachOnce(optuna.samplers.BaseSampler):
+    """Have a sampler propose points of a finite grid until one is new.
+
+    If it insists on points that were tried, one that was not is drawn at random.
+
+    Parameters
+    ----------
+    sampler : BaseSampler
+    question : Question
+        With a finite space.
+    seed : int
+    """
+
+    PROPOSALS = 10
+
+    def __init__(self, sampler: optuna.samplers.BaseSampler, question: Question, seed: int) -> None:
+        self._sampler, self._random = sampler, np.random.default_rng(seed)
+        self._grid = {point_text(params): params for params in question.grid()}
+        self._space: dict[str, Any] = {
+            name: optuna.distributions.CategoricalDistribution(values)
+            for name, values in question.space.items()
+            if not isinstance(values, Range)
+        }
+
+    def infer_relative_search_space(self, *_: Any) -> dict[str, Any]:
+        return self._space
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, _: dict[str, Any]
+    ) -> dict[str, Any]:
+        tried = taken_points(study, trial.number)
+        new = [point for point in self._grid if point not in tried]
+        if not new:
+            raise GridDoneError("no point of the grid is left")
+        space = self._sampler.infer_relative_search_space(study, trial)
+        for attempt in range(self.PROPOSALS):
+            # What a sampler proposes as a whole does not change when it is asked again.
+            whole = self._sampler.sample_relative(study, trial, space) if attempt == 0 else {}
+            params = {
+                name: whole[name]
+                if name in whole
+                else self._sampler.sample_independent(study, trial, name, values)
+                for name, values in self._space.items()
+            }
+            if point_text(params) in new:
+                return params
+        return self._grid[new[int(self._random.integers(len(new)))]]
+
+    def sample_independent(self, *_: Any) -> Any:
+        raise GridDoneError("the grid has no such parameter")
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._sampler.before_trial(study, trial)
+
+    def after_trial(self, *ended: Any) -> None:
+        self._sampler.after_trial(*ended)
+
+
+def taken_points(study: optuna.Study, number: int) -> set[str]:
+    """Return the points of all other trials, but those that were interrupted."""
+    return {
+        point_of(trial)
+        for trial in study.get_trials(deepcopy=False)
+        if trial.number != number
+        and (trial.state != TrialState.FAIL or "error" in trial.user_attrs)
+    }
+
+
+def is_taken(study: optuna.Study, number: int, params: Mapping[str, Any]) -> bool:
+    """Tell whether an earlier trial, perhaps of another process, has the same point.
+
+    Of two that chose it at once, the first keeps it: each asks after it has told its own.
+    """
+    point = point_text(params)
+    return any(
+        trial.number < number
+        and point_of(trial) == point
+        and trial.state in (TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING)
+        for trial in study.get_trials(deepcopy=False)
+    )
 
 
 class _Queued(optuna.samplers.BaseSampler):
@@ -426,7 +639,7 @@ def trials_left(study: optuna.Study, sampler: str, trials: int) -> int:
     ]
     failed_for_good = [point for point in _failed_for_good(found) if point not in live]
     if sampler != BRUTE:
-        return max(trials - len(live) - len(failed_for_good), 0)
+        return max(trials - len({*live, *failed_for_good}), 0)
     waiting = sum(trial.state == TrialState.WAITING for trial in found)
     return min(max(trials - len({*live, *failed_for_good}), 0), waiting)
 

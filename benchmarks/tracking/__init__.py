@@ -1,6 +1,7 @@
 """Results <-> MLflow.
 
     connection.py  the store: its address, whether it answers, its errors; whose a run is
+    moving.py      a store that was moved or copied with its files finds them
     records.py     results as metrics, records, tags and names, and how they are logged
     views.py       what the page shows first: saved views, and descriptions
     tracker.py     Tracker: one top-level run a cell, one summary run an invocation

@@ -5,6 +5,7 @@ In the order in which a connection is made:
     find_store          the address
     import_mlflow       quietly
     check_store         whether the store answers; a new database is made
+    wait_until_free     for an SQLite file that another process has locked
     find_experiment     where the runs go
     errors_in_one_line  around every later request
     owner_tags          which process a run belongs to, and whether that process lives
@@ -13,11 +14,15 @@ In the order in which a connection is made:
 from __future__ import annotations
 
 import glob
+import http.client
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import sqlite3
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,12 +30,14 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from benchmarks.contracts import MissingDataError, OutsideError, UsageError
+from benchmarks.tracking.moving import settle
 from benchmarks.tracking.views import view_link
 from dn2.files import hold
 
 SQLITE = "sqlite:///"
 
 EXPERIMENT = "dn2-bench"
+"""Where runs go, unless MLFLOW_RUN_ID, MLFLOW_EXPERIMENT_ID or MLFLOW_EXPERIMENT_NAME says."""
 
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -48,6 +55,15 @@ SETTINGS = {
 """Environment variables that MLflow reads. What the user has set is kept."""
 
 PROBE_SECONDS = 5
+
+ANSWER_SECONDS = 20
+"""How long a server may take to answer the first request."""
+
+LOCKED_SECONDS, SILENT_SECONDS = 120, 1
+"""How long a locked SQLite file is waited for, and after how long we say so."""
+
+NEW_BYTES = 1 << 20
+"""The size of a new database."""
 
 
 class TrackingError(OutsideError):
@@ -101,6 +117,23 @@ def check_there_is_a_store(uri: str) -> None:
         )
 
 
+def check_writable(uri: str) -> None:
+    """Check at once, before anything is computed, that a store in a new file can be made.
+
+    Raises
+    ------
+    TrackingError
+    """
+    path = Path(uri.removeprefix(SQLITE))
+    if uri.startswith(SQLITE) and not _is_something(path):
+        with errors_in_one_line(uri, "start"):
+            folder = next(one for one in path.parents if one.exists())
+            if folder == path.parent:
+                _check_folder(path)
+            elif not os.access(folder, os.W_OK):
+                raise PermissionError(f"the folder {folder} cannot be written")
+
+
 def without_password(uri: str) -> str:
     """Return an address without its password, so that it can be shown."""
     password = urlsplit(uri).password
@@ -125,11 +158,11 @@ def import_mlflow() -> ModuleType:
 def check_store(uri: str) -> None:
     """Check within seconds that the store answers; MLflow itself would try for minutes.
 
-    A database in a file is made if it is not there.
+    A database in a file is made if it is not there, and one that was moved finds its files.
 
     Raises
     ------
-    OSError, ImportError, sqlalchemy.exc.SQLAlchemyError
+    OSError, ImportError, sqlite3.Error, sqlalchemy.exc.SQLAlchemyError
         If it does not answer.
     """
     parts = urlsplit(uri)
@@ -137,9 +170,7 @@ def check_store(uri: str) -> None:
         host = parts.hostname or ""
         if parts.scheme in getproxies() and not proxy_bypass(host):
             return  # only the proxy can reach it
-        socket.create_connection(
-            (host, parts.port or {"http": 80, "https": 443}[parts.scheme]), PROBE_SECONDS
-        ).close()
+        _check_server(uri)
         return
     import sqlalchemy
 
@@ -147,9 +178,72 @@ def check_store(uri: str) -> None:
         _make_database(Path(uri.removeprefix(SQLITE)))
     engine = sqlalchemy.create_engine(uri)
     try:
-        sqlalchemy.inspect(engine).get_table_names()
+        tables = sqlalchemy.inspect(engine).get_table_names()
     finally:
         engine.dispose()
+    if uri.startswith(SQLITE) and {"experiments", "runs"}.issubset(tables):
+        settle_store(uri)
+
+
+def settle_store(uri: str) -> None:
+    """Correct where a store in an SQLite file has its files, if it can be written."""
+    path = Path(uri.removeprefix(SQLITE))
+    if uri.startswith(SQLITE) and os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        settle(path)
+
+
+def _check_server(uri: str) -> None:
+    """Raise OSError unless a server answers a request; what it answers does not matter."""
+    parts = urlsplit(uri)
+    of_scheme = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+    with closing(
+        of_scheme[parts.scheme](parts.hostname or "", parts.port, timeout=PROBE_SECONDS)
+    ) as server:
+        try:
+            server.connect()
+            if server.sock is not None:
+                server.sock.settimeout(ANSWER_SECONDS)
+            server.request("GET", f"{parts.path.rstrip('/')}/health")
+            server.getresponse()
+        except TimeoutError as error:
+            raise OSError("it does not answer in time") from error
+        except (ssl.SSLError, http.client.HTTPException):
+            pass  # there is a server; MLflow says what is wrong with it
+
+
+def wait_until_free(uri: str, say: Callable[[str], None]) -> None:
+    """Wait for an SQLite file that another process has locked, and say so.
+
+    Raises
+    ------
+    OSError
+        If it is still locked after two minutes.
+    """
+    path = Path(uri.removeprefix(SQLITE))
+    if not uri.startswith(SQLITE) or not path.is_file():
+        return
+    begun, said = time.monotonic(), False
+    while _is_locked(path):
+        waited = time.monotonic() - begun
+        if waited > LOCKED_SECONDS:
+            raise OSError(f"another process has had it locked for {LOCKED_SECONDS} s")
+        if waited > SILENT_SECONDS and not said:
+            say(f"waiting for the tracking store {path}, which another process has locked")
+            said = True
+        time.sleep(0.1)
+
+
+def _is_locked(path: Path) -> bool:
+    """Tell whether another process keeps us from writing to an SQLite file."""
+    try:
+        # A file that is not there any more must not be made.
+        address = f"{path.absolute().as_uri()}?mode=rw"
+        with closing(sqlite3.connect(address, 0.2, uri=True, isolation_level=None)) as store:
+            store.execute("BEGIN IMMEDIATE")
+            store.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        return "locked" in str(error)  # of other faults the request itself will tell
+    return False
 
 
 def _make_database(path: Path) -> None:
@@ -163,6 +257,7 @@ def _make_database(path: Path) -> None:
     if _is_something(path):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
+    _check_folder(path)
     lock = path.with_name(f".{path.name}.lock")
     with hold(lock, wait=True):
         if not _is_something(path):
@@ -175,37 +270,100 @@ def _make_database(path: Path) -> None:
         lock.unlink(missing_ok=True)
 
 
+def _check_folder(path: Path) -> None:
+    """Raise OSError if a new file cannot be written: MLflow itself would try for two minutes."""
+    trial = path.with_name(f".{path.name}.{os.getpid()}.trial")
+    try:
+        trial.write_bytes(bytes(NEW_BYTES))
+    finally:
+        with suppress(OSError):
+            trial.unlink()
+
+
 def _is_something(path: Path) -> bool:
     """Return whether there is more than an empty file; whether it is a database shows later."""
     return path.exists() and (path.is_dir() or path.stat().st_size > 0)
 
 
 def find_experiment(client: Any) -> str:
-    """Return the id of the experiment ``dn2-bench``, which is made if it is missing.
+    """Return the id of the experiment that the runs go to.
+
+    ``MLFLOW_EXPERIMENT_ID`` or else ``MLFLOW_EXPERIMENT_NAME`` says which; without them it is
+    ``dn2-bench``. One that is named is made if it is missing.
 
     Raises
     ------
     TrackingError
-        If the experiment was deleted.
+        If there is none of that id, or the experiment was deleted.
     """
     from mlflow.exceptions import MlflowException
 
-    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if number := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+        try:
+            experiment = client.get_experiment(number)
+        except MlflowException as error:
+            if error.error_code not in NOT_THERE:
+                raise
+            raise TrackingError(
+                f"the tracking store has no experiment MLFLOW_EXPERIMENT_ID={number}: "
+                "unset MLFLOW_EXPERIMENT_ID, or name the store that has it with --tracking-uri"
+            ) from error
+        return _living(experiment)
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return client.create_experiment(EXPERIMENT)
+            return client.create_experiment(name)
         except MlflowException as error:
             # Another process may have made it meanwhile.
-            experiment = client.get_experiment_by_name(EXPERIMENT)
+            experiment = client.get_experiment_by_name(name)
             if experiment is None:
                 raise error
+    return _living(experiment)
+
+
+NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+"""What stores answer to an id of theirs that they do not have, or that cannot be one."""
+
+
+def _living(experiment: Any) -> str:
     if experiment.lifecycle_stage == "deleted":
         number = experiment.experiment_id
         raise TrackingError(
-            f"the experiment {EXPERIMENT} was deleted: "
+            f"the experiment {experiment.name} was deleted: "
             f"restore it with `mlflow experiments restore -x {number}`"
         )
-    return experiment.experiment_id
+    return str(experiment.experiment_id)
+
+
+def experiment_of_run(client: Any, run_id: str) -> str:
+    """Return the experiment of the run that ``mlflow run`` opened, to which the cells then go.
+
+    Raises
+    ------
+    TrackingError
+        If that run is not in this store, was deleted, or is one of a cell: then the variable was
+        left by something else.
+    """
+    from mlflow.exceptions import MlflowException
+
+    remedy = "unset MLFLOW_RUN_ID, which an earlier job may have left"
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in NOT_THERE:
+            raise
+        raise TrackingError(
+            f"cannot find the run MLFLOW_RUN_ID={run_id} in the tracking store: {remedy}, or name "
+            "the store that has it with MLFLOW_TRACKING_URI"
+        ) from error
+    if run.info.lifecycle_stage == "deleted":
+        raise TrackingError(f"the run MLFLOW_RUN_ID={run_id} was deleted: {remedy}")
+    if run.data.tags.get("kind") == "cell":
+        raise TrackingError(
+            f"the run MLFLOW_RUN_ID={run_id} holds results, and cannot be a summary: {remedy}"
+        )
+    return str(run.info.experiment_id)
 
 
 @contextmanager
@@ -219,19 +377,24 @@ def errors_in_one_line(uri: str, doing: str) -> Iterator[None]:
     doing : str
         What is being done: ``log the results of cell 0a1b``.
     """
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         yield
-    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-        reason = (
-            str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__]
-        )[0]
+    except (OutsideError, UsageError, MissingDataError):
+        raise
+    except Exception as error:  # of a damaged database, MLflow raises whatever it stumbles over
+        cause = getattr(error, "orig", None) or error
+        reason = (str(cause).splitlines() or [""])[0] or type(error).__name__
+        if type(error).__module__ == "builtins" and not isinstance(error, OSError | ImportError):
+            reason = f"{type(error).__name__}: {reason}"
         reason = reason.replace(uri, without_password(uri))[:300]
+        is_file = uri.startswith(SQLITE)
         if isinstance(error, ImportError):
             remedy = "install the driver of that database"
-        elif uri.startswith(SQLITE):
+        elif is_file and "locked" in reason:
+            remedy = "run the same command again when the other process has ended"
+        elif is_file and not Path(uri.removeprefix(SQLITE)).exists():
+            remedy = "name a file that can be written with --tracking-uri sqlite:///FILE.db"
+        elif is_file:
             remedy = "move that file away if it is broken, or name another with MLFLOW_TRACKING_URI"
         else:
             remedy = "run the same command again when it answers"

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from benchmarks.contracts import UsageError, did_you_mean
+from benchmarks.tracking.moving import local_folder
 
 CELLS = "tags.kind = 'cell' and tags.source = 'measured'"
 """What MLflow searches for to find runs of cells that we measured."""
@@ -86,14 +85,6 @@ def find_runs(client: Any, asked: str) -> list[StoredRun]:
         if found:
             return _newest(found)
     raise UsageError(_unknown(client, experiments, asked, conditions))
-
-
-def local_folder(artifact_uri: str) -> Path | None:
-    """Return the folder of a run's files, or None if a server has them."""
-    parts = urlsplit(artifact_uri)
-    if parts.scheme not in ("", "file"):
-        return None
-    return Path(url2pathname(parts.path) if parts.scheme else artifact_uri)
 
 
 def _by_id(client: Any, asked: str) -> list[Any]:

@@ -33,12 +33,15 @@ from benchmarks.tracking.connection import (
     TrackingError,
     check_store,
     errors_in_one_line,
+    experiment_of_run,
     find_experiment,
     find_store,
     import_mlflow,
     is_dead,
     is_ours,
     owner_tags,
+    settle_store,
+    wait_until_free,
     without_password,
 )
 from benchmarks.tracking.records import (
@@ -84,14 +87,17 @@ class Tracker:
     uri : str, optional
         By default ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the working directory. `connect`
         or the first request opens it.
+    say : callable, optional
+        Called with a line when another process has locked the store, which is then waited for.
 
     Notes
     -----
     Every method raises `TrackingError` if the store cannot be reached or refuses.
     """
 
-    def __init__(self, uri: str | None = None) -> None:
+    def __init__(self, uri: str | None = None, say: Callable[[str], None] = lambda _: None) -> None:
         self.uri = uri
+        self.say = say
         self._client: Any = None
         self._experiment_id = ""
         self._address = ""
@@ -100,7 +106,7 @@ class Tracker:
         """Reach the store within seconds, and make its schema and the experiment.
 
         Do this before any work. If ``mlflow run`` started this process, the experiment is that
-        run's, otherwise ``dn2-bench``.
+        run's, otherwise the one of `find_experiment`.
 
         Raises
         ------
@@ -114,16 +120,25 @@ class Tracker:
         self._address = find_store(self.uri)
         mlflow = import_mlflow()
         given = os.environ.get("MLFLOW_RUN_ID")
-        with errors_in_one_line(
-            self._address, f"find the run MLFLOW_RUN_ID={given}" if given else "start"
-        ):
+        with errors_in_one_line(self._address, "start"):
+            wait_until_free(self._address, self.say)
             check_store(self._address)
             client = mlflow.MlflowClient(tracking_uri=self._address)
-            self._experiment_id = (
-                client.get_run(given).info.experiment_id if given else find_experiment(client)
-            )
+            if given:
+                self._experiment_id = experiment_of_run(client, given)
+            else:
+                self._experiment_id = find_experiment(client)
+                settle_store(self._address)  # the files of a new experiment go beside the database
             self._client = client
         return self
+
+    def answers(self) -> bool:
+        """Tell within seconds whether the store answers, after it did not."""
+        try:
+            check_store(self._address)
+        except Exception:  # of a database, whatever its driver raises
+            return False
+        return True
 
     @property
     def address(self) -> str:
@@ -541,6 +556,7 @@ class Tracker:
         """Yield MLflow's client, and turn its errors into a `TrackingError`."""
         self.connect()
         with errors_in_one_line(self._address, doing):
+            wait_until_free(self._address, self.say)
             yield self._client
 
 

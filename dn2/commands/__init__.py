@@ -20,7 +20,8 @@ from dn2.commands.info import info
 from dn2.commands.score import score
 from dn2.commands.serve import serve
 from dn2.encoders import BadWeightsError, MissingWeightsError
-from dn2.files import printable
+from dn2.files import lend_home, printable
+from dn2.streams import close_streams, open_streams
 
 FAILED, USAGE, MISSING, INTERRUPTED = 1, 2, 3, 130
 
@@ -40,6 +41,13 @@ for verb in (fit, score, explain, serve, info, add, remove, export, encode):
 
 def run_main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    open_streams()
+    return close_streams(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    """Run the command line; an error is a line on stderr, and an exit code."""
+    lend_home()
     warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
     # What Pillow thinks of a file is said once, in the reason why it is left out.
     warnings.filterwarnings("ignore", module=r"PIL\.")

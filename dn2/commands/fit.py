@@ -8,6 +8,9 @@ from pathlib import Path
 import click
 
 from dn2.commands.own_images import (
+    LARGEST_K,
+    LARGEST_SEED,
+    Number,
     count,
     end,
     fit_option,
@@ -47,21 +50,24 @@ from dn2.commands.time_left import show_progress
 )
 @click.option(
     "--k",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, LARGEST_K),
     default=5,
     show_default=True,
     help="How many nearest images an image is compared with.",
 )
 @click.option(
     "--holdout",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=Number(0, 1, max_open=True),
     default=0.0,
     show_default=True,
     help="The fraction of the images that are only for the calibration; 0 compares each with all "
     "others.",
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, help="Draws the images that are held out."
+    "--seed",
+    type=click.IntRange(0, LARGEST_SEED),
+    default=0,
+    help="Draws the images that are held out.",
 )
 @fit_option
 @pixels_option
@@ -86,9 +92,13 @@ def fit(
     from dn2.encoders import find_weights, get_encoder, weights_folder
     from dn2.gathering import printable
 
+    names = encoder.split("+")
+    if len(set(names)) < len(names):
+        once = "+".join(dict.fromkeys(names))
+        raise click.UsageError(f"--encoder {encoder} names an encoder twice: write {once}")
     gathered = gather_images(images)
     try:
-        for name in encoder.split("+"):  # before the seconds that importing torch takes
+        for name in names:  # before the seconds that importing torch takes
             find_weights(get_encoder(name), weights_folder(), weights)
     except ValueError as error:
         raise click.UsageError(str(error)) from None

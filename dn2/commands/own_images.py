@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,6 +34,22 @@ pixels_option = click.option(
     show_default=True,
     help="Images with more pixels are not decoded.",
 )
+
+
+class Number(click.FloatRange):
+    """A number in a range; not-a-number is in none, although it compares as if it were."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read the number; click.BadParameter if it is not finite or not in the range."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
+
+
+LARGEST_SEED, LARGEST_K = 2**32 - 1, 1_000_000
 
 
 def rate_options(command: Command) -> Command:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--top",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1_000_000),
     default=20,
     show_default=True,
     help="How many images the table shows.",
@@ -194,11 +194,6 @@ def _from_here(path: str) -> str:
 
 
 def _print(content: bytes) -> None:
-    """Write bytes to stdout; a reader that has seen enough is no error."""
-    stream = sys.stdout.buffer
-    try:
-        stream.write(content)
-        stream.flush()
-    except BrokenPipeError:
-        # or Python complains about the same once more when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Write bytes to stdout."""
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()

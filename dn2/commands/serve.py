@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dn2.commands.own_images import detector_argument, load_or_refuse
+from dn2.commands.own_images import Number, detector_argument, load_or_refuse
 
 
 @click.command()
@@ -36,14 +36,14 @@ from dn2.commands.own_images import detector_argument, load_or_refuse
 )
 @click.option(
     "--max-mb",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, 1e6, min_open=True),
     default=64.0,
     show_default=True,
     help="The most megabytes of a request.",
 )
 @click.option(
     "--max-megapixels",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, 1e6, min_open=True),
     default=50.0,
     show_default=True,
     help="The most million pixels of an image.",
@@ -56,21 +56,21 @@ from dn2.commands.own_images import detector_argument, load_or_refuse
 )
 @click.option(
     "--max-images",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1_000_000),
     default=256,
     show_default=True,
     help="The most images of a request.",
 )
 @click.option(
     "--max-requests",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 10_000),
     default=16,
     show_default=True,
     help="Requests that are handled at a time; others wait.",
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, 86_400, min_open=True),
     default=60.0,
     show_default=True,
     help="The seconds within which a request must arrive.",

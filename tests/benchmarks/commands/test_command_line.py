@@ -25,6 +25,9 @@ from stored_runs import cell_runs
 from benchmarks.__main__ import main, run_main
 from benchmarks.commands.options import EXPERIMENT_OPTIONS, Number, pop_experiments
 from benchmarks.commands.sweep import default_encoders
+from benchmarks.contracts import UsageError, Workspace
+from benchmarks.executors import make_executor
+from benchmarks.experiments import make_experiments
 from dn2.encoders import ENCODERS
 from dn2.search import approximate
 
@@ -339,6 +342,76 @@ NUMBERS = {
     },
 }
 """Verb -> each of its options that takes numbers, with a value that is refused."""
+
+
+TOO_LARGE = {
+    "run": {
+        **dict.fromkeys(
+            ("--k", "--centres", "--n-train", "--group-sizes", "--n-groups"), 1_000_000
+        ),
+        "--size": 4096,
+        "--draws": 1000,
+        "--seed": 2**32 - 1,
+        "--seeds": 10_000,
+        "--workers": 10_000,
+    },
+    "sweep": {
+        "--trials": 100_000,
+        "--k-values": 1_000_000,
+        "--sizes": 4096,
+        "--seed": 2**32 - 1,
+        "--workers": 10_000,
+    },
+}
+"""Verb -> each of its options that takes whole numbers, with the largest one."""
+
+
+@pytest.mark.parametrize("verb", TOO_LARGE)
+def test_numbers_that_no_machine_has_are_refused(verb):
+    numeric = {
+        one.opts[0]: one
+        for one in main.get_command(click.Context(main), verb).params
+        if isinstance(one.type, Number) and one.type.rule.kind is int
+    }
+    assert numeric.keys() == TOO_LARGE[verb].keys()
+    for name, most in TOO_LARGE[verb].items():
+        option = numeric[name]
+        option.type.convert(str(most), option, None)
+        for text in (str(most + 1), "9" * 5000, "1e400", "nan", "-1", "1e3"):
+            with pytest.raises(UsageError) as caught:
+                option.type.convert(text, option, None)
+            assert "\n" not in str(caught.value)
+            assert len(str(caught.value)) < 200
+        with pytest.raises(
+            UsageError, match=f"{name} must be a whole number of at most {most},.* got {most + 1}: "
+        ):
+            option.type.convert(str(most + 1), option, None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"encoders": ["efficientnet_lite0+resnet18+resnet18"]}, "joins 'resnet18' with itself"),
+        (
+            {"detectors": ["geom"], "seed": 2**32 - 2, "seeds": 3},
+            "seed . seeds - 1 must be at most",
+        ),
+        ({"detectors": ["geom"], "seeds": 10_001}, "seeds must be at most"),
+        ({"detectors": ["geom"], "size": 10_000}, "size must be at most 4096"),
+        ({"detectors": ["geom"], "params": {"epochs": [10**12]}}, "epochs must be a finite"),
+        ({"detectors": ["ocsvm"], "params": {"gamma": [float("inf")]}}, "gamma must be a finite"),
+        ({"params": {"k": list(range(1, 30_000))}}, "29,999 runs, and at most 20,000"),
+        ({"protocol": "contamination", "protocol_params": {"draws": 1001}}, "draws must be"),
+    ],
+)
+def test_what_no_machine_can_do_is_refused_by_the_plan(asked, words):
+    with pytest.raises(UsageError, match=words):
+        make_experiments(datasets=["synthetic"], **asked)
+
+
+def test_processes_are_bounded_by_the_cores():
+    with pytest.raises(UsageError, match=r"--workers must be at most \d+ on this machine with"):
+        make_executor("processes", Workspace(Path("home")), 5000)
 
 
 @pytest.mark.parametrize("verb", NUMBERS)

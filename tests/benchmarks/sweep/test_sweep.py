@@ -289,6 +289,8 @@ def test_samplers_and_trials_that_cannot_be_are_refused():
 def test_equal_samplers_of_two_processes_propose_different_points():
     drawn = []
     for opened in (0, 0, 1):
-        study = optuna.create_study(sampler=make_sampler("random", 0)(opened))
+        study = optuna.create_study(
+            sampler=make_sampler("random", question_of(detector="geom"))(opened)
+        )
         drawn.append([study.ask().suggest_float("x", 0, 1) for _ in range(3)])
     assert drawn[0] == drawn[1] != drawn[2]

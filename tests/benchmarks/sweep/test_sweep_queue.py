@@ -13,7 +13,16 @@ from small_studies import run_study, small
 from benchmarks.executors import Serial, WorkerLostError
 from benchmarks.session import Session
 from benchmarks.sweep import StudyPlan, studies, sweep
-from benchmarks.sweep.studies import queue_grid
+from benchmarks.sweep.studies import (
+    GridDoneError,
+    choose_sampler,
+    is_taken,
+    make_sampler,
+    point_text,
+    queue_grid,
+    suggest_point,
+    trials_left,
+)
 from dn2.detector import DN2
 
 
@@ -129,3 +138,37 @@ def test_no_two_take_one_trial_from_a_database(tmp_path):
     with ThreadPoolExecutor(3) as threads:
         taken = [threads.submit(one.ask) for _ in range(10) for one in opened]
     assert sorted(task.result().number for task in taken) == list(range(30))
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp"])
+def test_a_sampler_asks_for_each_point_of_a_grid_once(sampler):
+    question = small(k_values=(1, 2), normalize=("none", "l2"))
+    assert choose_sampler(sampler, question, 10) == (sampler, 4)
+    make = make_sampler(sampler, question)
+    study = optuna.create_study(direction="maximize", sampler=make(0))
+    other = optuna.load_study(study_name=study.study_name, storage=study._storage)
+    other.sampler = make(1)
+    points = []
+    for process in (study, other, study, other):
+        trial = process.ask()
+        points.append(point_text(suggest_point(trial, question.space)))
+        assert not is_taken(study, trial.number, suggest_point(trial, question.space))
+        if len(points) % 2:
+            process.tell(trial, 0.5)  # others are left running
+    assert len(set(points)) == 4
+    with pytest.raises(GridDoneError):
+        suggest_point(study.ask(), question.space)
+    assert trials_left(study, sampler, 4) == 0
+
+
+def test_of_two_that_chose_one_point_at_once_the_first_keeps_it():
+    question = small()
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    params = {"encoder": "efficientnet_lite0", "normalize": "none", "k": 1, "clean": 0.0}
+    study.enqueue_trial(params)
+    study.enqueue_trial(params)
+    first, second = study.ask(), study.ask()
+    for trial in (first, second):
+        suggest_point(trial, question.space)
+    assert not is_taken(study, first.number, first.params)
+    assert is_taken(study, second.number, second.params)

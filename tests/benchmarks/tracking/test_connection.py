@@ -2,9 +2,12 @@
 
 import os
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -15,8 +18,8 @@ from mlflow_laws import START, all_runs, client, finished, run_of
 
 from benchmarks.contracts import UsageError
 from benchmarks.result_store import ResultStore
-from benchmarks.tracking import Tracker, TrackingError, ui_link
-from benchmarks.tracking.connection import SETTINGS, import_mlflow
+from benchmarks.tracking import Tracker, TrackingError, connection, ui_link
+from benchmarks.tracking.connection import SETTINGS, check_writable, import_mlflow
 from benchmarks.tracking.server import serve
 
 TESTS = Path(__file__).parents[2]
@@ -206,10 +209,83 @@ def test_the_link_lands_on_the_runs_with_charts():
 
 
 def test_a_port_that_is_taken_is_told(tracker, store):
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(TrackingError, match="choose another port with --port"):
             serve(store, "127.0.0.1", taken.getsockname()[1], print)
+
+
+def test_the_experiment_that_is_asked_for_gets_the_runs(store, monkeypatch):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    mine = Tracker(store).connect()
+    assert client(mine).get_experiment(mine.experiment_id).name == "mine"
+    assert run_of(mine, finished(mine, make_cell())).info.experiment_id == mine.experiment_id
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", mine.experiment_id)
+    assert Tracker(store).connect().experiment_id == mine.experiment_id
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "777")
+    with pytest.raises(TrackingError, match="unset MLFLOW_EXPERIMENT_ID") as caught:
+        Tracker(store).connect()
+    one_line(caught)
+
+
+@pytest.mark.parametrize("left", ["another store's", "deleted", "a cell's", "no id"])
+def test_a_run_id_that_was_left_is_to_be_unset(tracker, store, monkeypatch, left):
+    run_id = {"another store's": "0" * 32, "no id": "../x"}.get(left)
+    run_id = run_id or tracker.start_cell(EXPERIMENT, **START)
+    if left == "deleted":
+        client(tracker).delete_run(run_id)
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    with pytest.raises(TrackingError, match="unset MLFLOW_RUN_ID") as caught:
+        Tracker(store).connect()
+    one_line(caught)
+
+
+def test_a_locked_store_is_waited_for_with_a_line_and_not_to_be_moved(store, monkeypatch):
+    said = []
+    tracker = Tracker(store, said.append).connect()
+    holder = sqlite3.connect("mlflow.db", isolation_level=None, check_same_thread=False)
+    holder.execute("BEGIN EXCLUSIVE")
+    free = threading.Timer(1.5, lambda: holder.execute("ROLLBACK"))
+    free.start()
+    assert tracker.find_finished("none") is None
+    free.join()
+    (line,) = said
+    assert line.startswith("waiting for the tracking store")
+    assert line.endswith("mlflow.db, which another process has locked")
+    holder.execute("BEGIN EXCLUSIVE")
+    monkeypatch.setattr(connection, "LOCKED_SECONDS", 0.3)
+    for asking in (tracker.mark_dead, Tracker(store).connect):
+        with pytest.raises(TrackingError, match="when the other process has ended") as caught:
+            asking()
+        assert "move that file" not in one_line(caught)
+    holder.close()
+
+
+def test_a_new_store_that_cannot_be_made_is_refused_at_once(tmp_path, monkeypatch):
+    before = time.monotonic()
+    with pytest.raises(TrackingError, match="name a file that can be written") as caught:
+        check_writable("sqlite:////proc/nowhere/mlflow.db")
+    one_line(caught)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    for asking in (check_writable, lambda uri: Tracker(uri).connect()):
+        with pytest.raises(TrackingError, match="No space left on device") as caught:
+            asking(f"sqlite:///{tmp_path}/mlflow.db")
+        one_line(caught)
+    assert time.monotonic() - before < 3
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_server_that_accepts_and_never_answers_is_given_up(monkeypatch):
+    monkeypatch.setattr(connection, "ANSWER_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        before = time.monotonic()
+        with pytest.raises(TrackingError, match="does not answer in time") as caught:
+            Tracker(f"http://127.0.0.1:{silent.getsockname()[1]}").connect()
+    assert time.monotonic() - before < 3
+    one_line(caught)
