@@ -11,6 +11,7 @@ import click
 if TYPE_CHECKING:
     from dn2.crops import LeftOut
     from dn2.gathering import Gathered
+    from dn2.image_detector import ImageDetector
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -58,6 +59,12 @@ def gather_images(arguments: tuple[str, ...]) -> Gathered:
             f"that end in {', '.join(sorted(SUFFIXES))}"
         )
     return gathered
+
+
+def tell_rebuilding(detector: ImageDetector) -> None:
+    """Say that a change of a detector builds its index again, which may take minutes."""
+    if detector.built is not None:
+        click.echo(f"the index {detector.index} is built again", err=True)
 
 
 def load_or_refuse(path: str) -> Any:

@@ -2,17 +2,25 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
+from dn2_servers import Dn2Server
 from toy_encoder import toy_encoders, write_pictures
 
 from dn2 import ImageDetector, image_detector, saving
 from dn2.calibration import p_values
+from dn2.commands import run_main
 from dn2.image_detector import mean_of_nearest
 from dn2.saving import BadDetectorError, change_detector, load
 from dn2.search import Bank, approximate, nearest
 
+ROOT = Path(__file__).parent.parent.parent
 N = 1200
 KINDS = ("hnsw", "ivf")
 
@@ -203,3 +211,61 @@ def test_without_an_index_older_programs_can_read_it(encoded, fitted, saved, tmp
     rewrite(saved, lambda manifest: manifest.update(index="pq"))
     with pytest.raises(BadDetectorError, match="index 'pq' is unknown"):
         load(saved)
+
+
+def test_another_process_scores_equally_without_torch(fitted, saved, pictures):
+    code = (
+        "import sys; from dn2.commands import run_main; code = run_main()\n"
+        "sys.exit(9 if {'torch', 'timm', 'mlflow', 'sklearn'} & set(sys.modules) else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "score", str(saved), "--json", *pictures],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = {one.path: one for one in fitted.score(pictures).images}
+    told = json.loads(done.stdout)["images"]
+    assert len(told) == len(expected)
+    for one in told:
+        assert one["score"] == pytest.approx(expected[one["path"]].score, rel=1e-6)
+        assert one["p_value"] == expected[one["path"]].p_value
+        assert one["nearest"][4]["path"] == expected[one["path"]].nearest[4].path
+
+
+@pytest.mark.slow
+def test_a_server_scores_equally_without_torch(fitted, saved, pictures, tmp_path):
+    server = Dn2Server(saved, tmp_path)
+    try:
+        files = [(Path(path).name, Path(path).read_bytes()) for path in pictures]
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(server.score, [[file] for file in files] + [files] * 8))
+        about = server.ask("GET", "/version")[1]["detector"]
+    finally:
+        server.stop()
+    expected = [one.score for one in fitted.score(pictures).images]
+    assert {status for status, _ in answers} == {200}
+    alone = [body["images"][0]["score"] for _, body in answers[: len(files)]]
+    np.testing.assert_allclose(alone, expected, rtol=1e-6)
+    for _, body in answers[len(files) :]:
+        np.testing.assert_allclose([one["score"] for one in body["images"]], expected, rtol=1e-6)
+    assert (about["index"], about["recall"]) == (fitted.index, fitted.recall_)
+    assert server.output.read_text() == "heavy: faiss\n"
+
+
+def test_the_commands_say_what_the_index_does(saved, fitted, pictures, tmp_path, capsys):
+    assert run_main(["info", str(saved)]) == 0
+    told = f"{fitted.index} found {fitted.recall_:.1%} of the 5 nearest of 200 normal images"
+    assert told in capsys.readouterr().out
+    assert run_main(["add", str(saved), pictures[5]]) == 0
+    assert f"the index {fitted.index} is built again" in capsys.readouterr().err
+    few = [*pictures, "--encoder", "toy", "--index", fitted.index, "--out", str(tmp_path / "few")]
+    assert run_main(["fit", *few]) == 0
+    told = f"of 40 images the search is exact: {fitted.index} is used from 1,000 on"
+    assert f"note: {told}" in capsys.readouterr().err
+    assert run_main(["info", str(tmp_path / "few")]) == 0
+    assert told in capsys.readouterr().out
+    assert run_main(["add", str(tmp_path / "few"), *write_pictures(tmp_path / "more", 1, 90)]) == 0
+    assert "built" not in capsys.readouterr().err
+    assert run_main(["score", str(tmp_path / "few"), pictures[0]]) == 0
