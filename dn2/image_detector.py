@@ -463,9 +463,7 @@ class ImageDetector(Parameters):
         The exact search reads all rows each time, so it has them in memory.
         """
         rows = features if in_bank.all() else features[in_bank]
-        return Bank(
-            rows, index=self.index, device="numpy", copy=self.index == "exact", built=built
-        )
+        return Bank(rows, index=self.index, device="numpy", copy=self.index == "exact", built=built)
 
     def _restore(
         self,
@@ -504,9 +502,7 @@ class ImageDetector(Parameters):
             raise NotFittedError("ImageDetector has no normal images yet: call fit first")
 
 
-def _nearest_others(
-    bank: Bank, queries: np.ndarray, k: int, own: np.ndarray | None
-) -> np.ndarray:
+def _nearest_others(bank: Bank, queries: np.ndarray, k: int, own: np.ndarray | None) -> np.ndarray:
     """Find the squared distances (n, k) to the nearest rows, but for each query's own, if any."""
     if own is None:
         return bank.nearest(queries, k)[0]

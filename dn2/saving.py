@@ -184,11 +184,7 @@ def _replace(detector: ImageDetector, folder: Path) -> None:
             }
         )
     manifest["preprocessing"] = CROPS
-    manifest |= {
-        name: value
-        for name, value in detector.get_params().items()
-        if name in PARAMETERS
-    }
+    manifest |= {name: value for name, value in detector.get_params().items() if name in PARAMETERS}
     manifest["n_images"] = len(detector.paths_)
     manifest["calibration"] = {
         "method": "split" if detector.holdout else "leave-one-out",

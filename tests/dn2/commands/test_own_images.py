@@ -195,11 +195,11 @@ def test_a_false_alarm_is_cured_and_an_odd_image_removed(here, capfd):
 def test_info_says_what_a_detector_is(here, capfd):
     code, out, err = call(capfd, "info", "detector", "--images")
     assert (code, err) == (0, [])
-    lines = dict(line.split(maxsplit=1) for line in out.splitlines()[:9])
-    assert lines["k"] == "3"
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines()[:10])
+    assert (lines["k"], lines["search"]) == ("3", "exact")
     assert lines["encoder"].startswith("toy (weights ")
     assert "leave-one-out, 25 images, of which 0 equal another" in out
-    assert out.splitlines()[9:] == list(dn2.load("detector").paths_)
+    assert out.splitlines()[10:] == list(dn2.load("detector").paths_)
     code, out, _ = call(capfd, "info", "detector", "--json")
     assert (json.loads(out)["k"], len(json.loads(out)["paths"])) == (3, 25)
 
