@@ -68,10 +68,10 @@ def test_a_log_gets_a_line_now_and_then(clock, capsys):
         for second in range(40):
             clock[0] = second
             report("a, images", second, 60)
-        for second in (55, 60):  # the line before was of this work: it is brought to its end
-            report("a, images", second, 60)
+        clock[0] = 44
+        report("a, images", 60, 60)  # there is a line of this work: it is brought to its end
         report("a, images", 0, 60)
-        clock[0] += 5
+        clock[0] = 49
         report("a, images", 60, 60)  # once more, so fast that there is no line
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[1] for line in lines] == ["1", "16", "31", "60"]
