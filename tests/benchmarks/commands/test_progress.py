@@ -70,6 +70,7 @@ def test_a_log_gets_a_line_now_and_then(clock, capsys):
             report("a, images", second, 60)
         clock[0] = 44
         report("a, images", 60, 60)  # there is a line of this work: it is brought to its end
+        clock[0] = 45
         report("a, images", 0, 60)
         clock[0] = 49
         report("a, images", 60, 60)  # once more, so fast that there is no line
