@@ -19,8 +19,13 @@ Names are imported when they are first used: PyTorch alone takes seconds. Type c
 from ``__init__.pyi``.
 """
 
+from __future__ import annotations
+
 from importlib import import_module
-from typing import Any
+
+TYPE_CHECKING = False  # typing itself takes a millisecond, in which Ctrl-C is a traceback
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 

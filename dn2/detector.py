@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import numpy as np
 
 from dn2.parameters import Parameters, Rule, one_of, whole
-from dn2.search import APPROXIMATE, INDEXES, Bank, check_k
+from dn2.search import APPROXIMATE, INDEXES, Bank, check_k, leave_out
 
 if TYPE_CHECKING:
     from dn2.search import Join
@@ -346,10 +346,7 @@ class DN2(OutlierDetector):
             if n == 1:
                 return np.empty(0, np.float32)
             k, chosen = min(self.k, n - 1), spread(n)
-            distances, found = bank.nearest(bank.rows[chosen], k + 1)
-            own = found == chosen[:, None]
-            own[~own.any(axis=1), -1] = True  # hidden by rows that are as near
-            others = distances[~own].reshape(len(chosen), k)
+            others, _ = leave_out(*bank.nearest(bank.rows[chosen], k + 1), chosen)
             self._left_out[self.k] = _mean_path(others)[:, -1].copy()
         return self._left_out[self.k]
 

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import numpy as np
 
@@ -27,9 +27,27 @@ from dn2.images import MOST_PIXELS, View
 from dn2.levels import learn_levels
 from dn2.networks import convert, encode_sources
 from dn2.parameters import Parameters, Rule, one_of, whole
-from dn2.search import Bank
+from dn2.search import Bank, leave_out
 from dn2.sound import check_varied
 from dn2.squares import SQUARES
+
+if TYPE_CHECKING:
+    from dn2.search import Built
+
+IMAGE_INDEXES = ("exact", "hnsw", "ivf")
+"""How a detector finds its nearest images: those of `dn2.search.INDEXES` that measure distances.
+
+A saved detector has its features on disk, so codes in place of them (``pq``) would save nothing.
+"""
+
+MOST_CALIBRATED = 10_000
+"""Normal images that an approximate index is calibrated with, drawn from all if there are more.
+
+Their p-values hold as well, the smallest being 1 / 10,001; a million would take hours.
+"""
+
+RECALL_IMAGES = 200
+"""Of these, how many are searched exactly, too, to measure what the index misses."""
 
 MOST_NEAREST = 10
 """How many of an image's nearest normal images are named, at most."""
@@ -151,6 +169,10 @@ class ImageDetector(Parameters):
         Of the choice of those held out.
     weights : str or Path, optional
         The encoder's checkpoint. By default it is looked for in DN2_HOME.
+    index : {"exact", "hnsw", "ivf"}, default "exact"
+        How the nearest images are found. The others are for hundreds of thousands of images: they
+        miss a few of the nearest, and measure those that they find as exactly. See
+        `dn2.search.nearest`. A bank of fewer than 1,000 images is searched exactly.
     square : {"crop", "pad", "squash"}, default "crop"
         How an image becomes a square: see `dn2.squares`.
     most_pixels : int
@@ -170,7 +192,11 @@ class ImageDetector(Parameters):
     in_bank_ : ndarray of shape (n,), bool
         False for those held out.
     calibration_ : ndarray of shape (n_calibration,), float32
-        Scores of normal images.
+        Scores of normal images: of all that `holdout` names, but of at most 10,000 with an
+        approximate index.
+    recall_ : float or None
+        The share of the k nearest images that an approximate index finds, measured on up to 200 of
+        these. None with the index ``exact``.
     n_copies_ : int
         How many of these equal another normal image. Copies make normal images look less odd than
         they are, and p-values too small.
@@ -186,6 +212,7 @@ class ImageDetector(Parameters):
         holdout: Annotated[float, FRACTION] = 0.0,
         seed: Annotated[int, whole(0)] = 0,
         weights: str | Path | None = None,
+        index: Annotated[str, one_of(IMAGE_INDEXES)] = "exact",
         square: Annotated[str, one_of(SQUARES)] = "crop",
         most_pixels: Annotated[int, whole(1)] = MOST_PIXELS,
     ) -> None:
@@ -195,6 +222,7 @@ class ImageDetector(Parameters):
         self.holdout = holdout
         self.seed = seed
         self.weights = weights
+        self.index = index
         self.square = square
         self.most_pixels = most_pixels
 
@@ -409,6 +437,11 @@ class ImageDetector(Parameters):
         self._check_fitted()
         save_detector(self, Path(path), force=force)
 
+    @property
+    def built(self) -> Built | None:
+        """What an approximate index made of the bank; None where it is searched exactly."""
+        return self._bank.built
+
     def _encode(
         self, X: Sequence[Source], progress: Progress | None
     ) -> tuple[tuple[str, ...], np.ndarray, tuple[LeftOut, ...], tuple[float, ...]]:
@@ -423,7 +456,9 @@ class ImageDetector(Parameters):
             names += [_stored_name(X[row], row) for row in batch.rows]
             left_out += batch.left_out
             unseen += batch.unseen
-        return tuple(names), features[: len(names)].copy(), tuple(left_out), tuple(unseen)
+        if len(names) < len(X):
+            features = features[: len(names)].copy()
+        return tuple(names), features, tuple(left_out), tuple(unseen)
 
     def _check_varied(self, X: Sequence[Source], features: np.ndarray) -> None:
         """Refuse an encoder, or one of several, that gives different images the same features."""
@@ -435,14 +470,38 @@ class ImageDetector(Parameters):
 
     def _keep(self, paths: tuple[str, ...], features: np.ndarray, in_bank: np.ndarray) -> None:
         """Keep normal images, make the bank of those in it, and calibrate."""
-        bank = Bank(features if in_bank.all() else features[in_bank], device="numpy")
-        if self.holdout:
-            distances, _ = bank.nearest(features[~in_bank], self.k)
-        else:
+        bank = self._make_bank(features, in_bank)
+        chosen = np.flatnonzero(~in_bank if self.holdout else in_bank)
+        if self.index != "exact" and len(chosen) > MOST_CALIBRATED:
+            drawn = np.random.default_rng(self.seed).permutation(len(chosen))[:MOST_CALIBRATED]
+            chosen = chosen[np.sort(drawn)]
+        own = None if self.holdout else np.searchsorted(np.flatnonzero(in_bank), chosen)
+        queries = features if len(chosen) == len(features) else features[chosen]
+        distances = _nearest_others(bank, queries, self.k, own)
+        recall = None
+        if self.index != "exact":
+            some = np.linspace(0, len(chosen) - 1, min(len(chosen), RECALL_IMAGES)).astype(int)
             assert bank.rows is not None
-            distances, _ = bank.nearest(bank.rows, self.k, exclude_self=True)
-        self._restore(paths, features, in_bank, mean_of_nearest(distances), bank)
+            exact = _nearest_others(
+                Bank(bank.rows, device="numpy", copy=False),
+                queries[some],
+                self.k,
+                None if own is None else own[some],
+            )
+            # (of images that are equally near, any will do)
+            recall = float((distances[some] <= exact[:, -1:]).mean())
+        self._restore(paths, features, in_bank, mean_of_nearest(distances), bank, recall)
         self.n_copies_ = int((distances[:, 0] == 0).sum())
+
+    def _make_bank(
+        self, features: np.ndarray, in_bank: np.ndarray, built: Built | None = None
+    ) -> Bank:
+        """Make the bank of the images that are in it; of a map of features, an index needs no copy.
+
+        The exact search reads all rows each time, so it has them in memory.
+        """
+        rows = features if in_bank.all() else features[in_bank]
+        return Bank(rows, index=self.index, device="numpy", copy=self.index == "exact", built=built)
 
     def _restore(
         self,
@@ -451,10 +510,11 @@ class ImageDetector(Parameters):
         in_bank: np.ndarray,
         calibration: np.ndarray,
         bank: Bank,
+        recall: float | None,
     ) -> None:
         """Take what was learned, now or earlier."""
         self.paths_, self.features_, self.in_bank_ = paths, features, in_bank
-        self.calibration_, self._bank = calibration, bank
+        self.calibration_, self._bank, self.recall_ = calibration, bank, recall
         self._bank_paths = [paths[row] for row in np.flatnonzero(in_bank)]
 
     def _find(self, name: str) -> int:
@@ -478,6 +538,14 @@ class ImageDetector(Parameters):
             from sklearn.exceptions import NotFittedError  # late: it takes a second
 
             raise NotFittedError("ImageDetector has no normal images yet: call fit first")
+
+
+def _nearest_others(bank: Bank, queries: np.ndarray, k: int, own: np.ndarray | None) -> np.ndarray:
+    """Find the squared distances (n, k) to the nearest rows, but for each query's own, if any."""
+    if own is None:
+        return bank.nearest(queries, k)[0]
+    distances: np.ndarray = leave_out(*bank.nearest(queries, k + 1), own)[0]
+    return distances
 
 
 def mean_of_nearest(distances: np.ndarray) -> np.ndarray:

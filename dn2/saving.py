@@ -5,6 +5,7 @@
         features-1f2e....npy            float32, a row for each normal image
         in_bank-....npy, calibration-....npy, paths-....json
         network-....xml, network-....bin
+        index-....faiss, index_centre-....npy, ...    where an approximate index was built
 
 A file is named after its content. So a change writes new files beside the old ones and then
 replaces the manifest: whoever opens the folder meanwhile finds one detector or the other, whole.
@@ -23,7 +24,7 @@ import stat
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -31,15 +32,21 @@ from dn2.files import hold, open_regular, read_regular, remove_leftovers, write_
 from dn2.image_detector import ImageDetector
 from dn2.images import ALL_LEVELS
 from dn2.networks import Network, crops_of
-from dn2.search import Bank
 
-FORMAT = 1
-"""The version of the folder's form: a change that older programs cannot read adds 1."""
+if TYPE_CHECKING:
+    from dn2.search import Built
+
+FORMAT = 2
+"""The version of the folder's form: a change that older programs cannot read adds 1.
+
+The folder says the first version that can read it: 1 without an index, 2 with one.
+"""
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
 LARGEST_MANIFEST = 2**20
 MAPPED_BYTES = 2**26  # from which on an array is not read at once
+PARAMETERS = ("encoder", "normalize", "k", "holdout", "seed", "index")
 
 T = TypeVar("T")
 
@@ -156,15 +163,15 @@ def _replace(detector: ImageDetector, folder: Path) -> None:
         old = _read_manifest(folder)["files"]
     files: dict[str, dict[str, Any]] = {}
 
-    def write(stem: str, suffix: str, content: bytes, name: str | None = None) -> str:
-        digest = hashlib.sha256(content).hexdigest()
-        name = name or f"{stem}-{digest[:16]}{suffix}"
-        files[name] = {"bytes": len(content), "sha256": digest}
-        if old.get(name) != files[name]:
+    def write(stem: str, suffix: str, content: bytes | Callable[[BinaryIO], object]) -> str:
+        digest = _digest_content(content)
+        name = f"{stem}-{digest['sha256'][:16]}{suffix}"
+        files[name] = digest
+        if old.get(name) != digest:
             write_atomically(folder / name, content)
         return name
 
-    manifest: dict[str, Any] = {"format": FORMAT, **_versions()}
+    manifest: dict[str, Any] = {"format": 1 if detector.index == "exact" else 2, **_versions()}
     manifest["encoders"] = []
     for network in detector.networks_:
         constants = write("network", ".bin", network.constants)
@@ -183,11 +190,7 @@ def _replace(detector: ImageDetector, folder: Path) -> None:
         manifest["square"] = detector.square
     if detector.levels_ != ALL_LEVELS:
         manifest["levels"] = list(detector.levels_)
-    manifest |= {
-        name: value
-        for name, value in detector.get_params().items()
-        if name in ("encoder", "normalize", "k", "holdout", "seed")
-    }
+    manifest |= {name: value for name, value in detector.get_params().items() if name in PARAMETERS}
     manifest["n_images"] = len(detector.paths_)
     manifest["calibration"] = {
         "method": "split" if detector.holdout else "leave-one-out",
@@ -199,7 +202,7 @@ def _replace(detector: ImageDetector, folder: Path) -> None:
     manifest["arrays"] = {
         "paths": write("paths", ".json", json.dumps(list(detector.paths_), indent=0).encode()),
         **{
-            name: write(name, ".npy", _npy(array))
+            name: write(name, ".npy", _saver(array))
             for name, array in (
                 ("features", detector.features_),
                 ("in_bank", detector.in_bank_),
@@ -207,6 +210,14 @@ def _replace(detector: ImageDetector, folder: Path) -> None:
             )
         },
     }
+    if detector.index != "exact":
+        manifest["recall"] = detector.recall_
+    if (built := detector.built) is not None:
+        manifest["graph"] = write("index", ".faiss", built.write)
+        manifest["graph_arrays"] = {
+            name: write(f"index_{name}", ".npy", _saver(array))
+            for name, array in built.arrays.items()
+        }
     manifest["files"] = files
     manifest["sha256"] = _digest(manifest)
     remove_leftovers(folder / MANIFEST)
@@ -229,10 +240,31 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _npy(array: np.ndarray) -> bytes:
-    content = io.BytesIO()
-    np.save(content, np.ascontiguousarray(array), allow_pickle=False)
-    return content.getvalue()
+def _saver(array: np.ndarray) -> Callable[[BinaryIO], None]:
+    """Make a function that saves an array, a piece at a time."""
+    return lambda file: np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+
+
+class _Digester:
+    """A file that is not kept, but for its length and digest."""
+
+    def __init__(self) -> None:
+        self.bytes, self.sha256 = 0, hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        self.bytes += len(content)
+        self.sha256.update(content)
+        return len(content)
+
+
+def _digest_content(content: bytes | Callable[[BinaryIO], object]) -> dict[str, Any]:
+    """Compute the size and the SHA-256 of what will be written; a large array is not copied."""
+    digester = _Digester()
+    if callable(content):
+        content(digester)  # type: ignore[arg-type]
+    else:
+        digester.write(content)
+    return {"bytes": digester.bytes, "sha256": digester.sha256.hexdigest()}
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:
@@ -283,7 +315,9 @@ def _build(folder: Path, manifest: Mapping[str, Any]) -> ImageDetector:
     try:
         arrays = manifest["arrays"]
         detector = ImageDetector(
-            **{name: manifest[name] for name in ("encoder", "normalize", "k", "holdout", "seed")},
+            **{name: manifest[name] for name in PARAMETERS[:-1]},
+            # of which older manifests say nothing
+            index=manifest.get("index", "exact"),
             square=manifest.get("square", "crop"),
         )
         detector.check_params()
@@ -320,14 +354,15 @@ def _build(folder: Path, manifest: Mapping[str, Any]) -> ImageDetector:
             and all(isinstance(path, str) for path in paths)
         ):
             raise ValueError("its arrays do not fit each other")
-        bank = Bank(features if in_bank.all() else features[in_bank], device="numpy")
+        bank = detector._make_bank(features, in_bank, _read_built(folder, manifest))
+        recall = manifest["recall"] if detector.index != "exact" else None
     except BadDetectorError:
         raise
     except FileNotFoundError as error:
         raise _missing(Path(error.filename)) from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _bad(folder / MANIFEST, f"does not describe a detector ({error})") from None
-    detector._restore(tuple(paths), features, in_bank, calibration, bank)
+    detector._restore(tuple(paths), features, in_bank, calibration, bank, recall)
     detector.n_copies_ = int(manifest["calibration"]["n_copies"])
     return detector
 
@@ -350,17 +385,36 @@ def _read_checked(folder: Path, name: str, manifest: Mapping[str, Any]) -> bytes
     return content
 
 
+def _read_built(folder: Path, manifest: Mapping[str, Any]) -> Built | None:
+    """Check and read what an approximate index made of the rows; None if there is nothing."""
+    if "graph" not in manifest:
+        return None
+    from dn2.search import Built
+
+    arrays = {
+        name: _load_array(folder, file, manifest) for name, file in manifest["graph_arrays"].items()
+    }
+    _check_file(folder, manifest["graph"], manifest)
+    return Built.read(folder / manifest["graph"], arrays)
+
+
 def _load_array(folder: Path, name: str, manifest: Mapping[str, Any]) -> np.ndarray:
     """Check and read an array; a large one stays on disk, and is read where it is needed."""
     path = folder / name
     if manifest["files"][name]["bytes"] <= MAPPED_BYTES:
         content = io.BytesIO(_read_checked(folder, name, manifest))
         return np.load(content, allow_pickle=False)
-    _check_size(path, manifest["files"][name]["bytes"])
-    with open_regular(path) as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != manifest["files"][name]["sha256"]:
-            raise _bad(path, "was altered")
+    _check_file(folder, name, manifest)
     return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _check_file(folder: Path, name: str, manifest: Mapping[str, Any]) -> None:
+    """Compare a large file's size and digest, a piece at a time."""
+    said, path = manifest["files"][name], folder / name
+    _check_size(path, said["bytes"])
+    with open_regular(path) as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != said["sha256"]:
+            raise _bad(path, "was altered")
 
 
 def _check_size(path: Path, size: int) -> None:

@@ -24,7 +24,7 @@ DETECTORS = "dn2-detectors"
 """The experiment that models are logged to: the one of the benchmark holds its cells alone."""
 
 NEEDED = ("mlflow", "numpy", "pillow", "openvino", "filelock")
-"""What a model needs besides the package `dn2`, which it carries."""
+"""What a model needs besides the package `dn2`, which it carries; with an index also faiss."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ def register(detector: Path, name: str, alias: str = "", uri: str | None = None)
     """
     load(detector)
     manifest = read_manifest(detector)
+    needed = [*NEEDED, *(["faiss-cpu"] if "graph" in manifest else [])]
     store = find_store(uri)
     with errors_in_one_line(store, f"register the model {name}"):
         mlflow = import_mlflow()
@@ -95,7 +96,7 @@ def register(detector: Path, name: str, alias: str = "", uri: str | None = None)
                 python_model=str(Path(__file__).with_name("served_detector.py")),
                 artifacts={"detector": str(detector)},
                 code_paths=[str(Path(dn2.__file__).parent)],
-                pip_requirements=[f"{package}=={version(package)}" for package in NEEDED],
+                pip_requirements=[f"{package}=={version(package)}" for package in needed],
                 signature=signature,
                 registered_model_name=name,
                 metadata={"dn2": manifest["dn2"], "sha256": manifest["sha256"]},

@@ -14,6 +14,7 @@ from dn2.commands.own_images import (
     images_argument,
     load_or_refuse,
     pixels_option,
+    tell_rebuilding,
 )
 from dn2.commands.time_left import show_progress
 
@@ -33,8 +34,10 @@ def add(detector: str, images: tuple[str, ...], max_pixels: int) -> int:
     """
     from dn2.saving import change_detector
 
-    load_or_refuse(detector)
+    old = load_or_refuse(detector)
     gathered = gather_images(images)
+    tell_rebuilding(old)
+    del old  # a large one fits in memory once
 
     def change(loaded: ImageDetector) -> tuple[int, list[object]]:
         loaded.most_pixels = max_pixels
@@ -60,7 +63,7 @@ def remove(detector: str, images: tuple[str, ...]) -> int:
     """
     from dn2.saving import change_detector
 
-    load_or_refuse(detector)
+    tell_rebuilding(load_or_refuse(detector))
 
     def change(loaded: ImageDetector) -> tuple[int, int]:
         return len(loaded.remove(images)), len(loaded.paths_)

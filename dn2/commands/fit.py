@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,6 +22,9 @@ from dn2.commands.own_images import (
     tell_seen,
 )
 from dn2.commands.time_left import show_progress
+
+if TYPE_CHECKING:
+    from dn2.image_detector import ImageDetector
 
 
 @click.command()
@@ -64,6 +68,14 @@ from dn2.commands.time_left import show_progress
     "others.",
 )
 @click.option(
+    "--index",
+    type=click.Choice(["exact", "hnsw", "ivf"]),
+    default="exact",
+    show_default=True,
+    help="How to find the nearest images. The last two are for hundreds of thousands: they miss a "
+    "few, and the command says how many.",
+)
+@click.option(
     "--seed",
     type=click.IntRange(0, LARGEST_SEED),
     default=0,
@@ -80,6 +92,7 @@ def fit(
     normalize: str,
     k: int,
     holdout: float,
+    index: str,
     seed: int,
     square: str,
     max_pixels: int,
@@ -106,7 +119,9 @@ def fit(
     from dn2.image_detector import ImageDetector
     from dn2.saving import check_target
 
-    detector = ImageDetector(encoder, normalize, k, holdout, seed, weights, square, max_pixels)
+    detector = ImageDetector(
+        encoder, normalize, k, holdout, seed, weights, index, square, max_pixels
+    )
     try:
         check_target(out, force=force)
         detector.check_count(len(gathered.paths), gathered.missing)
@@ -124,6 +139,8 @@ def fit(
     detector.save(out, force=force)
     click.echo(f"{out}: {count(len(detector.paths_), 'normal image')}, {summary(detector)}")
     tell_seen(square, detector.unseen_, detector.levels_)
+    if index != "exact":
+        click.echo(tell_index(detector), err=True)
     if copies := detector.copies():
         click.echo(
             f"note: {count(len(copies), 'image')} more than once, such as {printable(copies[0])}: "
@@ -135,13 +152,30 @@ def fit(
     )
 
 
-def summary(detector: object) -> str:
-    """Describe a detector's parameters in a line."""
-    from dn2.image_detector import ImageDetector
+def tell_index(detector: ImageDetector) -> str:
+    """Say what an approximate index does, and how much of the nearest images it finds."""
+    from dn2.image_detector import RECALL_IMAGES
+    from dn2.search import SMALLEST
 
-    assert isinstance(detector, ImageDetector)
+    n = int(detector.in_bank_.sum())
+    if n < max(SMALLEST, 10 * detector.k):
+        return (
+            f"note: of {n:,} images the search is exact: {detector.index} is used from "
+            f"{max(SMALLEST, 10 * detector.k):,} on"
+        )
+    assert detector.recall_ is not None
+    return (
+        f"{detector.index} found {detector.recall_:.1%} of the {detector.k} nearest of "
+        f"{count(min(len(detector.calibration_), RECALL_IMAGES), 'normal image')}"
+    )
+
+
+def summary(detector: ImageDetector) -> str:
+    """Describe a detector's parameters in a line."""
     n = len(detector.calibration_)
     how = f"{n:,} held-out images" if detector.holdout else "each image against the others"
+    if not detector.holdout and n < len(detector.paths_):
+        how = f"{n:,} images against all others"
     return (
         f"{detector.encoder}, {detector.normalize}, k = {detector.k}; calibrated with {how}; the "
         f"smallest p-value is {1 / (n + 1):.2g}"

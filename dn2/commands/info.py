@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dn2.commands.own_images import count, detector_argument
+
+if TYPE_CHECKING:
+    from dn2.image_detector import ImageDetector
 
 
 @click.command()
@@ -42,6 +45,7 @@ def info(detector: str, list_images: bool, as_json: bool) -> int:
         "normalize": manifest["normalize"],
         "k": manifest["k"],
         "normal images": f"{manifest['n_images']:,}, {loaded.in_bank_.sum():,} in the bank",
+        "search": _search(loaded),
         "calibration": f"{calibration['method']}, {count(n, 'image')}, "
         f"of which {calibration['n_copies']:,} equal another",
         "smallest p-value": f"{1 / (n + 1):.2g}",
@@ -65,3 +69,12 @@ def seen(manifest: Mapping[str, Any]) -> str:
         return how
     black, white = manifest["levels"]
     return f"{how}; of 16-bit grey, level {black:,} is black and {white:,} white"
+
+
+def _search(detector: ImageDetector) -> str:
+    """Say how the nearest images are found, and how many of them."""
+    if detector.index == "exact":
+        return "exact"
+    from dn2.commands.fit import tell_index
+
+    return tell_index(detector).removeprefix("note: ")

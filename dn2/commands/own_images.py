@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from dn2.crops import LeftOut
     from dn2.gathering import Gathered
+    from dn2.image_detector import ImageDetector
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -85,13 +86,27 @@ def gather_images(arguments: tuple[str, ...]) -> Gathered:
         raise click.UsageError(printable(reason)) from None
     for note in gathered.notes:
         click.echo(f"note: {printable(note)}", err=True)
+    missing = gathered.missing
+    if not gathered.paths and len(missing) == 1:
+        raise click.UsageError(
+            f"cannot read {printable(missing[0].path)} ({printable(missing[0].reason)}): give "
+            "files or folders that are there"
+        )
+    if not gathered.paths and missing:
+        tell_left_out(missing)
+        raise click.UsageError(f"none of these {len(missing):,} can be read: give others")
     if not gathered.paths:
-        tell_left_out(gathered.missing)
         raise click.UsageError(
             f"no images in {printable(', '.join(arguments))}: give files, or a folder with files "
             f"that end in {', '.join(sorted(SUFFIXES))}"
         )
     return gathered
+
+
+def tell_rebuilding(detector: ImageDetector) -> None:
+    """Say that a change of a detector builds its index again, which may take minutes."""
+    if detector.built is not None:
+        click.echo(f"the index {detector.index} is built again", err=True)
 
 
 def load_or_refuse(path: str) -> Any:

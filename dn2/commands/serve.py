@@ -114,7 +114,10 @@ def serve(
 
         name, rate = choose_rate(fpr, fdr, len(loaded.calibration_))
         manifest = read_manifest(detector)
-        said = ("created", "dn2", "encoder", "normalize", "k", "n_images", "calibration", "sha256")
+        said = (
+            *("created", "dn2", "encoder", "normalize", "k", "index", "recall"),
+            *("n_images", "calibration", "sha256"),
+        )
         limits = Limits(
             bytes=int(max_mb * 1e6),
             pixels=max_pixels or int(max_megapixels * 1e6),
@@ -128,7 +131,7 @@ def serve(
 
         app = make_app(
             Scorer(loaded, limits.pixels),
-            {field: manifest[field] for field in said},
+            {field: manifest[field] for field in said if field in manifest},
             limits,
             None if rate is None else (name, rate),
             tell if log else None,

@@ -19,9 +19,11 @@ from dn2.search.terms import (
     check_index,
     check_k,
     check_matrix,
+    leave_out,
 )
 
 if TYPE_CHECKING:
+    from dn2.search.approximate import Built
     from dn2.search.joined import Join, nearest_joined
 
 __all__ = [
@@ -29,17 +31,26 @@ __all__ = [
     "INDEXES",
     "SMALLEST",
     "Bank",
+    "Built",
     "Join",
     "check_index",
     "check_k",
     "check_matrix",
+    "leave_out",
     "nearest",
     "nearest_joined",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the joined search when it is asked for: it imports torch, which takes seconds."""
+    """Import the joined search when it is asked for: it imports torch, which takes seconds.
+
+    What saves and reads an approximate index comes late, too.
+    """
+    if name == "Built":
+        from dn2.search.approximate import Built
+
+        return Built
     if name in ("Join", "nearest_joined"):
         from dn2.search import joined
 

@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -37,10 +39,52 @@ Found = tuple[np.ndarray, np.ndarray]
 NUMBERS_AT_ONCE = 2**23  # converted for faiss in one step
 
 
+@dataclass(frozen=True)
+class Built:
+    """Hold what an approximate index made of its rows, so that it need not be made again.
+
+    Attributes
+    ----------
+    graph : faiss.Index
+        What faiss searches.
+    arrays : dict of str to ndarray
+        The rest, by name.
+    """
+
+    graph: Any
+    arrays: Mapping[str, np.ndarray]
+
+    def write(self, file: BinaryIO) -> None:
+        """Write the graph as faiss does, a piece at a time: no copy of it is held."""
+        import faiss
+
+        faiss.write_index(self.graph, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
+
+    @staticmethod
+    def read(path: Path, arrays: Mapping[str, np.ndarray]) -> Built:
+        """Read a graph; its rows stay in the file, and are read where a search needs them.
+
+        Raises
+        ------
+        ValueError
+            If faiss cannot read the file.
+        """
+        import faiss
+
+        try:
+            return Built(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC), arrays)
+        except RuntimeError as error:
+            raise ValueError(
+                f"faiss {faiss.__version__} cannot read {path.name} ({error})"
+            ) from None
+
+
 class Flat:
     """Search with faiss's IndexFlatL2: float32, its cancellation noise only clamped at 0."""
 
-    def __init__(self, rows: np.ndarray, device: str | None) -> None:  # noqa: ARG002 - the wheel's faiss knows only the CPU
+    built = None
+
+    def __init__(self, rows: np.ndarray, device: str | None, _: Built | None = None) -> None:  # noqa: ARG002 - the wheel's faiss knows only the CPU
         import faiss
 
         self.rows = rows
@@ -80,20 +124,55 @@ class Approximate(ABC):
     rows : ndarray of shape (m, d), float32 or float64
     device : str or None
         Of the exact searches; faiss's run on the CPU.
+    built : Built, optional
+        What `built` was for the same rows. By default the index is built.
+
+    Raises
+    ------
+    ValueError
+        If it was built for other rows.
     """
 
-    def __init__(self, rows: np.ndarray, device: str | None) -> None:
+    def __init__(self, rows: np.ndarray, device: str | None, built: Built | None = None) -> None:
         self.n, self.width, self.device = *rows.shape, device
         self.rows: Any = rows
         self.index: Any = None
-        if self.n >= SMALLEST:
+        if built is not None:
+            self.index = built.graph
+            self.centre, self.scale = built.arrays["centre"], float(built.arrays["scale"][0])
+            self.take(built.arrays)
+            if self.held != self.n:
+                raise ValueError(f"the index has {self.held:,} rows, the bank {self.n:,}")
+        elif self.n >= SMALLEST:
             self.centre, self.scale = centre_and_scale(rows)
             with faiss_threads(1):
                 self.build(rows)
 
+    @property
+    def built(self) -> Built | None:
+        """What was made of the rows; None of so few that they are searched exactly."""
+        if self.index is None:
+            return None
+        arrays = {"centre": self.centre, "scale": np.array([self.scale]), **self.give()}
+        return Built(self.index, arrays)
+
     @abstractmethod
     def build(self, rows: np.ndarray) -> None:
-        """Make ``index`` of the rows."""
+        """Make ``index`` of the rows, and what goes with it."""
+
+    @abstractmethod
+    def give(self) -> dict[str, np.ndarray]:
+        """Return what goes with ``index`` to be kept."""
+
+    @abstractmethod
+    def take(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take what `give` returned."""
+
+    @property
+    def held(self) -> int:
+        """The number of rows that ``index`` was made of."""
+        n: int = self.index.ntotal
+        return n
 
     @abstractmethod
     def find(self, queries: np.ndarray, k: int) -> np.ndarray:
@@ -174,6 +253,20 @@ class HNSW(Approximate):
         for part in pieces(self.distinct.first, self.width):
             self.index.add(self.converted(rows[self.distinct.first[part]]))
 
+    def give(self) -> dict[str, np.ndarray]:
+        """Return each row's node."""
+        return {"nodes": self.distinct.nodes}
+
+    def take(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take each row's node."""
+        self.distinct = DistinctRows(arrays["nodes"])
+
+    @property
+    def held(self) -> int:
+        """The number of rows, equal ones included; 0 if the graph has other nodes than they."""
+        fits = self.index.ntotal == len(self.distinct.first)
+        return len(self.distinct.nodes) if fits else 0
+
     def find(self, queries: np.ndarray, k: int) -> np.ndarray:
         """Walk the graph."""
         import faiss
@@ -191,20 +284,22 @@ class DistinctRows:
     Parameters
     ----------
     digests : ndarray of shape (m,)
-        One for each row, equal for equal rows alone.
+        One for each row, equal for equal rows alone. The rows' nodes will do.
 
     Attributes
     ----------
+    nodes : ndarray of shape (m,), int64
+        Each row's node; nodes are numbered in the order of their first rows.
     first : ndarray of int64
         Each node's first row, ascending.
     """
 
     def __init__(self, digests: np.ndarray) -> None:
         _, first, kind = np.unique(digests, return_index=True, return_inverse=True)
-        node = np.argsort(np.argsort(first))[kind]  # of each row
+        self.nodes = np.argsort(np.argsort(first))[kind]
         self.first = np.sort(first)
-        self._counts = np.bincount(node)
-        self._rows = np.argsort(node, kind="stable")  # node by node
+        self._counts = np.bincount(self.nodes)
+        self._rows = np.argsort(self.nodes, kind="stable")  # node by node
         self._start = np.cumsum(self._counts) - self._counts
 
     def rows_of(self, nodes: np.ndarray) -> np.ndarray:
@@ -264,11 +359,26 @@ class IVF(Approximate):
         self.index = self.make(self.centres, lists)
         self.index.cp.niter, self.index.cp.min_points_per_centroid = 10, 1
         self.index.train(sample)
-        self.coarse = exact_index(self.centres.reconstruct_n(0, lists), self.device)
+        self.prepare_centres()
         for part in pieces(rows, self.width):
             block = self.converted(rows[part])
             ((_, nearest),) = self.coarse.search(block, 1, False, [None])
             self.index.add_core(len(block), faiss.swig_ptr(block), None, faiss.swig_ptr(nearest))
+
+    def give(self) -> dict[str, np.ndarray]:
+        """Return nothing: faiss's index has the centres."""
+        return {}
+
+    def take(self, arrays: Mapping[str, np.ndarray]) -> None:  # noqa: ARG002 - there is nothing
+        """Make the search of the centres."""
+        self.prepare_centres()
+
+    def prepare_centres(self) -> None:
+        """Make an exact search of the centres."""
+        import faiss
+
+        centres = faiss.downcast_index(self.index.quantizer)
+        self.coarse = exact_index(centres.reconstruct_n(0, self.index.nlist), self.device)
 
     def find(self, queries: np.ndarray, k: int) -> np.ndarray:
         """Look through the lists of the nearest centres."""
@@ -311,9 +421,9 @@ class PQ(IVF):
     own.
     """
 
-    def __init__(self, rows: np.ndarray, device: str | None) -> None:
+    def __init__(self, rows: np.ndarray, device: str | None, built: Built | None = None) -> None:
         self.parts = min(CODE_BYTES, rows.shape[1])
-        super().__init__(rows, device)
+        super().__init__(rows, device, built)
         self.rows = None
         if self.index is None:
             self.rows = np.array(rows, dtype=float_type(rows), order="C", subok=False)
@@ -323,6 +433,15 @@ class PQ(IVF):
         sample = super().converted(fixed_sample(rows, DIRECTION_ROWS))
         self.turn = principal_directions(sample, self.parts)
         super().build(rows)
+
+    def give(self) -> dict[str, np.ndarray]:
+        """Return the directions."""
+        return {"turn": self.turn}
+
+    def take(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take the directions, and go on as `IVF`."""
+        self.turn = arrays["turn"]
+        super().take(arrays)
 
     def make(self, quantizer: Any, lists: int) -> Any:
         """Make faiss's index, empty."""

@@ -11,7 +11,7 @@ import numpy as np
 from dn2.search.terms import check_index, check_k, check_matrix, checksum, float_type
 
 if TYPE_CHECKING:
-    from dn2.search.approximate import Approximate, Flat
+    from dn2.search.approximate import Approximate, Built, Flat
     from dn2.search.exact import Exact
     from dn2.search.light import Light
 
@@ -72,8 +72,17 @@ class Bank:
     """Hold rows ready to be searched many times.
 
     It holds a copy of the rows and what the index makes of them; ``exact`` makes once or twice as
-    much, at the first search. Parameters and errors are those of `nearest`. A search gives the same
-    answers whatever was searched before.
+    much, at the first search. Parameters and errors are those of `nearest`, and two more. A search
+    gives the same answers whatever was searched before.
+
+    Parameters
+    ----------
+    copy : bool, default True
+        False takes rows of float32 or float64 in C order as they are, such as a memory map: the
+        caller must not change them.
+    built : Built, optional
+        What `built` was for the same rows and index, here or in another process: nothing is built
+        again.
 
     Attributes
     ----------
@@ -84,19 +93,27 @@ class Bank:
     """
 
     def __init__(
-        self, rows: np.ndarray, *, index: str = "exact", device: str | None = None
+        self,
+        rows: np.ndarray,
+        *,
+        index: str = "exact",
+        device: str | None = None,
+        copy: bool = True,
+        built: Built | None = None,
     ) -> None:
         check_index(index)
         checked = check_matrix(rows, "bank")
         if index != "pq":
-            checked = np.array(checked, dtype=float_type(checked), order="C", subok=False)
+            checked = np.array(
+                checked, dtype=float_type(checked), order="C", subok=False, copy=copy or None
+            )
         self.rows: np.ndarray | None = checked
         self._shape, self._kind = checked.shape, index
         self._device = device
         if index != "exact":
             from dn2.search.approximate import KINDS
 
-            self._index = KINDS[index](checked, device)
+            self._index = KINDS[index](checked, device, built)
             self.rows = self._index.rows
         self._checksum = checksum(checked) if self.rows is None else 0
 
@@ -105,6 +122,11 @@ class Bank:
         """Make the exact index at the first search: it imports torch, which takes seconds."""
         assert self.rows is not None
         return exact_index(self.rows, self._device)
+
+    @property
+    def built(self) -> Built | None:
+        """What an approximate index made of the rows; None for the other two, and for few rows."""
+        return None if self._kind == "exact" else self._index.built  # type: ignore[union-attr]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what the exact index made of the rows: it is large, and made again anywhere."""

@@ -6,6 +6,7 @@ Imports neither torch nor faiss: a detector is made and fitted without the secon
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -132,3 +133,27 @@ def smallest(
     counts = counts[counts > 0]
     chosen = order[(np.cumsum(counts) - counts)[:, None] + np.arange(k)]
     return distance[chosen], place[chosen]
+
+
+def leave_out(distances: np.ndarray, rows: np.ndarray, own: np.ndarray) -> tuple[Any, Any]:
+    """Leave each query's own row out of its k + 1 nearest: distances and rows (n, k).
+
+    Parameters
+    ----------
+    distances, rows : ndarray of shape (n, k + 1)
+        What `dn2.search.nearest` found in a bank that has the queries.
+    own : ndarray of shape (n,)
+        The queries' rows. One that is not found is hidden by rows that are as near: the last one
+        is left out in its place.
+
+    Examples
+    --------
+    >>> leave_out(np.array([[0.0, 4.0], [0.0, 0.0]]), np.array([[7, 2], [3, 4]]), np.array([7, 9]))
+    (array([[4.],
+           [0.]]), array([[2],
+           [3]]))
+    """
+    found = rows == own[:, None]
+    found[~found.any(axis=1), -1] = True
+    shape = len(rows), rows.shape[1] - 1
+    return distances[~found].reshape(shape), rows[~found].reshape(shape)

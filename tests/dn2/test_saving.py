@@ -106,7 +106,7 @@ def test_a_large_array_is_checked_as_well(saved, fitted, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(format=2, dn2="9.1"), r"made by a newer dn2 \(9\.1, format 2; this"),
+        (lambda m: m.update(format=3, dn2="9.1"), r"made by a newer dn2 \(9\.1, format 3; this"),
         (lambda m: m.update(format="x"), "is no detector's manifest"),
         (lambda m: m.update(preprocessing="other"), r"another preprocessing of images \(other\)"),
         (lambda m: m.update(k=13), "do not fit each other"),
@@ -183,7 +183,7 @@ def test_a_save_that_fails_leaves_nothing(fitted, tmp_path, monkeypatch):
     def fail(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(saving, "_npy", fail)
+    monkeypatch.setattr(saving, "_saver", fail)
     with pytest.raises(OSError, match="No space"):
         fitted.save(tmp_path / "det")
     assert list(tmp_path.iterdir()) == []

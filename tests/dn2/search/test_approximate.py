@@ -278,6 +278,37 @@ def test_codes_keep_no_rows():
     made.nearest(ROWS.astype(np.float64), 2, exclude_self=True)
 
 
+@pytest.mark.parametrize("name", APPROXIMATE)
+def test_what_was_built_is_written_and_read_and_not_built_again(name, tmp_path, monkeypatch):
+    rows = np.concatenate([ROWS, ROWS[:90]])  # some are equal
+    built = Bank(rows, index=name)
+    with (tmp_path / "graph").open("wb") as file:
+        built.built.write(file)
+    monkeypatch.setattr(approximate.KINDS[name], "build", None)
+    read = approximate.Built.read(tmp_path / "graph", built.built.arrays)
+    for copy in (True, False):
+        bank = Bank(rows, index=name, built=read, copy=copy, device="numpy")
+        for found, expected in zip(
+            bank.nearest(QUERIES, 3), built.nearest(QUERIES, 3), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
+        assert name == "pq" or (bank.rows is rows) != copy
+    with pytest.raises(ValueError, match=r"has 1,590 rows, the bank 1,500|has 0 rows"):
+        Bank(ROWS, index=name, built=read)
+    again = tmp_path / "again"
+    with again.open("wb") as file:  # of a graph that is a map
+        bank.built.write(file)
+    assert again.read_bytes() == (tmp_path / "graph").read_bytes()
+    again.write_bytes(b"x" * 100)
+    with pytest.raises(ValueError, match=r"faiss .* cannot read again"):
+        approximate.Built.read(again, {})
+
+
+def test_few_rows_and_exact_searches_build_nothing():
+    assert [Bank(ROWS[:900], index=name).built for name in INDEXES] == [None] * len(INDEXES)
+    assert [Bank(ROWS, index=name).built for name in ("exact", "flat")] == [None, None]
+
+
 def test_a_memory_map_is_read_a_piece_at_a_time(tmp_path, monkeypatch):
     np.save(tmp_path / "rows.npy", ROWS)
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
