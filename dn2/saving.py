@@ -122,9 +122,7 @@ def check_target(path: Path, *, force: bool) -> None:
 
 def _others_in(folder: Path) -> bool:
     """Tell whether a folder has files that no detector has, not even an unfinished one."""
-    return any(
-        path.name != LOCK and not OWN_FILE.fullmatch(path.name) for path in folder.iterdir()
-    )
+    return any(path.name != LOCK and not OWN_FILE.fullmatch(path.name) for path in folder.iterdir())
 
 
 def load(path: str | Path) -> ImageDetector:

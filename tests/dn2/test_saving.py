@@ -5,8 +5,8 @@ import hashlib
 import io
 import json
 import os
-import socket
 import shutil
+import socket
 import subprocess
 import sys
 import threading
