@@ -126,6 +126,7 @@ def serve(
             app,
             taken,
             lambda: tell(f"serving {detector} at {address_of(taken)} (Ctrl-C stops it)"),
+            timeout,
         )
     click.echo("stopped", err=True)
     return 0

@@ -299,6 +299,23 @@ def test_a_body_that_does_not_arrive_is_given_up(server):
     assert answer["error"].startswith("the body did not arrive within 1 s")
 
 
+@pytest.mark.parametrize("before", [b"", b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n"])
+def test_a_head_that_does_not_arrive_is_given_up(server, before):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as opened:
+        if before:
+            opened.sendall(before)
+            assert opened.recv(2**16).startswith(b"HTTP/1.1 200")
+            time.sleep(0.7)
+        started = time.monotonic()
+        opened.sendall(b"POST /score HTTP/1.1\r\nhost: a\r\n")
+        if before:
+            time.sleep(0.5)  # more than a second after the connection was made
+            opened.sendall(b"x: a\r\n")
+        while opened.recv(2**16):
+            pass
+        assert 0.9 < time.monotonic() - started < 8
+
+
 def test_a_client_that_goes_away_is_no_fault(server, files):
     for _ in range(3):
         server.connect(f"content-type: {FORM['content-type']}", length=1000).close()
