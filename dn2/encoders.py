@@ -193,7 +193,11 @@ def find_weights(encoder: EncoderEntry, directory: Path, file: Path | None = Non
     ------
     MissingWeightsError
         If there is no such file.
+    ValueError
+        If the one given is a folder.
     """
+    if file is not None and Path(file).is_dir():
+        raise ValueError(f"{file} is a folder: give the file with the weights of {encoder.name}")
     if encoder.library == "outside":
         return Path(file or encoder.filename)
     places = [Path(file)] if file is not None else [Path(directory) / encoder.filename]

@@ -261,7 +261,9 @@ class _Lines(Display):
     def show_work(self, work: _Work, done: int, total: int) -> None:
         now = time.monotonic()
         is_due = now - self._printed.get(work.what, work.started) >= SECONDS_BETWEEN_LINES
-        if is_due or (self._is_silent and now - self._started >= SECONDS_OF_SILENCE):
+        # a work of which there is a line is brought to its end
+        is_end = done >= total and self._printed.get(work.what, -1) >= work.started
+        if is_due or is_end or (self._is_silent and now - self._started >= SECONDS_OF_SILENCE):
             self._printed[work.what] = now
             self._say(f"{work.name}: {work.text(done, total)}")
 

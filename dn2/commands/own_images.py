@@ -51,8 +51,16 @@ def gather_images(arguments: tuple[str, ...]) -> Gathered:
         raise click.UsageError(printable(reason)) from None
     for note in gathered.notes:
         click.echo(f"note: {printable(note)}", err=True)
+    missing = gathered.missing
+    if not gathered.paths and len(missing) == 1:
+        raise click.UsageError(
+            f"cannot read {printable(missing[0].path)} ({printable(missing[0].reason)}): give "
+            "files or folders that are there"
+        )
+    if not gathered.paths and missing:
+        tell_left_out(missing)
+        raise click.UsageError(f"none of these {len(missing):,} can be read: give others")
     if not gathered.paths:
-        tell_left_out(gathered.missing)
         raise click.UsageError(
             f"no images in {printable(', '.join(arguments))}: give files, or a folder with files "
             f"that end in {', '.join(sorted(SUFFIXES))}"

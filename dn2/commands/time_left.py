@@ -23,14 +23,15 @@ def show_progress() -> Callable[[int, int], None]:
     is_terminal = sys.stderr.isatty()
     every = TERMINAL_SECONDS if is_terminal else LOG_SECONDS
     shown = time.monotonic()
+    is_begun = is_terminal
     first: tuple[int, float] | None = None  # of images, and when: loading the network came before
 
     def show(done: int, total: int) -> None:
-        nonlocal shown, first
+        nonlocal shown, first, is_begun
         now = time.monotonic()
         first = first or (done, now)
-        if now - shown >= every or (is_terminal and done == total):
-            shown = now
+        if now - shown >= every or (is_begun and done == total):
+            shown, is_begun = now, True
             line = f"read {done:,} of {total:,} images"
             rate = (done - first[0]) / max(now - first[1], 1e-3)
             if rate:

@@ -21,6 +21,8 @@ from dn2.serving.pages import describe, page
 from dn2.serving.scorer import Scorer
 from dn2.serving.uploads import Limits, Refused, read_uploads, shown, writable
 
+ADDRESSES = "POST /score, or GET /health, /version, /openapi.json or /"
+
 DRAIN_SECONDS, DRAIN_BYTES = 2.0, 2**26
 """How long, and how much, a refused client may go on sending until the connection is closed."""
 
@@ -115,9 +117,12 @@ def make_app(
             tell(f"{request.method} {request.url.path} {status} {time.monotonic() - started:.3f} s")
         return response
 
-    async def refuse(_: Request, error: Exception) -> Response:
+    async def refuse(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+        reason = f"{request.method} {shown(request.url.path)} is not served: send {ADDRESSES}"
+        if error.status_code not in (404, 405):
+            reason = error.detail
+        return JSONResponse({"error": reason}, error.status_code, headers=error.headers)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

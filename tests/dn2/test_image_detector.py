@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 from toy_encoder import draw_picture, toy_encoders, write_pictures
 
 import dn2
-from dn2 import DN2, Encoder, ImageDetector, features
+from dn2 import DN2, Encoder, ImageDetector, features, image_detector
 from dn2.calibration import p_values
 from dn2.encoders import MissingWeightsError
 from dn2.image_detector import MOST_NEAREST
@@ -289,3 +289,25 @@ def test_too_few_images_say_what_could_not_be_read(good, tmp_path):
     unread = r"got 2 that can be read, and 2 that cannot .*empty.png: it is empty"
     with pytest.raises(ValueError, match=unread):
         ImageDetector("toy", k=3).fit([*good[:2], tmp_path / "empty.png", tmp_path / "empty.png"])
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        *(("k", value) for value in (0, True, "5", 2.0, None)),
+        *(("normalize", value) for value in ("no", 1)),
+        *(("index", value) for value in ("pq", "flat", "HNSW", None)),
+        *(("holdout", value) for value in (1, -0.1, "0.5", True)),
+        *(("seed", value) for value in (-1, 0.5)),
+    ],
+)
+def test_a_wrong_parameter_is_refused_before_anything_is_read(home, parameter, value, monkeypatch):
+    def read(*_):
+        raise AssertionError("it has begun to work")
+
+    for name in ("convert", "encode_sources"):
+        monkeypatch.setattr(image_detector, name, read)
+    detector = ImageDetector("toy", **{parameter: value})  # a constructor only stores
+    assert detector.get_params()[parameter] is value
+    with pytest.raises(ValueError, match=f"^{parameter} .*(must be|is unknown)"):
+        detector.fit(["no.png"] * 30)

@@ -1,6 +1,5 @@
 """Ctrl-C is one line and exit code 130: wherever Python raises it, and whatever is made of it."""
 
-import os
 import signal
 import subprocess
 import sys

@@ -68,8 +68,14 @@ def test_a_log_gets_a_line_now_and_then(clock, capsys):
         for second in range(40):
             clock[0] = second
             report("a, images", second, 60)
+        clock[0] = 44
+        report("a, images", 60, 60)  # there is a line of this work: it is brought to its end
+        clock[0] = 45
+        report("a, images", 0, 60)
+        clock[0] = 49
+        report("a, images", 60, 60)  # once more, so fast that there is no line
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split()[1] for line in lines] == ["1", "16", "31"]
+    assert [line.split()[1] for line in lines] == ["1", "16", "31", "60"]
 
 
 def test_a_quick_command_prints_nothing_and_a_stage_that_lasts_prints_one_line(capfd, monkeypatch):

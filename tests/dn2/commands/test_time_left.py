@@ -19,17 +19,17 @@ def test_progress_is_one_changing_line_or_few_lines(is_terminal, monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream := Stream())
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     show = show_progress()
-    for done in range(100, 3001, 100):
+    for done in range(100, 2501, 100):
         now[0] += 1.0
-        show(done, 3000)
+        show(done, 2500)
     shown = stream.getvalue()
-    assert "read 3,000 of 3,000 images, 100.0/s" in shown
+    assert "read 2,500 of 2,500 images, 100.0/s" in shown
     if is_terminal:
-        assert shown.count("\r") == 30
+        assert shown.count("\r") == 25
         assert shown.count("\n") == 1
     else:
         assert shown.splitlines() == [
-            "read 1,000 of 3,000 images, 100.0/s, 20 s left",
-            "read 2,000 of 3,000 images, 100.0/s, 10 s left",
-            "read 3,000 of 3,000 images, 100.0/s",
+            "read 1,000 of 2,500 images, 100.0/s, 15 s left",
+            "read 2,000 of 2,500 images, 100.0/s, 5 s left",
+            "read 2,500 of 2,500 images, 100.0/s",  # what is begun is brought to its end
         ]

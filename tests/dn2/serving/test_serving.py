@@ -355,8 +355,11 @@ def test_the_other_pages(server):
         assert "POST /score" in page
         assert "http://" not in page  # it needs no other address
         assert "https://" not in page
-    assert server.ask("GET", "/nowhere") == (404, {"error": "Not Found"})
-    assert server.ask("GET", "/score") == (405, {"error": "Method Not Allowed"})
+    there_are = "is not served: send POST /score, or GET /health, /version, /openapi.json or /"
+    assert server.ask("GET", "/nowhere") == (404, {"error": f"GET /nowhere {there_are}"})
+    assert server.ask("GET", "/score") == (405, {"error": f"GET /score {there_are}"})
+    long = server.ask("POST", "/" + "x" * 5000)
+    assert (long[0], len(long[1]["error"]) < 400) == (404, True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
