@@ -178,6 +178,8 @@ ELSEWHERE = {
     ),
     "python speed/extraction.py --weights FILE --npy IMAGES.npy": "it measures, on files of yours",
     "python speed/scale.py --work DIR --csv docs/scale.csv": "it measures, for 12 minutes",
+    "python speed/large_bank.py --work DIR": "it measures, for half an hour",
+    "python speed/reduced.py PHOTOGRAPHS": "it measures, on files of yours",
     # What docs/extend.md adds is not there: tests/test_extend.py adds and runs it.
     f"{BENCH}run --dataset synthetic --detector mean_distance:MeanDistance --set power=1,2": (
         "tests/test_extend.py"
@@ -217,7 +219,7 @@ OWN_IMAGES = (
     "dn2 score detector new",
     "dn2 score detector new 'more/**/*.jpg' one.png",
     "dn2 score detector @list.txt",
-    "find new -name '*.png' -print0 | dn2 score detector -",
+    "find new -name '*.bmp' -print0 | dn2 score detector -",
     "dn2 score detector new --csv scores.csv",
     "dn2 score detector new --json",
     "dn2 score detector new --fpr 0.1",
@@ -225,11 +227,12 @@ OWN_IMAGES = (
     "dn2 fit good --out split --holdout 0.5",
     "dn2 explain detector new --html why.html",
     "dn2 explain detector new --out-dir why --top 10",
-    "dn2 add detector new/falsealarm.png",
-    "dn2 remove detector bad.png",
+    "dn2 add detector new/253.bmp",
+    "dn2 remove detector 255.bmp",
     "dn2 info detector --images",
     "dn2 info detector",
     "dn2 export detector --onnx net.onnx",
+    "dn2 fit good --out large --index hnsw",
 )
 """Commands of docs/own-images.md: one slow test runs them, one after the other."""
 
@@ -516,9 +519,10 @@ def test_the_page_about_own_images_works(reader):
         Image.fromarray(image).save(folder / f"{number}.png")
     (reader / "more/deep").mkdir(parents=True)
     for image, name in zip(
-        squares, ("good/bad.png", "new/falsealarm.png", "one.png", "more/deep/1.jpg"), strict=False
+        squares, ("good/255.bmp", "new/253.bmp", "one.png", "more/deep/1.jpg"), strict=False
     ):
         Image.fromarray(image).save(reader / name)
+    shutil.copy(reader / "new/253.bmp", reader / "new/101.bmp")
     (reader / "list.txt").write_text("one.png\n")
     environment = {
         **os.environ,
@@ -530,7 +534,7 @@ def test_the_page_about_own_images_works(reader):
             command, shell=True, cwd=reader, env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, f"{command}: {done.stderr}"
-    assert len((reader / "scores.csv").read_text().splitlines()) == 12
+    assert len((reader / "scores.csv").read_text().splitlines()) == 13
     (code,) = re.findall(
         r"```python\n(.*?)```", (ROOT / "docs/own-images.md").read_text("utf-8"), re.S
     )

@@ -58,7 +58,7 @@ class Built:
         """Write the graph as faiss does, a piece at a time: no copy of it is held."""
         import faiss
 
-        faiss.write_index(self.graph, faiss.PyCallbackIOWriter(file.write))
+        faiss.write_index(self.graph, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
 
     @staticmethod
     def read(path: Path, arrays: Mapping[str, np.ndarray]) -> Built:
