@@ -32,6 +32,9 @@ import numpy as np
 DEFAULT_FPR = 0.05
 """The false-alarm rate if none is asked for: 19 calibration images will do."""
 
+SMALLEST_RATE = 1e-9
+"""Nobody has the images that a smaller one needs; 1 / 5e-324 is no number."""
+
 
 def p_values(scores: np.ndarray, calibration: np.ndarray) -> np.ndarray:
     """Compute p-values (m,): the share of normal images that look at least as odd.
@@ -91,9 +94,16 @@ ROUNDING = 1e-12
 
 
 def check_rate(name: str, rate: float) -> None:
-    """Raise ValueError unless a rate is a number in (0, 1)."""
+    """Raise ValueError unless a rate is a number in (0, 1), and at least 1e-9."""
     if not 0 < rate < 1:
         raise ValueError(f"{name} must be a fraction between 0 and 1, got {rate:g}: 0.05 is usual")
+    if rate < SMALLEST_RATE:
+        raise ValueError(f"{name} must be at least {SMALLEST_RATE:g}, got {rate:g}: 0.05 is usual")
+
+
+def default_rate(n: int) -> float | None:
+    """Return the false-alarm rate if none is asked for; None if n images are too few for it."""
+    return DEFAULT_FPR if n >= images_needed(DEFAULT_FPR) else None
 
 
 def images_needed(rate: float) -> int:
@@ -107,6 +117,21 @@ def images_needed(rate: float) -> int:
     (19, 99)
     """
     return math.ceil(1 / rate * (1 - ROUNDING)) - 1
+
+
+def smallest_rate(n: int) -> str:
+    """Write the smallest p-value of n calibration images so that it can be asked for as a rate.
+
+    It has two digits, and is rounded up: a smaller rate needs more images.
+
+    Examples
+    --------
+    >>> smallest_rate(19), smallest_rate(60), f"{1 / 61:.4f}"
+    ('0.05', '0.017', '0.0164')
+    """
+    rate = 1 / (n + 1)
+    digits = 1 - math.floor(math.log10(rate))
+    return f"{math.ceil(rate * 10**digits * (1 - ROUNDING)) / 10**digits:.2g}"
 
 
 def found_together(n: int, m: int, rate: float) -> int:

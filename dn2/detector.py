@@ -320,7 +320,7 @@ class DN2(OutlierDetector):
             If X is not a finite matrix as wide as the training rows.
         """
         distances, _ = self._fitted().nearest(self._matrix(X), self.k)
-        return _mean_path(distances)[:, -1].copy()
+        return mean_of_nearest(distances)
 
     @property
     def training_scores_(self) -> np.ndarray:
@@ -347,7 +347,7 @@ class DN2(OutlierDetector):
                 return np.empty(0, np.float32)
             k, chosen = min(self.k, n - 1), spread(n)
             others, _ = leave_out(*bank.nearest(bank.rows[chosen], k + 1), chosen)
-            self._left_out[self.k] = _mean_path(others)[:, -1].copy()
+            self._left_out[self.k] = mean_of_nearest(others)
         return self._left_out[self.k]
 
     def kneighbors(
@@ -503,7 +503,7 @@ class DN2(OutlierDetector):
         if cleaned:
             found = bank.nearest_in([subsets[i] for i in cleaned], rows, self.k, exclude_self=True)
             for i, (distances, _) in zip(cleaned, found, strict=True):
-                kept[i] = normal_rows(_mean_path(distances)[:, -1], self.clean)
+                kept[i] = normal_rows(mean_of_nearest(distances), self.clean)
         return kept
 
     def _fitted(self) -> Bank:
@@ -560,6 +560,11 @@ def _mean_path(distances: np.ndarray) -> np.ndarray:
     """
     sums = np.cumsum(distances, axis=1, dtype=np.float64)
     return (sums / np.arange(1, distances.shape[1] + 1)).astype(np.float32)
+
+
+def mean_of_nearest(distances: np.ndarray) -> np.ndarray:
+    """Compute the score of each row of squared distances (n, k): float32, (n,)."""
+    return _mean_path(distances)[:, -1].copy()
 
 
 def as_float32(X: Any, name: str = "a detector") -> np.ndarray:

@@ -187,8 +187,10 @@ def convert_to_openvino(module: torch.nn.Module, shape: tuple[int, int, int]) ->
         return openvino.convert_model(torch.export.export(module, (example,)))
 
 
-def compile_for_cpu(model: Any, threads: int) -> Any:
-    """Compile an ``openvino.Model``: an ``openvino.CompiledModel`` in float32, a stream a thread.
+def compile_for_cpu(model: Any, threads: int, streams: int) -> Any:
+    """Compile an ``openvino.Model``: an ``openvino.CompiledModel`` in float32.
+
+    It runs as many images at a time as there are streams, which share the threads.
 
     Raises
     ------
@@ -200,7 +202,7 @@ def compile_for_cpu(model: Any, threads: int) -> Any:
         # or a CPU with AMX or AVX-512 BF16 computes in bfloat16, unasked
         "INFERENCE_PRECISION_HINT": "f32",
         "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": threads,
+        "NUM_STREAMS": streams,
         # or several processes of one thread each would all run on the first core
         "ENABLE_CPU_PINNING": False,
     }
@@ -212,8 +214,8 @@ def compile_openvino(model: Any, shape: tuple[int, int, int], threads: int) -> E
 
     Parameters
     ----------
-    model : openvino.Model or Path
-        From `convert_to_openvino`, or the ``.xml`` file of a saved one. This needs no torch.
+    model : openvino.Model
+        From `convert_to_openvino`, or read from a file. This needs no torch.
     shape : (height, width, channels)
         Of every image.
     threads : int
@@ -223,7 +225,7 @@ def compile_openvino(model: Any, shape: tuple[int, int, int], threads: int) -> E
     ModuleNotFoundError
         If openvino is not installed.
     """
-    compiled = compile_for_cpu(model, threads)
+    compiled = compile_for_cpu(model, threads, threads)
     width = compiled({0: np.zeros((1, *shape), np.uint8)})[0].shape[1]
 
     def run(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

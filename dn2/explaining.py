@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from dn2.crops import LeftOut, read_crop, reason_of
-from dn2.engines import available_cores
+from dn2.engines import available_cores, compile_for_cpu
 from dn2.features import NORMALIZATIONS
 from dn2.images import VIEW, View
 from dn2.squares import CROP
@@ -195,18 +195,11 @@ class _Mapped:
     """Run a network for its features and its feature map, one image at a time."""
 
     def __init__(self, network: Network) -> None:
-        import openvino
-
         model = network.model()
         self._map = feature_map_of(model)
         if self._map is not None:
             model.add_outputs(self._map)
-        settings = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": available_cores(),
-            "ENABLE_CPU_PINNING": False,
-        }
-        self._compiled = openvino.Core().compile_model(model, "CPU", settings)
+        self._compiled = compile_for_cpu(model, available_cores(), 1)
 
     def __call__(self, crop: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Compute the features (width,) and the feature map (s, s, c), if there is one."""

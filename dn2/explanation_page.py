@@ -6,6 +6,7 @@ import base64
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -63,10 +64,11 @@ background:linear-gradient(90deg,#8a8a8a,#ebb914,#eb6414,#eb0014)}
 """
 
 
-class Summary:
+@dataclass(frozen=True)
+class PageHead:
     """Hold what the top of a page says.
 
-    Parameters
+    Attributes
     ----------
     detector : str
         Its name.
@@ -75,25 +77,20 @@ class Summary:
     rule : str
         How images were flagged: ``at a false-alarm rate of 0.05``.
     n_images, n_flagged : int
-    normal : sequence of float
-        The scores of normal images.
-    notes : sequence of str
+    median, largest : float
+        Of the scores of normal images.
+    notes : tuple of str
         What is missing, a sentence each.
     """
 
-    def __init__(
-        self,
-        detector: str,
-        recipe: str,
-        rule: str,
-        n_images: int,
-        n_flagged: int,
-        normal: Sequence[float] | np.ndarray,
-        notes: Sequence[str],
-    ) -> None:
-        self.detector, self.recipe, self.rule = detector, recipe, rule
-        self.n_images, self.n_flagged, self.notes = n_images, n_flagged, notes
-        self.median, self.largest = float(np.median(normal)), float(np.max(normal))
+    detector: str
+    recipe: str
+    rule: str
+    n_images: int
+    n_flagged: int
+    median: float
+    largest: float
+    notes: tuple[str, ...]
 
     def title(self) -> str:
         """Say how many images are odd."""
@@ -104,31 +101,31 @@ OddImage = tuple[str, float, bool, np.ndarray | None]
 """A path, its score, whether it is flagged, and what is seen of it, if it can be read."""
 
 
-def write_page(summary: Summary, sheet: Sequence[OddImage], articles: Sequence[str]) -> str:
+def write_page(head: PageHead, sheet: Sequence[OddImage], articles: Sequence[str]) -> str:
     """Write a page of HTML.
 
     Parameters
     ----------
-    summary : Summary
+    head : PageHead
     sheet : sequence of OddImage
         The oddest first.
     articles : sequence of str
         From `write_article`, in the same order: the first is on the first of the sheet.
     """
     parts: list[str] = []
-    title = escape(summary.title())
+    title = escape(head.title())
     parts.append(
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
         f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
-        f"<p>Compared with the normal images of <b>{_text(summary.detector)}</b> "
-        f"({escape(summary.recipe)}), {escape(summary.rule)}. The scores of normal images: "
-        f"median {summary.median:#.3g}, largest {summary.largest:#.3g}. "
+        f"<p>Compared with the normal images of <b>{_text(head.detector)}</b> "
+        f"({escape(head.recipe)}), {escape(head.rule)}. The scores of normal images: "
+        f"median {head.median:#.3g}, largest {head.largest:#.3g}. "
         "Every picture shows what is looked at: the middle square of the image.</p>\n"
     )
-    for note in summary.notes:
+    for note in head.notes:
         parts.append(f'<p class="quiet">{_text(note)}</p>\n')
     parts.append('<h2>The oddest</h2>\n<ol class="sheet">\n')
     for rank, (path, score, odd, crop) in enumerate(sheet, 1):
@@ -241,13 +238,13 @@ def draw_explanation(one: Explanation) -> Image.Image:
     return _draw(tiles, len(tiles), SIDE, printable(one.image.path))
 
 
-def draw_sheet(summary: Summary, sheet: Sequence[OddImage]) -> Image.Image:
+def draw_sheet(head: PageHead, sheet: Sequence[OddImage]) -> Image.Image:
     """Draw the oddest images with their scores, five in a row."""
     tiles = [
         (crop, f"{rank}. {score:#.3g}{' odd' if odd else ''} {Path(path).name}")
         for rank, (path, score, odd, crop) in enumerate(sheet, 1)
     ]
-    return _draw(tiles, 5, 160, summary.title())
+    return _draw(tiles, 5, 160, head.title())
 
 
 def _draw(

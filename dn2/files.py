@@ -11,6 +11,7 @@ import errno
 import glob
 import io
 import os
+import re
 import shutil
 import socket
 import stat
@@ -236,8 +237,7 @@ def write_atomically(
     OSError
         If the file cannot be written. What was under its name stays.
     """
-    writer = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
-    temporary = path.with_name(f"{path.name}.{writer}.tmp")
+    temporary = temporary_of(path)
     try:
         with temporary.open("wb") as file:
             if callable(content):
@@ -267,16 +267,26 @@ def _sync_folder(path: Path) -> None:
         os.close(folder)
 
 
+def temporary_of(path: Path) -> Path:
+    """Name what this thread writes before it is renamed to ``path``: see `remove_leftovers`."""
+    writer = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
+    return path.with_name(f"{path.name}.{writer}.tmp")
+
+
 def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files that killed writers of ``path`` left.
+    """Remove the temporary files and folders that killed writers of ``path`` left.
 
     Those of a living process of this host stay, and those of other hosts for an hour: a writer at
     work needs them.
     """
     for leftover in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
         with contextlib.suppress(FileNotFoundError):  # another process was faster
-            if not _is_at_work(leftover):
+            if _is_at_work(leftover):
+                continue
+            if not leftover.is_dir():
                 leftover.unlink()
+            elif re.search(r"-\d+-\d+\.tmp$", leftover.name):
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _is_at_work(temporary: Path) -> bool:

@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from dn2.crops import LeftOut
@@ -73,9 +73,13 @@ def gather(arguments: Sequence[str], stream: BinaryIO | None = None) -> Gathered
             found = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207
             if not found:
                 raise ValueError(f"no file fits {argument}: correct the pattern")
+            folders = {os.path.normpath(path) for path in found if Path(path).is_dir()}
             for path in found:
-                # A pattern such as `good/*` finds whatever is there, like a folder does.
-                if Path(path).is_dir():
+                # A pattern such as `good/*` finds whatever is there, like a folder does. One such
+                # as `good/**` finds a folder, and what is in it once more.
+                if folders.intersection(map(str, PurePath(os.path.normpath(path)).parents)):
+                    continue
+                if os.path.normpath(path) in folders:
                     search.take_folder(path)
                 else:
                     search.take_found(path)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,16 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import numpy as np
 
-from dn2.calibration import check_rate, flag_by_fdr, flag_by_fpr, images_needed, p_values
+from dn2.calibration import (
+    check_rate,
+    flag_by_fdr,
+    flag_by_fpr,
+    images_needed,
+    p_values,
+    smallest_rate,
+)
 from dn2.crops import LeftOut, Source, are_the_same, as_list, name_of
+from dn2.detector import mean_of_nearest
 from dn2.engines import available_cores
 from dn2.features import NORMALIZATIONS
 from dn2.images import MOST_PIXELS, View
@@ -54,6 +63,9 @@ MOST_NEAREST = 10
 
 SEARCHED_TOGETHER = 512
 """Images: a product of fewer keeps all cores busy for longer than it takes."""
+
+UNNAMED = re.compile(r"image \d+")
+"""How an image without a path is called: see `dn2.crops.name_of`."""
 
 Progress = Callable[[int, int], None]
 
@@ -144,7 +156,7 @@ def check_rate_and_images(name: str, rate: float, n: int) -> None:
     if n < images_needed(rate):
         raise ValueError(
             f"{name} {rate:g} needs at least {images_needed(rate):,} calibration images, got {n}: "
-            f"give more normal images, or allow a rate of {1 / (n + 1):.2g} or more"
+            f"give more normal images, or allow a rate of {smallest_rate(n)} or more"
         )
 
 
@@ -188,7 +200,7 @@ class ImageDetector(Parameters):
     features_ : ndarray of shape (n, d), float32
         Of all normal images.
     paths_ : tuple of n str
-        Absolute, or ``image 1`` where no path was given.
+        Absolute, or ``image 1`` where no path was given: of those added later the numbers go on.
     in_bank_ : ndarray of shape (n,), bool
         False for those held out.
     calibration_ : ndarray of shape (n_calibration,), float32
@@ -362,7 +374,7 @@ class ImageDetector(Parameters):
         Returns
         -------
         tuple of LeftOut
-            Those that could not be read.
+            Those that could not be read; ``image 2`` is the second of X.
 
         Raises
         ------
@@ -371,12 +383,15 @@ class ImageDetector(Parameters):
         """
         self._check_fitted()
         X = as_list(X)
-        known = set(self.paths_).intersection(map(_stored_name, X, range(len(X))))
+        known = set(self.paths_).intersection(
+            _stored_path(one) for one in X if isinstance(one, str | Path)
+        )
         if known:
             raise ValueError(
                 f"{min(known)} is in the detector already: remove it first, or leave it out"
             )
-        paths, features, left_out, _ = self._encode(X, progress)
+        numbers = [int(name[6:]) for name in self.paths_ if UNNAMED.fullmatch(name)]
+        paths, features, left_out, _ = self._encode(X, progress, max(numbers, default=0))
         self._keep(
             self.paths_ + paths,
             np.concatenate([self.features_, features]),
@@ -443,9 +458,12 @@ class ImageDetector(Parameters):
         return self._bank.built
 
     def _encode(
-        self, X: Sequence[Source], progress: Progress | None
+        self, X: Sequence[Source], progress: Progress | None, last: int = 0
     ) -> tuple[tuple[str, ...], np.ndarray, tuple[LeftOut, ...], tuple[float, ...]]:
-        """Encode normal images: names, features, what could not be read, what is not seen."""
+        """Encode normal images: names, features, what could not be read, what is not seen.
+
+        Those without a name get numbers, from the one after ``last`` on.
+        """
         width = sum(network.width for network in self.networks_)
         features = np.empty((len(X), width), np.float32)
         names: list[str] = []
@@ -453,7 +471,7 @@ class ImageDetector(Parameters):
         unseen: list[float] = []
         for batch in encode_sources(X, self.networks_, self.normalize, progress, self.view):
             features[len(names) : len(names) + len(batch.rows)] = batch.features
-            names += [_stored_name(X[row], row) for row in batch.rows]
+            names += [_stored_name(X[row], last + row) for row in batch.rows]
             left_out += batch.left_out
             unseen += batch.unseen
         if len(names) < len(X):
@@ -519,7 +537,7 @@ class ImageDetector(Parameters):
 
     def _find(self, name: str) -> int:
         """Find the row of an image by its path or by the end of it."""
-        whole = _stored_name(name, 0)
+        whole = _stored_path(name)
         if whole in self.paths_:
             return self.paths_.index(whole)
         ends = [row for row, path in enumerate(self.paths_) if f"/{path}".endswith(f"/{name}")]
@@ -548,13 +566,10 @@ def _nearest_others(bank: Bank, queries: np.ndarray, k: int, own: np.ndarray | N
     return distances
 
 
-def mean_of_nearest(distances: np.ndarray) -> np.ndarray:
-    """Compute the score of each row of squared distances (m, k): float32, (m,)."""
-    return distances.mean(axis=1, dtype=np.float64).astype(np.float32)
-
-
 def _stored_name(source: Source, row: int) -> str:
     """Name a normal image so that it is found from any working directory."""
-    if isinstance(source, str | Path):
-        return os.path.normpath(Path(source).absolute())
-    return name_of(source, row)
+    return _stored_path(source) if isinstance(source, str | Path) else name_of(source, row)
+
+
+def _stored_path(path: str | Path) -> str:
+    return os.path.normpath(Path(path).absolute())

@@ -63,10 +63,30 @@ class Network:
     constants: bytes
 
     def model(self) -> Any:
-        """Read the network as an ``openvino.Model``."""
+        """Read the network as an ``openvino.Model``.
+
+        Raises
+        ------
+        ValueError
+            If OpenVINO cannot read it, or it does not map a crop to such features.
+        """
         import openvino
 
-        return openvino.Core().read_model(self.graph, self.constants)
+        shapes = {"input": [1, *SHAPE], "output": [1, self.width]}
+        try:
+            model = openvino.Core().read_model(self.graph, self.constants)
+            for side, shape in shapes.items():
+                found = getattr(model, side)().partial_shape  # raises unless there is one
+                if not found.compatible(openvino.PartialShape(shape)):
+                    raise ValueError(f"its {side} is {found}, not {shape}")
+        except Exception as error:  # OpenVINO's own are plain RuntimeErrors of several lines
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise ValueError(
+                f"the network {self.name} cannot be read by OpenVINO {openvino.get_version()} "
+                f"({lines[-1] if lines else type(error).__name__}): copy the detector again from "
+                "where it was made, or fit"
+            ) from None
+        return model
 
     @cached_property
     def engine(self) -> Engine:

@@ -9,6 +9,7 @@
 
 A file is named after its content. So a change writes new files beside the old ones and then
 replaces the manifest: whoever opens the folder meanwhile finds one detector or the other, whole.
+What a broken-off change left is removed by the next one.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ import contextlib
 import hashlib
 import io
 import json
-import os
+import re
 import shutil
-import socket
 import stat
 import time
 from collections.abc import Callable, Mapping
@@ -28,7 +28,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 
-from dn2.files import hold, open_regular, read_regular, remove_leftovers, write_atomically
+from dn2.files import (
+    hold,
+    open_regular,
+    read_regular,
+    remove_leftovers,
+    temporary_of,
+    write_atomically,
+)
 from dn2.image_detector import ImageDetector
 from dn2.images import ALL_LEVELS
 from dn2.networks import Network, crops_of
@@ -48,6 +55,12 @@ LARGEST_MANIFEST = 2**20
 MAPPED_BYTES = 2**26  # from which on an array is not read at once
 PARAMETERS = ("encoder", "normalize", "k", "holdout", "seed", "index")
 
+OWN_FILE = re.compile(
+    r"(manifest\.json|(network|features|in_bank|calibration|paths|index|index_[a-z_]+)"
+    r"-[0-9a-f]{16}\.(xml|bin|npy|json|faiss))(\..+\.tmp)?"
+)
+"""The names of the files that are written here, those of unfinished ones included."""
+
 T = TypeVar("T")
 
 
@@ -56,13 +69,14 @@ class BadDetectorError(ValueError):
 
 
 def save_detector(detector: ImageDetector, path: Path, *, force: bool = False) -> None:
-    """Write a detector to a folder, which appears under its name only when it is whole.
+    """Write a detector to a folder, which holds one only when it is whole.
 
     Parameters
     ----------
     detector : ImageDetector
         Fitted.
     path : Path
+        A folder that is not there yet, that is empty, or with ``force`` one with a detector.
     force : bool
         Whether to replace the detector that is there. A folder with anything else is never
         replaced.
@@ -75,21 +89,26 @@ def save_detector(detector: ImageDetector, path: Path, *, force: bool = False) -
         If it cannot be written.
     """
     check_target(path, force=force)
-    if (path / MANIFEST).exists():
+    if path.is_dir():
+        # It stays the folder that it is: it may be a link, a mount, the working directory.
         with hold(path / LOCK, wait=True):
+            check_target(path, force=force)  # another may have been faster
             _replace(detector, path)
         return
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    hidden = path.with_name(f".{path.name}")
+    remove_leftovers(hidden)
+    temporary = temporary_of(hidden)
     try:
         temporary.mkdir()
         _replace(detector, temporary)
-        temporary.rename(path)  # replaces an empty folder
+        check_target(path, force=force)
+        temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_target(path: Path, *, force: bool) -> None:
-    """Raise FileExistsError or NotADirectoryError if a detector cannot be written to a path."""
+    """Raise an OSError if a detector cannot be written to a path, such as FileExistsError."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent}: make it first")
     if path.is_dir():
@@ -99,12 +118,19 @@ def check_target(path: Path, *, force: bool) -> None:
                     f"{path} holds a detector already: choose another name, or replace it with "
                     "force=True"
                 )
-        elif any(path.iterdir()):
+        elif _others_in(path):
             raise FileExistsError(
                 f"{path} is a folder with other files: choose another name for the detector"
             )
+        with hold(path / LOCK, wait=False):  # fails where it will fail when all is computed
+            pass
     elif path.exists() or path.is_symlink():
         raise FileExistsError(f"{path} is a file: choose another name for the detector's folder")
+
+
+def _others_in(folder: Path) -> bool:
+    """Tell whether a folder has files that no detector has, not even an unfinished one."""
+    return any(path.name != LOCK and not OWN_FILE.fullmatch(path.name) for path in folder.iterdir())
 
 
 def load(path: str | Path) -> ImageDetector:
@@ -157,7 +183,15 @@ def change_detector(path: str | Path, change: Callable[[ImageDetector], T]) -> T
 
 
 def _replace(detector: ImageDetector, folder: Path) -> None:
-    """Write the files that are missing, then the manifest; then remove those of the old one."""
+    """Replace what a folder holds, whose lock is held; if that fails, the old detector stays."""
+    try:
+        _write(detector, folder)
+    finally:
+        _remove_unnamed(folder)
+
+
+def _write(detector: ImageDetector, folder: Path) -> None:
+    """Write the files that are missing, then the manifest."""
     old: Mapping[str, Any] = {}
     with contextlib.suppress(FileNotFoundError, BadDetectorError):
         old = _read_manifest(folder)["files"]
@@ -220,11 +254,25 @@ def _replace(detector: ImageDetector, folder: Path) -> None:
         }
     manifest["files"] = files
     manifest["sha256"] = _digest(manifest)
-    remove_leftovers(folder / MANIFEST)
     write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
-    for name in old.keys() - files.keys():
-        with contextlib.suppress(OSError):
-            (folder / name).unlink()
+
+
+def _remove_unnamed(folder: Path) -> None:
+    """Remove the files of earlier detectors and of changes that were broken off.
+
+    No other writer is at work, as the lock is held.
+    """
+    named: set[str] = set()
+    try:
+        named = {MANIFEST, *_read_manifest(folder)["files"]}
+    except FileNotFoundError:
+        pass
+    except BadDetectorError:
+        return  # it does not say what it needs
+    for path in folder.iterdir():
+        if OWN_FILE.fullmatch(path.name) and path.name not in named:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _versions() -> dict[str, str]:
@@ -300,7 +348,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             f"this one reads up to {FORMAT}): install that version, or fit again"
         )
     files = manifest.get("files")
-    for name in files if isinstance(files, dict) else ():
+    if not isinstance(files, dict):
+        raise _bad(path, "is no detector's manifest")
+    for name in files:
         # Before the digest, which anybody can make: a name must not lead out of the folder.
         if name != Path(name).name or name in ("", ".", "..") or "\0" in name or "\\" in name:
             raise BadDetectorError(
@@ -342,6 +392,9 @@ def _build(folder: Path, manifest: Mapping[str, Any]) -> ImageDetector:
             _load_array(folder, arrays[name], manifest)
             for name in ("features", "in_bank", "calibration")
         )
+        _check_said(manifest)
+        if detector.encoder != "+".join(network.name for network in detector.networks_):
+            raise ValueError(f"its networks are not those of {detector.encoder}")
         width = sum(network.width for network in detector.networks_)
         if not (
             features.shape == (len(paths), width)
@@ -349,21 +402,25 @@ def _build(folder: Path, manifest: Mapping[str, Any]) -> ImageDetector:
             and in_bank.shape == (len(paths),)
             and in_bank.dtype == bool
             and calibration.ndim == 1
+            and len(calibration) > 0
             and in_bank.sum() >= detector.k
             and np.isfinite(calibration).all()
+            and isinstance(paths, list)
             and all(isinstance(path, str) for path in paths)
         ):
             raise ValueError("its arrays do not fit each other")
         bank = detector._make_bank(features, in_bank, _read_built(folder, manifest))
         recall = manifest["recall"] if detector.index != "exact" else None
+        if recall is not None and not (isinstance(recall, float) and 0 <= recall <= 1):
+            raise ValueError(f"its recall is {recall!r}")
     except BadDetectorError:
         raise
     except FileNotFoundError as error:
         raise _missing(Path(error.filename)) from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise _bad(folder / MANIFEST, f"does not describe a detector ({error})") from None
     detector._restore(tuple(paths), features, in_bank, calibration, bank, recall)
-    detector.n_copies_ = int(manifest["calibration"]["n_copies"])
+    detector.n_copies_ = manifest["calibration"]["n_copies"]
     return detector
 
 
@@ -372,6 +429,23 @@ def _levels(said: Any) -> tuple[int, int]:
     if not (type(black) is type(white) is int and 0 <= black < white <= ALL_LEVELS[1]):
         raise ValueError(f"levels are {said}")
     return black, white
+
+
+def _check_said(manifest: Mapping[str, Any]) -> None:
+    """Raise ValueError if something that is only shown is of another type than was written."""
+    calibration, networks = manifest["calibration"], manifest["encoders"]
+    files = manifest["files"].values()
+    kinds: dict[type, list[Any]] = {
+        str: [manifest["created"], manifest["dn2"], calibration["method"]],
+        int: [manifest["n_images"], calibration["n_images"], calibration["n_copies"]],
+        float: [calibration["largest_score"], calibration["median_score"]],
+    }
+    kinds[str] += [entry[what] for entry in networks for what in ("name", "weights_sha256")]
+    kinds[int] += [entry["width"] for entry in networks] + [file["bytes"] for file in files]
+    for kind, values in kinds.items():
+        for value in values:
+            if type(value) is not kind:
+                raise ValueError(f"{value!r:.40} should be a {kind.__name__}")
 
 
 def _read_checked(folder: Path, name: str, manifest: Mapping[str, Any]) -> bytes:
@@ -399,7 +473,10 @@ def _read_built(folder: Path, manifest: Mapping[str, Any]) -> Built | None:
 
 
 def _load_array(folder: Path, name: str, manifest: Mapping[str, Any]) -> np.ndarray:
-    """Check and read an array; a large one stays on disk, and is read where it is needed."""
+    """Check and read an array; a large one is mapped, and an approximate index reads it there.
+
+    The exact search copies it into memory.
+    """
     path = folder / name
     if manifest["files"][name]["bytes"] <= MAPPED_BYTES:
         content = io.BytesIO(_read_checked(folder, name, manifest))

@@ -27,7 +27,7 @@ ALLOWED = {
         "benchmarks.result_store",
         "dn2.files",
     },
-    "benchmarks.tracking.registry": {"benchmarks.tracking", "dn2.saving"},
+    "benchmarks.tracking.registry": {"benchmarks.contracts", "benchmarks.tracking", "dn2.saving"},
     "benchmarks.tracking.served_detector": {
         "dn2.calibration",
         "dn2.image_detector",

@@ -25,8 +25,6 @@ def register(detector: Path, name: str, alias: str, tracking_uri: str, as_json: 
     from benchmarks.tracking.registry import register as register_model
     from dn2.saving import BadDetectorError
 
-    if not name.strip() or set("/:") & set(name):
-        raise UsageError(f"--name must not be empty nor contain '/' or ':', got '{name}'.")
     click.echo(f"registering {detector} as {name}", err=True)
     try:
         found = register_model(detector, name, alias, tracking_uri or None)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import dn2
+from benchmarks.contracts import UsageError
 from benchmarks.tracking.connection import (
     check_store,
     errors_in_one_line,
@@ -68,11 +71,14 @@ def register(detector: Path, name: str, alias: str = "", uri: str | None = None)
 
     Raises
     ------
+    UsageError
+        If there can be no model or version of such a name.
     FileNotFoundError, dn2.saving.BadDetectorError
         If there is no whole detector.
     TrackingError
         If the store refuses.
     """
+    _check_names(name, alias)
     load(detector)
     manifest = read_manifest(detector)
     needed = [*NEEDED, *(["faiss-cpu"] if "graph" in manifest else [])]
@@ -85,9 +91,13 @@ def register(detector: Path, name: str, alias: str = "", uri: str | None = None)
 
         signature = ModelSignature(
             inputs=Schema([ColSpec("string", "image")]),
-            params=ParamSchema([ParamSpec(rate, "double", 0.0) for rate in ("fpr", "fdr")]),
+            params=ParamSchema([ParamSpec(rate, "double", None) for rate in ("fpr", "fdr")]),
         )
-        with _at(mlflow, store), warnings.catch_warnings(record=True):
+        with (
+            _at(mlflow, store),
+            warnings.catch_warnings(record=True),
+            redirect_stderr(io.StringIO()),  # MLflow prints its progress; errors are raised
+        ):
             warnings.simplefilter("ignore")  # that there are no type hints, no example
             _make_model(mlflow.MlflowClient(), name)  # a bad name is told before anything is logged
             mlflow.set_experiment(DETECTORS)
@@ -106,6 +116,18 @@ def register(detector: Path, name: str, alias: str = "", uri: str | None = None)
             if alias:
                 mlflow.MlflowClient().set_registered_model_alias(name, alias, str(number))
     return Registered(name, number, alias, store)
+
+
+def _check_names(name: str, alias: str) -> None:
+    """Raise UsageError where MLflow would refuse a name, an alias only when all is uploaded."""
+    if not name.strip() or set("/:") & set(name):
+        raise UsageError(f"--name must not be empty nor contain '/' or ':', got '{name}'.")
+    if not re.fullmatch(r"[\w-]{0,255}", alias):
+        raise UsageError(
+            f"--alias must be up to 255 letters, digits, - and _, got '{alias}': choose another."
+        )
+    if re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
+        raise UsageError(f"--alias must not be 'latest' nor a version, got '{alias}': MLflow says.")
 
 
 def _make_model(client: Any, name: str) -> None:

@@ -12,12 +12,27 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 import dn2
-from dn2.calibration import DEFAULT_FPR, images_needed
+from dn2.calibration import default_rate
 from dn2.image_detector import Scores
 from dn2.images import CorruptImageError
+from dn2.serving import MOST_MEGAPIXELS
 from dn2.serving.uploads import check_header, decode_base64
 
-MOST_PIXELS = 50_000_000
+
+class RefusedRequest(MlflowException):
+    """The error of a request that is not answered as it is: the message is the reason alone.
+
+    MLflow's server would put the whole request before it, images and all.
+    """
+
+    @property
+    def message(self) -> str:
+        """The reason."""
+        return self._reason
+
+    @message.setter
+    def message(self, text: str) -> None:
+        self._reason: str = vars(self).get("_reason", text)
 
 
 class ServedDetector(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
@@ -41,7 +56,7 @@ class ServedDetector(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
         for row, text in enumerate(model_input["image"]):
             try:
                 content = decode_base64(text)
-                check_header(content, "image", MOST_PIXELS)
+                check_header(content, "image", MOST_MEGAPIXELS * 10**6)
             except CorruptImageError as error:
                 errors[row] = error.reason
             except ValueError as error:
@@ -53,11 +68,11 @@ class ServedDetector(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
         unread = {int(one.path.split()[1]) - 1: one.reason for one in scores.left_out}
         errors |= {rows[place]: reason for place, reason in unread.items()}
         if not scores.images:
-            raise MlflowException.invalid_parameter_value(
+            raise RefusedRequest.invalid_parameter_value(
                 "no image can be read: "
                 + ("there is none" if not errors else f"the first: {errors[min(errors)]}")
             )
-        flags = self._flags(scores, {k: v for k, v in (params or {}).items() if v})
+        flags = self._flags(scores, params or {})
         found = iter(zip(scores.images, flags, strict=True))
         answers: list[dict[str, Any]] = []
         for row in range(len(model_input)):
@@ -71,13 +86,18 @@ class ServedDetector(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
             )
         return answers
 
-    def _flags(self, scores: Scores, rates: dict[str, float]) -> list[bool | None]:
-        if not rates and scores.n_calibration < images_needed(DEFAULT_FPR):
-            return [None] * len(scores.images)
+    def _flags(self, scores: Scores, params: dict[str, float | None]) -> list[bool | None]:
+        """Flag at the rate that is asked for, or at the usual one if there are images enough."""
+        rates = {name: rate for name, rate in params.items() if rate is not None}
+        if not rates:
+            usual = default_rate(scores.n_calibration)
+            if usual is None:
+                return [None] * len(scores.images)
+            rates = {"fpr": usual}
         try:
-            flags: list[bool | None] = scores.flag(**(rates or {"fpr": DEFAULT_FPR})).tolist()
+            flags: list[bool | None] = scores.flag(**rates).tolist()
         except ValueError as error:
-            raise MlflowException.invalid_parameter_value(str(error)) from None
+            raise RefusedRequest.invalid_parameter_value(str(error)) from None
         return flags
 
 

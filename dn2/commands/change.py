@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 import click
 
 from dn2.commands.own_images import (
+    check_change,
     count,
     detector_argument,
     end,
     gather_images,
     images_argument,
-    load_or_refuse,
     pixels_option,
-    tell_rebuilding,
 )
 from dn2.commands.time_left import show_progress
 
@@ -34,10 +33,8 @@ def add(detector: str, images: tuple[str, ...], max_pixels: int) -> int:
     """
     from dn2.saving import change_detector
 
-    old = load_or_refuse(detector)
+    check_change(detector)
     gathered = gather_images(images)
-    tell_rebuilding(old)
-    del old  # a large one fits in memory once
 
     def change(loaded: ImageDetector) -> tuple[int, list[object]]:
         loaded.most_pixels = max_pixels
@@ -63,7 +60,7 @@ def remove(detector: str, images: tuple[str, ...]) -> int:
     """
     from dn2.saving import change_detector
 
-    tell_rebuilding(load_or_refuse(detector))
+    check_change(detector)
 
     def change(loaded: ImageDetector) -> tuple[int, int]:
         return len(loaded.remove(images)), len(loaded.paths_)

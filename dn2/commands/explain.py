@@ -110,7 +110,7 @@ def _write(
     from dn2.explaining import read_or_say
     from dn2.explanation_page import (
         ON_THE_SHEET,
-        Summary,
+        PageHead,
         draw_explanation,
         draw_sheet,
         png_name,
@@ -150,24 +150,25 @@ def _write(
     notes = _notes(len(odd) - len(chosen), bool(flagged), missing, len(left_out))
     for note in notes:
         click.echo(f"note: {printable(note)}", err=True)
-    summary = Summary(
+    head = PageHead(
         Path(name).name or name,
         f"{len(loaded.paths_):,} images, {loaded.encoder}, {loaded.normalize}, "
         f"k\u00a0=\u00a0{loaded.k}",
         rule,
         len(worst),
         len(flagged),
-        loaded.calibration_,
-        notes,
+        median,
+        float(loaded.calibration_.max()),
+        tuple(notes),
     )
     if html is not None:
-        content = write_page(summary, sheet, articles).encode()
+        content = write_page(head, sheet, articles).encode()
         write_atomically(html, content)
         click.echo(
             f"{html}: {count(len(articles), 'image')} explained, {len(content) / 1e6:.1f} MB"
         )
     if out_dir is not None:
-        draw_sheet(summary, sheet).save(out_dir / "summary.png")
+        draw_sheet(head, sheet).save(out_dir / "summary.png")
         click.echo(f"{out_dir}: summary.png and {count(n_drawn, 'explanation')}")
 
 

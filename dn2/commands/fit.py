@@ -128,7 +128,7 @@ def fit(
     except (OSError, ValueError) as error:
         tell_left_out(gathered.missing)
         raise click.UsageError(str(error).replace("force=True", "--force")) from None
-    if not os.access(out if out.is_dir() else out.parent, os.W_OK):
+    if not os.access(out if out.is_dir() else out.parent, os.W_OK | os.X_OK):
         raise click.UsageError(f"cannot write to the folder of {out}: change --out")
     click.echo(f"encoding {count(len(gathered.paths), 'image')} with {encoder}", err=True)
     try:
@@ -172,11 +172,13 @@ def tell_index(detector: ImageDetector) -> str:
 
 def summary(detector: ImageDetector) -> str:
     """Describe a detector's parameters in a line."""
+    from dn2.calibration import smallest_rate
+
     n = len(detector.calibration_)
     how = f"{n:,} held-out images" if detector.holdout else "each image against the others"
     if not detector.holdout and n < len(detector.paths_):
         how = f"{n:,} images against all others"
     return (
         f"{detector.encoder}, {detector.normalize}, k = {detector.k}; calibrated with {how}; the "
-        f"smallest p-value is {1 / (n + 1):.2g}"
+        f"smallest p-value is {smallest_rate(n)}"
     )

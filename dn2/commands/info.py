@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def info(detector: str, list_images: bool, as_json: bool) -> int:
     """Show what a detector is made of, and check that its files are whole."""
+    from dn2.calibration import smallest_rate
     from dn2.commands.own_images import load_or_refuse
     from dn2.gathering import printable
     from dn2.saving import read_manifest
@@ -48,7 +49,7 @@ def info(detector: str, list_images: bool, as_json: bool) -> int:
         "search": _search(loaded),
         "calibration": f"{calibration['method']}, {count(n, 'image')}, "
         f"of which {calibration['n_copies']:,} equal another",
-        "smallest p-value": f"{1 / (n + 1):.2g}",
+        "smallest p-value": smallest_rate(n),
         "scores": f"median {calibration['median_score']:#.4g}, "
         f"largest {calibration['largest_score']:#.4g} among normal images",
     }

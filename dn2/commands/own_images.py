@@ -12,7 +12,6 @@ import click
 if TYPE_CHECKING:
     from dn2.crops import LeftOut
     from dn2.gathering import Gathered
-    from dn2.image_detector import ImageDetector
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -103,38 +102,48 @@ def gather_images(arguments: tuple[str, ...]) -> Gathered:
     return gathered
 
 
-def tell_rebuilding(detector: ImageDetector) -> None:
-    """Say that a change of a detector builds its index again, which may take minutes."""
-    if detector.built is not None:
-        click.echo(f"the index {detector.index} is built again", err=True)
+def check_change(detector: str) -> None:
+    """Refuse to change what is no detector, and say if an index is built again: it takes minutes.
+
+    Changing a detector loads it, so that it is not loaded here.
+    """
+    manifest = _manifest_or_refuse(detector)
+    if "graph" in manifest:
+        click.echo(f"the index {manifest['index']} is built again", err=True)
 
 
 def load_or_refuse(path: str) -> Any:
     """Load a detector; that there is none is wrong usage."""
     from dn2.saving import load
 
+    _manifest_or_refuse(path)
+    return load(path)
+
+
+def _manifest_or_refuse(path: str) -> dict[str, Any]:
+    from dn2.saving import read_manifest
+
     try:
-        return load(path)
+        return read_manifest(path)
     except FileNotFoundError as error:
         raise click.UsageError(str(error)) from None
 
 
 def choose_rate(fpr: float | None, fdr: float | None, n: int) -> tuple[str, float | None]:
     """Choose the rate: the one asked for, or the usual one where there are images enough."""
-    from dn2.calibration import DEFAULT_FPR, images_needed
+    from dn2.calibration import DEFAULT_FPR, default_rate, images_needed
     from dn2.image_detector import check_rate_and_images
 
     if fpr is not None and fdr is not None:
         raise click.UsageError("give --fpr or --fdr, not both")
     if fpr is None and fdr is None:
-        if n < images_needed(DEFAULT_FPR):
+        if default_rate(n) is None:
             click.echo(
                 f"note: nothing is flagged: --fpr {DEFAULT_FPR} needs {images_needed(DEFAULT_FPR)} "
                 f"normal images, there are {n}",
                 err=True,
             )
-            return "fpr", None
-        return "fpr", DEFAULT_FPR
+        return "fpr", default_rate(n)
     name, rate = ("fpr", fpr) if fdr is None else ("fdr", fdr)
     assert rate is not None
     try:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import click
 
-from dn2.commands.own_images import Number, detector_argument, load_or_refuse
+from dn2.commands.own_images import (
+    Number,
+    choose_rate,
+    detector_argument,
+    load_or_refuse,
+    rate_options,
+)
+from dn2.serving import MOST_MEGAPIXELS
 
 
 @click.command()
@@ -22,18 +29,7 @@ from dn2.commands.own_images import Number, detector_argument, load_or_refuse
     show_default=True,
     help="0 takes a free one.",
 )
-@click.option(
-    "--fpr",
-    type=float,
-    metavar="RATE",
-    help="Flag at most this share of the normal images, on average.  [default: 0.05]",
-)
-@click.option(
-    "--fdr",
-    type=float,
-    metavar="RATE",
-    help="Flag so that at most this share of a request's flagged images is normal, on average.",
-)
+@rate_options
 @click.option(
     "--max-mb",
     type=Number(0, 1e6, min_open=True),
@@ -44,7 +40,7 @@ from dn2.commands.own_images import Number, detector_argument, load_or_refuse
 @click.option(
     "--max-megapixels",
     type=Number(0, 1e6, min_open=True),
-    default=50.0,
+    default=float(MOST_MEGAPIXELS),
     show_default=True,
     help="The most million pixels of an image.",
 )
@@ -95,8 +91,6 @@ def serve(
     The page at / describes the interface. Ctrl-C or SIGTERM lets running requests finish and ends
     the server with exit code 0. The server keeps the detector as it was when it started.
     """
-    if fpr is not None and fdr is not None:
-        raise click.UsageError("give --fpr or --fdr, not both")
     click.echo(f"loading {detector}", err=True)
 
     from dn2.serving.listening import address_of, listen
@@ -107,7 +101,6 @@ def serve(
     with taken:
         loaded = load_or_refuse(detector)
 
-        from dn2.commands.own_images import choose_rate
         from dn2.saving import read_manifest
         from dn2.serving.app import make_app
         from dn2.serving.scorer import Scorer
@@ -141,6 +134,7 @@ def serve(
             app,
             taken,
             lambda: tell(f"serving {detector} at {address_of(taken)} (Ctrl-C stops it)"),
+            timeout,
         )
     click.echo("stopped", err=True)
     return 0

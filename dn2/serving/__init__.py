@@ -8,3 +8,6 @@
 
 Only this package imports starlette and uvicorn.
 """
+
+MOST_MEGAPIXELS = 50
+"""The most million pixels of an image that is decoded, unless the operator says otherwise."""

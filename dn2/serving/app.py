@@ -19,7 +19,7 @@ from dn2 import __version__
 from dn2.image_detector import Scores, check_rate_and_images
 from dn2.serving.pages import describe, page
 from dn2.serving.scorer import Scorer
-from dn2.serving.uploads import Limits, Refused, read_uploads, shown
+from dn2.serving.uploads import Limits, Refused, read_uploads, shown, writable
 
 ADDRESSES = "POST /score, or GET /health, /version, /openapi.json or /"
 
@@ -79,33 +79,36 @@ def make_app(
             },
         )
 
+    async def answered(request: Request) -> Response:
+        asked = asked_rate(request.query_params.multi_items(), scorer) or rate
+        try:
+            async with asyncio.timeout(limits.seconds):
+                await handled.acquire()
+        except TimeoutError:
+            raise Refused(503, "too many requests are waiting: send it again later") from None
+        try:
+            uploads = await read_uploads(request, limits)
+            rows, scores = await scorer.score(uploads)
+        finally:
+            handled.release()
+        body = answer([upload.name for upload in uploads], rows, scores, asked)
+        if not rows:
+            raise Refused(422, "no image can be read", left_out=body["left_out"])
+        return JSONResponse(body)
+
     async def score(request: Request) -> Response:
         started = time.monotonic()
-        response: Response
+        status, response = 499, Response(status_code=400)
         try:
-            asked = asked_rate(request.query_params.multi_items(), scorer) or rate
             try:
-                async with asyncio.timeout(limits.seconds):
-                    await handled.acquire()
-            except TimeoutError:
-                raise Refused(503, "too many requests are waiting: send it again later") from None
-            try:
-                uploads = await read_uploads(request, limits)
-                rows, scores = await scorer.score(uploads)
-            finally:
-                handled.release()
-            names = [upload.name for upload in uploads]
-            body = answer(names, rows, scores, asked)
-            if not rows:
-                raise Refused(422, "no image can be read", left_out=body["left_out"])
-            status, response = 200, JSONResponse(body)
+                response = await answered(request)
+            except Refused as refused:  # within the other, as writing it may fail, too
+                response = _Refusal({"error": refused.reason, **refused.more}, refused.status)
+                if refused.status == 503:
+                    response.headers["retry-after"] = "1"
+            status = response.status_code
         except ClientDisconnect:
-            status, response = 499, Response(status_code=400)  # nobody reads it
-        except Refused as refused:
-            status = refused.status
-            response = _Refusal({"error": refused.reason, **refused.more}, status)
-            if status == 503:
-                response.headers["retry-after"] = "1"
+            pass  # nobody reads the answer
         except Exception as error:  # the service lives on
             fail(f"{type(error).__name__}: {error}")
             status = 500
@@ -201,17 +204,6 @@ def answer(
             for row, one in zip(others, scores.left_out, strict=True)
         ],
     }
-
-
-def writable(path: str) -> str:
-    r"""Write bytes of a path that are no UTF-8 as escapes, as JSON has no place for them.
-
-    Examples
-    --------
-    >>> print(writable("\udcff.png"))
-    \xff.png
-    """
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 class _Refusal(JSONResponse):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import socket
 import warnings
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import h11
 import uvicorn
 from PIL import Image
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -54,7 +58,9 @@ def address_of(taken: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(app: Starlette, taken: socket.socket, ready: Callable[[], None]) -> None:
+def serve(
+    app: Starlette, taken: socket.socket, ready: Callable[[], None], head_seconds: float
+) -> None:
     """Serve until SIGTERM or SIGINT; running requests are finished first, then it returns.
 
     Parameters
@@ -64,6 +70,8 @@ def serve(app: Starlette, taken: socket.socket, ready: Callable[[], None]) -> No
         From `listen`.
     ready : callable
         Called when the server answers.
+    head_seconds : float
+        For the head of a request to arrive; the connection is closed then.
     """
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # there is a limit of ours
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
@@ -75,7 +83,7 @@ def serve(app: Starlette, taken: socket.socket, ready: Callable[[], None]) -> No
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
             loop="asyncio",
-            http="h11",
+            http=partial(_Impatient, head_seconds=head_seconds),  # type: ignore[arg-type]
             ws="none",
         ),
         ready,
@@ -87,6 +95,36 @@ def serve(app: Starlette, taken: socket.socket, ready: Callable[[], None]) -> No
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class _Impatient(H11Protocol):
+    """Close a connection on which the head of a request does not come; uvicorn waits forever."""
+
+    def __init__(self, *, head_seconds: float, **others: Any) -> None:
+        super().__init__(**others)
+        self._head_seconds = head_seconds
+        self._closing: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch(True)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # (idle: the head is not whole; between two requests uvicorn closes it after 5 s)
+        self._watch(self.conn.their_state is h11.IDLE)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._watch(False)
+
+    def _watch(self, waiting: bool) -> None:
+        """Count the seconds while a head is waited for."""
+        if waiting and self._closing is None:
+            self._closing = self.loop.call_later(self._head_seconds, self.transport.close)
+        elif not waiting and self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
 
 
 class _Server(uvicorn.Server):

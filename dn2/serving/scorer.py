@@ -45,7 +45,9 @@ class Scorer:
         self.detector, self.most_pixels = detector, most_pixels
         self._view = replace(detector.view, most_pixels=most_pixels)
         cores = available_cores()
-        self._compiled = [compile_for_cpu(network.model(), cores) for network in detector.networks_]
+        self._compiled = [
+            compile_for_cpu(network.model(), cores, cores) for network in detector.networks_
+        ]
         self._normalise = NORMALIZATIONS[detector.normalize]
         self._own = threading.local()  # a thread's requests to the networks
         self._encoding = ThreadPoolExecutor(cores + EXTRA_THREADS, "encode", self._start)

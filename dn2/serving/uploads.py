@@ -7,6 +7,8 @@ import base64
 import binascii
 import io
 import json
+import re
+import string
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,11 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's names of what is opened; some of its other formats start programs."""
 
 SHOWN_NAME = 200  # characters of a file's name that an answer repeats
+
+COMMAS = 256
+"""How many commas JSON may have for each image that is allowed: a name may have many."""
+
+SPACES = string.whitespace.encode()
 
 
 @dataclass(frozen=True)
@@ -137,23 +144,33 @@ async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
                 uploads = await _read_form(request, body, limits)
             else:
                 content = b"".join([chunk async for chunk in body])
-                uploads = await asyncio.to_thread(_read_json, content)
+                uploads = await asyncio.to_thread(_read_json, content, limits.images)
     except TimeoutError:
         raise Refused(
             408, f"the body did not arrive within {limits.seconds:g} s: send fewer images at once"
         ) from None
     if not uploads:
         raise Refused(422, "the request holds no image: send at least one file")
-    if len(uploads) > limits.images:
-        raise Refused(
-            413, f"a request may hold {limits.images:,} images, got {len(uploads):,}: send fewer"
-        )
     return uploads
 
 
 def shown(name: str) -> str:
     """Shorten what a client sent, so that it can be repeated."""
-    return name if len(name) <= SHOWN_NAME else name[:SHOWN_NAME] + "..."
+    return writable(name if len(name) <= SHOWN_NAME else name[:SHOWN_NAME] + "...")
+
+
+def writable(text: str) -> str:
+    r"""Write what is no UTF-8 as escapes, as JSON has no place for it.
+
+    Bytes of a path that are none come from the disk, halves of a character from JSON.
+
+    Examples
+    --------
+    >>> print(writable("\udcff.png"), writable("\ud800.png"))
+    \xff.png \ud800.png
+    """
+    text = re.sub("[\udc80-\udcff]", lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", text)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 async def _limited(request: Request, most: int) -> AsyncIterator[bytes]:
@@ -214,8 +231,13 @@ async def _read_form(request: Request, body: AsyncIterator[bytes], limits: Limit
     return uploads
 
 
-def _read_json(content: bytes) -> list[Upload]:
+def _read_json(content: bytes, most: int) -> list[Upload]:
+    """Read base64 in JSON, of at most so many images: what is refused takes little memory."""
     example = '{"images": [{"name": "a.png", "content": "<base64>"}]}'
+    too_many = f"a request may hold {most:,} images, got"
+    # A comma is before almost every value, each of which takes many times its bytes as an object.
+    if (commas := content.count(b",")) > most * COMMAS:
+        raise Refused(413, f"{too_many} JSON with {commas:,} commas: send fewer")
     try:
         said = json.loads(content)
     except (ValueError, RecursionError):
@@ -223,6 +245,8 @@ def _read_json(content: bytes) -> list[Upload]:
     images = said.get("images") if isinstance(said, dict) else None
     if not isinstance(images, list):
         raise Refused(422, f"the JSON has no list of images: send {example}")
+    if len(images) > most:
+        raise Refused(413, f"{too_many} {len(images):,}: send fewer")
     return [_read_item(item, row) for row, item in enumerate(images, 1)]
 
 
@@ -246,6 +270,9 @@ def decode_base64(text: str) -> bytes:
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ValueError(str(error) or "it has other characters") from None
+        # (to split it at its spaces would take many times its bytes)
+        return base64.b64decode(text.encode("ascii").translate(None, SPACES), validate=True)
+    except UnicodeEncodeError:
+        raise ValueError("it has other characters") from None
+    except binascii.Error as error:
+        raise ValueError(str(error)) from None

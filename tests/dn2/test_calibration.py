@@ -11,6 +11,7 @@ from dn2.calibration import (
     found_together,
     images_needed,
     p_values,
+    smallest_rate,
 )
 from dn2.search import Bank
 
@@ -60,6 +61,21 @@ def test_so_many_must_be_found_together(n, m, rate):
 def test_a_rate_is_a_fraction(rate):
     with pytest.raises(ValueError, match=r"fpr must be a fraction between 0 and 1, got"):
         check_rate("fpr", rate)
+
+
+@pytest.mark.parametrize("rate", [5e-324, 1e-300, 9e-10])
+def test_a_rate_for_which_nobody_has_images_is_refused(rate):
+    with pytest.raises(ValueError, match="fdr must be at least 1e-09, got"):
+        check_rate("fdr", rate)
+    check_rate("fdr", 1e-9)
+
+
+def test_the_smallest_rate_as_it_is_shown_can_be_asked_for_and_is_as_small_as_two_digits_say():
+    for n in [*range(1, 400), 999, 12_345, 1_000_000]:
+        text = smallest_rate(n)
+        assert images_needed(float(text)) <= n
+        digit = 10.0 ** (np.floor(np.log10(1 / (n + 1))) - 1)
+        assert images_needed(float(text) - digit) > n
 
 
 def draw(rng, n, m, method, k=3, width=6):

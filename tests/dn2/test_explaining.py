@@ -15,10 +15,10 @@ from toy_encoder import toy_encoders, write_pictures
 import dn2
 from dn2.crops import read_crop
 from dn2.explaining import Explanation, Near, difference, explain, feature_map_of, lay_over
-from dn2.explanation_page import Summary, draw_explanation, png_name, write_article, write_page
+from dn2.explanation_page import PageHead, draw_explanation, png_name, write_article, write_page
 from dn2.image_detector import ScoredImage
 
-SUMMARY = Summary("detector", "5 images", "at a rate", 3, 1, [0.1, 0.2, 0.4], [])
+HEAD = PageHead("detector", "5 images", "at a rate", 3, 1, 0.2, 0.4, ())
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_a_page_holds_its_pictures_and_no_markup_of_others():
     name = '<script>alert(1)</script>&".png'
     one = an_explanation(name, "/x/<b>\udcff\x1b.png")
     page = write_page(
-        SUMMARY,
+        HEAD,
         [(name, 0.5, True, one.crop), (name, 0.2, False, None)],
         [write_article(1, one, True, 0.2)],
     )

@@ -62,6 +62,18 @@ def test_files_patterns_and_lists(tree, arguments, expected):
     assert gather(arguments, io.BytesIO(b"plain\nnew/y.png")).paths == expected
 
 
+@pytest.mark.parametrize("pattern", ["good/**", "./**", "good/*", "good/**/*", "go*/**/"])
+def test_what_a_pattern_finds_twice_is_taken_once_and_no_note_tells(tree, pattern):
+    found = gather([pattern])
+    assert {os.path.normpath(path) for path in found.paths} >= {
+        "good/a.JPG",
+        "good/b.png",
+        "good/deep/d.tiff",
+        "good/deep/er/c.webp",
+    }
+    assert not [note for note in found.notes if "more than once" in note]
+
+
 def test_names_need_not_be_utf_8(tree):
     name = os.fsdecode(b"new/\xff\xfe.png")
     (tree / name).touch()

@@ -157,6 +157,19 @@ def test_adding_and_removing_are_fitting_to_the_other_images(home, good, new, fi
     assert len(detector.paths_) == 29
 
 
+def test_images_without_a_path_are_numbered_on(fitted):
+    detector = pickle.loads(pickle.dumps(fitted))
+    pictures = list(np.random.default_rng(0).integers(0, 256, (4, 30, 30, 3), dtype=np.uint8))
+    assert detector.add(pictures[:2]) == ()
+    assert [one.path for one in detector.add([b"", pictures[2]])] == ["image 1"]
+    assert detector.remove(["image 2"]) == ("image 2",)
+    detector.add(pictures[3:4])
+    added = detector.paths_[len(fitted.paths_) :]
+    assert added == ("image 1", "image 4", "image 5")
+    nearest = [one.nearest[0] for one in detector.score([pictures[0], *pictures[2:]]).images]
+    assert [(near.path, near.distance) for near in nearest] == [(path, 0) for path in added]
+
+
 def test_a_name_that_fits_two_images_is_refused(home, tmp_path):
     paths = write_pictures(tmp_path / "a", 4) + write_pictures(tmp_path / "b", 4, first=3)
     detector = ImageDetector("toy", k=1).fit(paths)
@@ -211,8 +224,10 @@ def test_rates_are_checked(fitted, new):
     for rates, message in (
         ({}, "give either fpr or fdr, got none"),
         ({"fpr": 0.1, "fdr": 0.1}, "give either fpr or fdr, got both"),
-        ({"fpr": 0.01}, "fpr 0.01 needs at least 99 calibration images, got 30: .* 0.032 or more"),
+        ({"fpr": 0.01}, "fpr 0.01 needs at least 99 calibration images, got 30: .* 0.033 or more"),
         ({"fdr": 0.01}, "fdr 0.01 needs at least 99"),
+        ({"fpr": 0.032}, "fpr 0.032 needs at least 31"),
+        ({"fdr": 5e-324}, "fdr must be at least 1e-09, got 4.94066e-324"),
         ({"fpr": 2.0}, "fpr must be a fraction between 0 and 1, got 2"),
     ):
         with pytest.raises(ValueError, match=message):

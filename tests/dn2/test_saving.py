@@ -1,9 +1,12 @@
 """A detector's folder: written and changed as a whole, refused if it is not as it was written."""
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -48,6 +51,12 @@ def rewrite(folder, change, honest=True):
     if honest:
         manifest["sha256"] = saving._digest(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
 
 
 def file_of(folder, stem):
@@ -115,12 +124,62 @@ def test_a_large_array_is_checked_as_well(saved, fitted, monkeypatch):
         (lambda m: m["arrays"].update(features=m["arrays"]["in_bank"]), "do not fit each other"),
         (lambda m: m["arrays"].update(features="../x"), "does not describe a detector"),
         (lambda m: m["encoders"][0].update(width=7), "do not fit each other"),
+        (lambda m: m["encoders"][0].update(width=5.0), r"5\.0 should be a int"),
+        (lambda m: m["encoders"][0].update(weights_sha256=1), "1 should be a str"),
+        (lambda m: m["calibration"].pop("n_copies"), "does not describe a detector .'n_copies'"),
+        (lambda m: m["calibration"].update(n_copies="1"), "'1' should be a int"),
+        (lambda m: m["calibration"].update(median_score=None), "None should be a float"),
+        (lambda m: m.update(calibration=None), "does not describe a detector"),
+        (lambda m: m.update(files=[]), "is no detector's manifest"),
+        (lambda m: m.pop("created"), "does not describe a detector .'created'"),
+        (lambda m: m.update(encoder="nosuch"), "its networks are not those of nosuch"),
     ],
 )
 def test_a_manifest_that_says_something_else_is_refused(saved, change, message):
     rewrite(saved, change)
     with pytest.raises(BadDetectorError, match=message):
         load(saved)
+
+
+def put(folder, stem, content):
+    """Replace a file's content as somebody would who knows about its digest."""
+    path = sorted(folder.glob(f"{stem}-*"))[-1]
+    path.write_bytes(content)
+    said = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    rewrite(folder, lambda manifest: manifest["files"].update({path.name: said}))
+
+
+@pytest.mark.parametrize(
+    ("stem", "content"),
+    [
+        ("paths", b"[" * 100_000),
+        ("paths", json.dumps({str(row): "" for row in range(12)}).encode()),
+        ("calibration", npy(np.zeros(0, np.float32))),
+    ],
+)
+def test_a_file_with_the_right_digest_and_something_else_in_it_is_refused(saved, stem, content):
+    put(saved, stem, content)
+    with pytest.raises(BadDetectorError, match=r"manifest\.json does not describe a detector"):
+        load(saved)
+
+
+@pytest.mark.parametrize("what", ["broken", "of other images", "of other features"])
+def test_a_network_that_is_none_of_a_detector_is_one_line(saved, home, what):
+    import openvino
+    from openvino import opset13 as ops
+
+    content = b"<net"
+    if what != "broken":
+        side = 225 if "images" in what else 224
+        images = ops.parameter([1, side, side, 3], openvino.Type.u8)
+        means = ops.reduce_mean(ops.convert(images, "f32"), [1, 2], keep_dims=False)
+        path = saved.parent / "other.xml"
+        openvino.save_model(openvino.Model([means], [images]), path)
+        content = path.read_bytes()
+    put(saved, "network", content)
+    with pytest.raises(ValueError, match="the network toy cannot be read by OpenVINO") as caught:
+        load(saved).score(write_pictures(home / "one", 1))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a/b", "..", "", "a\0b", "..\\a"])
@@ -187,6 +246,103 @@ def test_a_save_that_fails_leaves_nothing(fitted, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         fitted.save(tmp_path / "det")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["working directory", "link", "after a kill"])
+def test_an_empty_folder_is_written_into_as_it_is(fitted, tmp_path, monkeypatch, kind):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    target = folder
+    if kind == "working directory":
+        monkeypatch.chdir(folder)
+        target = Path()
+    elif kind == "link":
+        target = tmp_path / "link"
+        target.symlink_to(folder)
+    else:
+        for name in ("features-0123456789abcdef.npy", "paths-0123456789abcdef.json.h-1-1.tmp"):
+            (folder / name).touch()
+    before = {path.name: path.lstat().st_ino for path in tmp_path.iterdir()}
+    fitted.save(target)
+    assert {path.name: path.lstat().st_ino for path in tmp_path.iterdir()} == before
+    assert load(folder).paths_ == fitted.paths_
+    files = manifest_of(folder)["files"]
+    assert {path.name for path in folder.iterdir()} == {*files, "manifest.json", ".lock"}
+
+
+def test_who_comes_second_is_told_and_the_first_one_stays(fitted, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "new"):
+        check = saving.check_target
+        calls = []
+
+        def check_and_be_late(path, *, force, check=check, calls=calls):
+            check(path, force=force)
+            calls.append(path)
+            if len(calls) == 1:
+                monkeypatch.setattr(saving, "check_target", check)
+                fitted.save(path)
+
+        monkeypatch.setattr(saving, "check_target", check_and_be_late)
+        with pytest.raises(FileExistsError, match="holds a detector already"):
+            fitted.save(tmp_path / name)
+        load(tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "new"}
+
+
+def test_a_folder_without_locks_is_refused_before_anything_is_computed(tmp_path, monkeypatch):
+    @contextlib.contextmanager
+    def hold(path, *, wait):
+        raise OSError(38, "Function not implemented")
+        yield
+
+    monkeypatch.setattr(saving, "hold", hold)
+    with pytest.raises(OSError, match="not implemented"):
+        saving.check_target(tmp_path, force=False)
+
+
+def test_what_broken_off_changes_left_is_removed(saved, fitted, home, monkeypatch):
+    before = {path.name for path in saved.iterdir()}
+    original = saving.write_atomically
+
+    def full(path, content, **options):
+        if path.name == "manifest.json":
+            assert {path.name for path in saved.iterdir()} > before
+            raise OSError(28, "No space left on device")
+        original(path, content, **options)
+
+    monkeypatch.setattr(saving, "write_atomically", full)
+    with pytest.raises(OSError, match="No space"):
+        change_detector(saved, lambda detector: detector.remove([detector.paths_[0]]))
+    monkeypatch.undo()
+    assert {path.name for path in saved.iterdir()} == {*before, ".lock"}
+    killed = [
+        "features-0123456789abcdef.npy",
+        "network-0123456789abcdef.xml",
+        "index_centre-0123456789abcdef.npy",
+        "calibration-0123456789abcdef.npy.host-1-1.tmp",
+        "manifest.json.host-1-1.tmp",
+    ]
+    others = ["README", "my-0123456789abcdef.npy", "features-mine.npy"]
+    for name in killed + others:
+        (saved / name).touch()
+    change_detector(saved, lambda detector: detector.remove([detector.paths_[0]]))
+    files = manifest_of(saved)["files"]
+    assert {path.name for path in saved.iterdir()} == {*files, "manifest.json", ".lock", *others}
+    load(saved)
+
+
+def test_the_folder_of_a_killed_fit_is_removed_by_the_next_one(fitted, tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    host = socket.gethostname()
+    dead = tmp_path / f".det.{host}-{gone.pid}-7.tmp"
+    stay = [f".det.{host}-{os.getpid()}-7.tmp", ".det.mine.tmp", f".other.{host}-{gone.pid}-7.tmp"]
+    for folder in (dead, *(tmp_path / name for name in stay)):
+        folder.mkdir()
+        (folder / "features-0123456789abcdef.npy").touch()
+    fitted.save(tmp_path / "det")
+    assert {path.name for path in tmp_path.iterdir()} == {"det", *stay}
 
 
 def test_a_change_is_all_or_nothing(saved, home, monkeypatch):

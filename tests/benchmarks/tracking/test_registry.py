@@ -1,6 +1,7 @@
 """`register`: a detector in MLflow's registry gives the detector's scores, from Python and HTTP."""
 
 import base64
+import io
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
@@ -40,7 +42,7 @@ def new(home):
 
 @pytest.fixture(scope="module")
 def registered(saved, make_store, tmp_path_factory):
-    """A store with two versions of one model, and what the command printed for the second."""
+    """A store with two versions of one model; the command says what it does, and MLflow nothing."""
     folder = tmp_path_factory.mktemp("store")
     store = make_store(folder)
     with pytest.MonkeyPatch.context() as patch:
@@ -48,7 +50,9 @@ def registered(saved, make_store, tmp_path_factory):
         patch.setenv("MLFLOW_TRACKING_URI", store)
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         for alias in ("old", "champion"):
-            assert run_main(["register", str(saved), "--name", "screws", "--alias", alias]) == 0
+            with redirect_stderr(io.StringIO()) as said:
+                assert run_main(["register", str(saved), "--name", "screws", "--alias", alias]) == 0
+            assert said.getvalue() == f"registering {saved} as screws\n"
         yield store
 
 
@@ -132,13 +136,33 @@ def test_mistakes_are_one_line(registered, saved, tmp_path, capfd):
         ([str(tmp_path), "--name", "a", *store], 2, "is no detector"),
         ([str(saved), *store], 2, "Missing option '--name'"),
         ([str(saved), "--name", "a/b", *store], 2, "must not be empty nor contain '/' or ':'"),
-        ([str(saved), "--name", "a", "--alias", "v1", *store], 1, "cannot register the model a"),
+        ([str(saved), "--name", "a", "--alias", "v1", *store], 2, "--alias must not be 'latest'"),
+        ([str(saved), "--name", "a", "--alias", "Latest", *store], 2, "--alias must not be"),
+        ([str(saved), "--name", "a", "--alias", "b:c/d", *store], 2, "got 'b:c/d'"),
         ([str(saved), "--name", "a", "--tracking-uri", "file:x"], 2, "is a folder of files"),
     ):
         assert run_main(["register", *arguments]) == code
         error = capfd.readouterr().err.splitlines()[-1]
         assert error.startswith("error: ")
         assert message in error
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=registered)
+    assert [model.name for model in client.search_registered_models()] == ["screws"]
+
+
+def test_a_refusal_is_the_reason_alone(model, new):
+    """MLflow's server puts the request before the message of an error, images and all."""
+    import pandas as pd
+    from mlflow.exceptions import MlflowException
+
+    table = pd.DataFrame({"image": [encoded(new[0])]})
+    with pytest.raises(MlflowException) as refused:
+        model.predict(table, params={"fpr": 0})
+    refused.value.message = f"Failed to predict data '{table}'. Error: {refused.value.message}"
+    said = json.loads(refused.value.serialize_as_json())
+    assert said["error_code"] == "INVALID_PARAMETER_VALUE"
+    assert said["message"] == "fpr must be a fraction between 0 and 1, got 0: 0.05 is usual"
 
 
 @pytest.mark.slow
@@ -178,7 +202,8 @@ def test_mlflow_serves_a_registered_detector(registered, saved, new, tmp_path):
         with pytest.raises(urllib.error.HTTPError) as refused:
             ask(["%"])
         assert refused.value.code == 400
-        assert "no image can be read" in refused.value.read().decode()
+        said = json.loads(refused.value.read())["message"]
+        assert said.startswith("no image can be read: the first: it is no base64")
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

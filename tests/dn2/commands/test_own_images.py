@@ -63,7 +63,7 @@ def test_fit_writes_what_the_library_does(here, capfd):
     assert code == 0
     assert out == (
         "mine: 25 normal images, toy, power, k = 3; calibrated with each image against the "
-        "others; the smallest p-value is 0.038\n"
+        "others; the smallest p-value is 0.039\n"
     )
     assert err == [
         "encoding 25 images with toy",

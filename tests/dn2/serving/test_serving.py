@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 import time
+import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +22,10 @@ from toy_encoder import toy_encoders, write_pictures
 
 import dn2
 from dn2.commands import run_main
+from dn2.crops import LeftOut
+from dn2.image_detector import Scores
 from dn2.images import CorruptImageError
+from dn2.serving import uploads
 from dn2.serving.app import make_app
 from dn2.serving.uploads import Limits, check_header
 
@@ -294,6 +298,23 @@ def test_a_body_that_does_not_arrive_is_given_up(server):
     assert answer["error"].startswith("the body did not arrive within 1 s")
 
 
+@pytest.mark.parametrize("before", [b"", b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n"])
+def test_a_head_that_does_not_arrive_is_given_up(server, before):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as opened:
+        if before:
+            opened.sendall(before)
+            assert opened.recv(2**16).startswith(b"HTTP/1.1 200")
+            time.sleep(0.7)
+        started = time.monotonic()
+        opened.sendall(b"POST /score HTTP/1.1\r\nhost: a\r\n")
+        if before:
+            time.sleep(0.5)  # more than a second after the connection was made
+            opened.sendall(b"x: a\r\n")
+        while opened.recv(2**16):
+            pass
+        assert 0.9 < time.monotonic() - started < 8
+
+
 def test_a_client_that_goes_away_is_no_fault(server, files):
     for _ in range(3):
         server.connect(f"content-type: {FORM['content-type']}", length=1000).close()
@@ -415,6 +436,68 @@ def test_a_fault_of_the_server_is_told_to_its_operator(broken):
     ((status, answer, _),) = ask_app(app, b'{"images": ["AAAA"]}')
     assert (status, answer) == (500, {"error": "the server failed: its log says why"})
     assert lines == ["RuntimeError: the network is gone"]
+
+
+class Answering:
+    """A scorer that reads no image."""
+
+    async def score(self, uploads):
+        left_out = tuple(LeftOut(upload.name, "it is not read") for upload in uploads)
+        return [], Scores((), left_out, 25)
+
+
+def test_half_a_character_in_a_name_is_an_escape_and_an_answer_in_json():
+    lines = []
+    limits = Limits(bytes=1000, pixels=1000, images=5, requests=1, seconds=5)
+    app = make_app(Answering(), {}, limits, None, None, lines.append)
+    body = rb'{"images": [{"name": "\udcff\ud800\u00e4.png", "content": "AAAA"}]}'
+    ((status, answer, _),) = ask_app(app, body)
+    assert (status, answer["error"], lines) == (422, "no image can be read", [])
+    assert answer["left_out"][0]["path"] == "\\xff\\ud800\u00e4.png"
+
+
+def test_a_refusal_that_cannot_be_written_is_told_as_well(monkeypatch):
+    lines = []
+    limits = Limits(bytes=1000, pixels=1000, images=5, requests=1, seconds=5)
+    app = make_app(Answering(), {}, limits, None, None, lines.append)
+    monkeypatch.setattr(uploads, "shown", lambda name: name)
+    ((status, answer, _),) = ask_app(app, rb'{"images": [{"name": "\ud800", "content": "AAAA"}]}')
+    assert (status, answer) == (500, {"error": "the server failed: its log says why"})
+    assert len(lines) == 1
+    assert lines[0].startswith("UnicodeEncodeError: ")
+
+
+@pytest.mark.parametrize(
+    ("unit", "end", "status"),
+    [
+        (b'"",', b'""]}', 413),  # images
+        (b"[],", b"0]}", 413),
+        (b"1,", b"1]}", 413),
+        (b"", b'"' + b"ab " * 700_000 + b'"]}', 200),  # base64 in many pieces
+    ],
+)
+def test_json_takes_little_memory_whatever_it_holds(unit, end, status, monkeypatch):
+    body = b'{"images": [' + unit * (2_000_000 // (len(unit) or 10**9)) + end
+    read = []
+    monkeypatch.setattr(uploads, "Upload", lambda *args: read.append(args))
+    tracemalloc.start()
+    try:
+        if status == 200:
+            uploads._read_json(body, 5)
+        else:
+            with pytest.raises(uploads.Refused, match="a request may hold 5 images, got"):
+                uploads._read_json(body, 5)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(read) == (status == 200)
+    assert peak < 5 * len(body)
+
+
+def test_few_images_more_than_allowed_are_not_read(monkeypatch):
+    monkeypatch.setattr(uploads, "_read_item", None)
+    with pytest.raises(uploads.Refused, match="a request may hold 5 images, got 900: send fewer"):
+        uploads._read_json(b'{"images": [' + b'"",' * 899 + b'""]}', 5)
 
 
 def test_who_waits_too_long_is_told_to_come_again(broken):
