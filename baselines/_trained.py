@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from baselines._inference import CompiledWideResNet
-from baselines._networks import Network, WideResNet, build_network
+from baselines._networks import Draw, Network, WideResNet, build_network
 from baselines._parameters import check_parameters
 from baselines._prediction import Judge, Outputs, judge_views
 from baselines._preparation import (
@@ -36,7 +36,14 @@ from baselines._preparation import (
     pick_precision,
     to_device,
 )
-from baselines._training import Loss, Monitor, Training, fit_network, training_identity
+from baselines._training import (
+    Loss,
+    Monitor,
+    Training,
+    fit_network,
+    half_cosine,
+    training_identity,
+)
 
 FEWEST_IMAGES = 2
 """BatchNorm cannot normalise one vector, and one image has no distribution to fit."""
@@ -75,9 +82,9 @@ class Preparation:
     monitor: Monitor | None
     checkpoint: Path | None
 
-    def build(self, make: Callable[[], Network]) -> Network:
+    def build(self, make: Callable[[], Network], draw: Draw) -> Network:
         """Build a network on the device; see `baselines._networks.build_network`."""
-        return build_network(make, self.device, self.weights)
+        return build_network(make, self.device, self.weights, draw)
 
     def autocast(self) -> AbstractContextManager:
         """Run convolutions and matrix products in the chosen precision inside the context."""
@@ -290,9 +297,13 @@ class TransformationBaseline(TrainedBaseline):
     subclass implements `_sources`, `_build`, `_objective`, `_optimizer` and `_judge`.
     """
 
+    last_rate: ClassVar[float] = 0.0
+    """Where a learning rate that falls along a cosine ends."""
+
     epochs: int
     batch_size: int
     learning_rate: float
+    schedule: str
 
     def scores_and_accuracy(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Score images and measure how many of their transformations were recognised, in one pass.
@@ -360,9 +371,11 @@ class TransformationBaseline(TrainedBaseline):
     def _optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         """Return the optimizer of the network's weights."""
 
-    def _rate(self, _time: float) -> float:
+    def _rate(self, time: float) -> float:
         """Return the learning rate at a time in epochs from 0."""
-        return self.learning_rate
+        if self.schedule == "constant":
+            return self.learning_rate
+        return half_cosine(self.learning_rate, self.last_rate, time / self.epochs)
 
     def _forward(self) -> Outputs:
         """Return the trained network in the form that scores; a Wide ResNet is compiled."""

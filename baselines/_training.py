@@ -226,6 +226,14 @@ class _Run:
         write_checkpoint(self.checkpoint, self.training.identity, self.training.name, state)
 
 
+def half_cosine(first: float, last: float, done: float) -> float:
+    """Return the learning rate when a fraction ``done`` of a training is over.
+
+    It falls from ``first`` to ``last`` along half a cosine.
+    """
+    return last + (first - last) * (1 + math.cos(math.pi * done)) / 2
+
+
 def training_identity(detector: object, X: np.ndarray, *arithmetic: Any) -> str:
     """Hash everything that a training's result follows from.
 

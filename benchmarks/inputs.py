@@ -22,7 +22,7 @@ from dn2.engines import available_cores, engine_class
 from dn2.images import ImageFiles
 from dn2.store import FeatureStore
 
-RESAMPLING = "squares, Pillow's bilinear with antialiasing; 1"
+RESAMPLING = "the middle of the short side, Pillow's bilinear with antialiasing; 2"
 """The identity of resized pixels: change the number whenever the pixels change."""
 
 
@@ -136,7 +136,12 @@ class Pixels:
     def _pixels(self, image: np.ndarray) -> np.ndarray:
         height, width = self.shape[1:3]
         if image.shape[:2] != (height, width):
-            resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+            # As in the code of GEOM and MHRot: the short side is resized, and the middle cut out.
+            # Cut first, a long image costs no more than a square one.
+            short = min(image.shape[:2])
+            top, left = ((length - short) // 2 for length in image.shape[:2])
+            middle = image[top : top + short, left : left + short]
+            resized = Image.fromarray(middle).resize((width, height), Image.Resampling.BILINEAR)
             image = np.asarray(resized)
         return image if image.ndim == 3 else image[..., None]  # one channel broadcasts to three
 
