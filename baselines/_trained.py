@@ -37,6 +37,7 @@ from baselines._preparation import (
     to_device,
 )
 from baselines._training import (
+    Clock,
     Loss,
     Monitor,
     Training,
@@ -70,6 +71,7 @@ class Preparation:
         The hash of everything that the result follows from, for the checkpoint.
     monitor : callable, optional
     checkpoint : Path, optional
+    clock : Clock
     """
 
     X: np.ndarray
@@ -81,6 +83,7 @@ class Preparation:
     identity: str
     monitor: Monitor | None
     checkpoint: Path | None
+    clock: Clock
 
     def build(self, make: Callable[[], Network], draw: Draw) -> Network:
         """Build a network on the device; see `baselines._networks.build_network`."""
@@ -106,6 +109,7 @@ class Preparation:
             self.random,
             monitor=self.monitor,
             checkpoint=self.checkpoint,
+            clock=self.clock,
         )
 
 
@@ -122,6 +126,9 @@ class TrainedBaseline(ABC):
     network_ : torch.nn.Module
     shape_ : tuple of int
         The shape (side, side, c) of a training image, before padding.
+    earlier_cpu_seconds_ : float
+        The CPU time that earlier processes spent on this training before they ended; 0 unless it
+        continued from a checkpoint.
     """
 
     title: ClassVar[str]
@@ -133,6 +140,7 @@ class TrainedBaseline(ABC):
 
     network_: nn.Module
     shape_: tuple[int, ...]
+    earlier_cpu_seconds_: float
 
     def arithmetic(self) -> str:
         """Say what this machine computes in, as ``bfloat16 on cpu``; the scores depend on it.
@@ -189,6 +197,7 @@ class TrainedBaseline(ABC):
         preparation = self._prepare(X, monitor, checkpoint)
         self.network_, self.shape_ = self._train(preparation), X.shape[1:]
         self._summarise(preparation)
+        self.earlier_cpu_seconds_ = preparation.clock.earlier
         return self
 
     def anomaly_score(self, X: np.ndarray) -> np.ndarray:
@@ -232,6 +241,7 @@ class TrainedBaseline(ABC):
             identity=training_identity(self, X, device.type, precision),
             monitor=monitor,
             checkpoint=checkpoint,
+            clock=Clock(),
         )
 
     def _check_ready(self, X: np.ndarray) -> None:

@@ -140,7 +140,7 @@ def turns_and_shifts(side: int, crop: int = 0) -> torch.Tensor:
 
 
 def shifts_of(side: int) -> tuple[int, int, int]:
-    """Return the three shifts along an axis, in pixels: none, and a quarter of the side each way."""
+    """Return the shifts along an axis, in pixels: none, and a quarter of the side either way."""
     return 0, -(side // 4), side // 4
 
 

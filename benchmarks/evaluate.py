@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contracts import (
+    CPU_SECONDS,
     Batch,
     Dataset,
     Experiment,
@@ -126,7 +127,11 @@ class Worker:
                 if scored is not None and (cell.key, scored.split.name) not in batch.done:
                     rate = X.only(cell.encoders).images_per_second if isinstance(X, Rows) else None
                     speed = {"throughput/images_per_second": rate} if rate else {}
-                    cost = {**speed, "memory/peak_mb": peak_megabytes()}
+                    cost = {
+                        **speed,
+                        "memory/peak_mb": peak_megabytes(),
+                        CPU_SECONDS: scored.cpu_seconds,
+                    }
                     with name_split(cell, scored.split):
                         result = _result(cell, scored, batch.provenance, cost)
                     yield result

@@ -73,7 +73,10 @@ def class_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> ClassT
     hidden = (*IN_TITLE, "seed") if any(len(group) > 1 for group in groups) else IN_TITLE
     columns = label_seeds(make_columns(experiments, hidden), groups)
     method, subject = first.method, f"{kind[0]}, {kind[1]}"
-    remarks = [*notes.warnings(groups, columns)]
+    remarks = [
+        *notes.warnings(groups, columns),
+        *notes.few_images([cell for group in groups for cell in group]),
+    ]
     remarks += [f"{name}: {text}." for name, text in definitions.items() if name == first.protocol]
     remarks += [
         *notes.hindsight([group[0] for group in groups]),
