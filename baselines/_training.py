@@ -178,7 +178,7 @@ class _Run:
         self.generator.set_state(state["generator"])
         self.epoch, self.batch, self.loss_sum = state["epoch"], state["batch"], state["loss_sum"]
         self.before_shuffle = state["before_shuffle"]
-        self.clock.earlier = state["cpu_seconds"]
+        self.clock.earlier = state.get("cpu_seconds", 0.0)  # of an older version, none
 
     def finish_epoch(self) -> None:
         """Run the remaining batches of the current epoch."""

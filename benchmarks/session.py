@@ -30,7 +30,7 @@ from benchmarks.contracts import (
     UsageError,
     Workspace,
 )
-from benchmarks.detectors import selection_of
+from benchmarks.detectors import selection_of, slow_arithmetic
 from benchmarks.evaluate import Worker
 from benchmarks.executors import Executor, Serial
 from benchmarks.experiments import plan, resolve
@@ -268,6 +268,11 @@ class Session:
                     f"{name}: {len(skipped)} corrupt images are left out, "
                     f"skipped_images.txt of the summary run lists them"
                 )
+
+    def say_slow_arithmetic(self, cells: Sequence[Experiment]) -> None:
+        """Say which trainings take longer here, because the processor has no bfloat16."""
+        for line in dict.fromkeys(filter(None, map(slow_arithmetic, cells))):
+            self.say(line)
 
     @property
     def stopping(self) -> bool:

@@ -206,7 +206,6 @@ def curve_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> CurveT
     results = tuple(results_of_seeds(group) for group in groups)
     remarks = [
         *notes.warnings(groups, columns),
-        *notes.few_images([cell for group in groups for cell in group]),
         *(f"{name}: {text}." for name, text in definitions.items() if name == protocol),
         *notes.hindsight([group[0] for group in groups]),
         *notes.budgets(experiments),
