@@ -267,7 +267,7 @@ experiment_options = _chain(
         "--size",
         type=Number(AT_LEAST_ZERO, "32"),
         default=0,
-        help="Side in pixels, for detectors on pixels. [the images' own]",
+        help="Side in pixels of the middle square, for detectors on pixels. [the images' own]",
     ),
     click.option(
         "--preset",

@@ -101,6 +101,21 @@ def test_pretraining_is_where_the_training_starts_from():
     assert not np.array_equal(weights(plain), weights(pretrained))
 
 
+def test_each_stage_has_its_own_weight_decay(monkeypatch):
+    decays = []
+    original = torch.optim.Adam.__init__
+
+    def noted(self, params, lr, **more):
+        decays.append(more["weight_decay"])
+        original(self, params, lr, **more)
+
+    monkeypatch.setattr(torch.optim.Adam, "__init__", noted)
+    DeepSVDD(epochs=1, pretrain_epochs=1, weight_decay=0.25, pretrain_weight_decay=0.5, **TINY).fit(
+        pictures(5)
+    )
+    assert decays == [0.5, 0.25]
+
+
 def losses(X, **params):
     reports = []
     DeepSVDD(pretrain_epochs=0, **params).fit(X, monitor=lambda *report: reports.append(report))
