@@ -22,7 +22,7 @@ from benchmarks.report.tables import (
 )
 
 PAPER_ENCODER = "resnet101"
-"""The encoder behind the paper's DN2 rows (arXiv 2002.10445), as far as is known: by memory alone."""
+"""The encoder behind the paper's DN2 rows (arXiv 2002.10445): known from memory only."""
 
 SCORE_METRICS = ("rocauc", "rocauc_low", "rocauc_high", "average_precision", "prevalence")
 """Metrics that every result has and that have columns of their own."""
