@@ -270,7 +270,7 @@ DETECTORS: dict[str, DetectorEntry] = {
                 presets={"cpu": {"epochs": 1, "batch_size": 64, "max_images": 150}},
                 input="pixels:256",
                 note="images are cropped to their middle square; the epochs are for 1,300 images "
-                "(914 steps), and 17 (WBC's smallest class) have 15 steps",
+                "(915 steps), and 17 (WBC's smallest class) have 15 steps",
             ),
         },
         default_variant="low",
