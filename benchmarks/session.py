@@ -138,6 +138,7 @@ class Session:
         self._expected: dict[str, Batch] = {}
         self._stored: set[tuple[str, str]] = set()
         self._marked: set[str] = set()
+        self._said: set[str] = set()
         self._forced: set[str] = set()
         self._splits: dict[str, tuple[Split, ...]] = {}
         self._stopping = False
@@ -154,16 +155,23 @@ class Session:
     def resolve(self, experiments: Sequence[Experiment]) -> list[Experiment]:
         """Write into cells what their names stand for today.
 
+        Presets that take longer on this machine are said to do so, once each.
+
         Raises
         ------
         UsageError, MissingDataError, MissingWeightsError
         """
         inputs = dict.fromkeys(experiment.input for experiment in experiments)
         identities = {name: input_identity(name, self.workspace) for name in inputs}
-        return [
+        cells = [
             resolve(experiment, self.dataset(experiment.dataset), identities[experiment.input])
             for experiment in experiments
         ]
+        for line in dict.fromkeys(filter(None, map(slow_arithmetic, cells))):
+            if line not in self._said:
+                self._said.add(line)
+                self.say(line)
+        return cells
 
     def plan(self, cells: Sequence[Experiment]) -> list[Batch]:
         """Make the batches of resolved cells, checking what can be checked before they run.
@@ -268,11 +276,6 @@ class Session:
                     f"{name}: {len(skipped)} corrupt images are left out, "
                     f"skipped_images.txt of the summary run lists them"
                 )
-
-    def say_slow_arithmetic(self, cells: Sequence[Experiment]) -> None:
-        """Say which trainings take longer here, because the processor has no bfloat16."""
-        for line in dict.fromkeys(filter(None, map(slow_arithmetic, cells))):
-            self.say(line)
 
     @property
     def stopping(self) -> bool:

@@ -63,7 +63,6 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
             cells = session.resolve(wanted)
             batches = session.plan(cells)
             session.say_skipped_images(cells)
-            session.say_slow_arithmetic(cells)
             with session:
                 session.run(batches)
                 outcome = session.close(cells)

@@ -20,6 +20,7 @@ from benchmarks.detectors import (
 )
 from benchmarks.experiments import check_early, make_experiments, resolve, same_fit
 from benchmarks.report.notes import budgets
+from benchmarks.session import Session
 
 CPU_GEOM = {
     "epochs": (2, 3),
@@ -326,6 +327,16 @@ def test_a_preset_says_how_much_longer_it_takes_without_bfloat16(asked, arithmet
             f"some {SLOWER * minutes:.0f} minutes of CPU time instead of {minutes:g}"
         )
     assert slow_arithmetic(replace(dn2, resolved={})) is None
+
+
+def test_a_session_says_so_once_for_each_detector(tmp_path, tracker, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    said = []
+    session = Session(Workspace(tmp_path), tracker, say=said.append)
+    made = cells("geom", "goad", presets=["cpu"], device="cpu")
+    session.resolve(made)
+    session.resolve(made)
+    assert [line.split(":")[0] for line in said] == ["geom", "goad"]
 
 
 def test_a_device_is_given_to_what_trains_and_is_part_of_no_key():
