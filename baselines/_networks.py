@@ -2,8 +2,9 @@
 
 - `WideResNet` (Zagoruyko and Komodakis, 1605.07146): GEOM, GOAD and MHRot on small images.
 - `AttentionResNet18`, a ResNet-18 with CBAM (Woo et al., 1807.06521): MHRot on large images.
-- `Encoder` and `Autoencoder`, in the manner of LeNet: Deep SVDD.
-- `build_network` draws the first weights of any of them, `use_generator` seeds their dropout.
+- `Encoder`, `Autoencoder` and `DigitAutoencoder`, in the manner of LeNet: Deep SVDD.
+- `build_network` draws the first weights of any of them, by one of the rules before it.
+  `use_generator` seeds their dropout.
 """
 
 from __future__ import annotations
@@ -218,7 +219,7 @@ class Attention(nn.Module):
         self.squeeze = nn.Conv2d(channels, hidden, 1)  # linear layers over pooled channels
         self.expand = nn.Conv2d(hidden, channels, 1)
         self.place = nn.Conv2d(2, 1, SPATIAL_KERNEL, padding=SPATIAL_KERNEL // 2, bias=False)
-        self.place_norm = nn.BatchNorm2d(1)
+        self.place_norm = nn.BatchNorm2d(1, momentum=0.01)  # authors' code
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         pooled = (x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True))
@@ -256,7 +257,7 @@ COLOUR = Widths((32, 64, 128), 128)
 """For all others; at 32 px, 128 x 4 x 4 = 2048 values become 128."""
 
 CODE_SIDE = 4
-"""The decoder begins with the embedding folded into a map of this side, in pixels: 128 values make
+"""A decoder begins with the embedding folded into a map of this side, in pixels: 128 values make
 8 x 4 x 4, 32 values make 2 x 4 x 4."""
 
 
@@ -298,10 +299,9 @@ class Encoder(nn.Module):
 class Autoencoder(nn.Module):
     """The encoder and its mirror image, which reconstructs the encoder's input.
 
-    The decoder upsamples (nearest) where the encoder pools, and ends in a sigmoid.
-
-    Deviation: the decoder starts from 4 x 4, and its last upsamplings go straight to the encoder's
-    sides. At 28 px the authors' decoder overshoots to 16 and crops.
+    The decoder normalises the code, upsamples (nearest) after each convolution, and ends in a
+    sigmoid. At 32 px it is the authors' network for CIFAR-10. For other sides there is none of
+    theirs; the decoder then upsamples straight to the encoder's sides.
 
     Parameters
     ----------
@@ -332,13 +332,125 @@ class Autoencoder(nn.Module):
         return self.convolutions[-1](x).float().sigmoid()
 
 
+class DigitAutoencoder(nn.Module):
+    """The encoder of grey 28 px images, and the decoder that the authors give MNIST.
+
+    The decoder upsamples (nearest) to twice the side before each convolution, ends in a sigmoid,
+    and does not normalise the code. Its sides are 4, 8, 16, cropped to 14 by the second
+    convolution, and 28.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Encoder(1, DIGIT_SIDE, DIGITS)
+        last, first = DIGITS.channels[-1], DIGITS.channels[0]
+        self.convolutions = nn.ModuleList(
+            nn.ConvTranspose2d(before, after, 5, padding=padding, bias=False)
+            for before, after, padding in (
+                (DIGITS.embedding // CODE_SIDE**2, last, 2),
+                (last, first, 3),
+                (first, 1, 2),
+            )
+        )
+        self.norms = nn.ModuleList(
+            nn.BatchNorm2d(channels, eps=1e-4, affine=False) for channels in (last, first)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Reconstruct images (b, 1, 28, 28), with values in [0, 1], float32."""
+        x = self.encoder(x).reshape(len(x), -1, CODE_SIDE, CODE_SIDE)
+        for convolution, norm in zip(self.convolutions, (*self.norms, nn.Identity()), strict=True):
+            x = norm(convolution(F.interpolate(F.leaky_relu(x), scale_factor=2)))
+        return x.float().sigmoid()
+
+
+Draw = Callable[[nn.Module, torch.Generator], None]
+"""Draws the first weights of a network in place. Biases are 0 and norms the identity before it."""
+
+
+def draw_he(network: nn.Module, generator: torch.Generator, fan: str = "fan_out") -> None:
+    """Draw convolutions He-normal (1502.01852), and linear layers uniform in +-1/sqrt(inputs).
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    generator : torch.Generator
+    fan : {"fan_in", "fan_out"}
+        What a convolution's variance is 2 divided by: the inputs of an output, or the reverse.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(
+                module.weight, mode=fan, nonlinearity="relu", generator=generator
+            )
+        elif isinstance(module, nn.Linear):
+            _draw_uniform(module, generator)
+
+
+def draw_he_by_inputs(network: nn.Module, generator: torch.Generator) -> None:
+    """Draw as `draw_he`, with the variance 2 / inputs, as GEOM's authors do."""
+    draw_he(network, generator, "fan_in")
+
+
+def draw_with_attention(network: nn.Module, generator: torch.Generator) -> None:
+    """Draw an `AttentionResNet18` as released.
+
+    Convolutions are He-normal by fan-out, the head He-normal by fan-in. Projections and the layers
+    of the channels' gates are uniform in +-1/sqrt(inputs). The norms of the pixels' gates multiply
+    by 0, so that each of these gates is one half at the start.
+    """
+    draw_he(network, generator)
+    for module in network.modules():
+        if isinstance(module, AttentionBlock):
+            if module.project is not None:
+                _draw_uniform(module.project[0], generator)
+            _draw_uniform(module.attention.squeeze, generator)
+            _draw_uniform(module.attention.expand, generator)
+            nn.init.zeros_(module.attention.place_norm.weight)
+    if isinstance(network, AttentionResNet18):
+        nn.init.kaiming_normal_(network.head.weight, nonlinearity="relu", generator=generator)
+
+
+def draw_uniform(network: nn.Module, generator: torch.Generator) -> None:
+    """Draw all layers uniform in +-1/sqrt(inputs), as PyTorch does where nothing is said.
+
+    The inputs of a transposed convolution are its outputs' channels, times the kernel's pixels.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            _draw_uniform(module, generator)
+
+
+def draw_xavier(network: nn.Module, generator: torch.Generator) -> None:
+    """Draw convolutions Xavier-uniform with a leaky ReLU's gain, linear layers as `draw_uniform`.
+
+    The authors of Deep SVDD do so for CIFAR-10's autoencoder.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.xavier_uniform_(
+                module.weight, nn.init.calculate_gain("leaky_relu"), generator=generator
+            )
+        elif isinstance(module, nn.Linear):
+            _draw_uniform(module, generator)
+
+
+def _draw_uniform(
+    layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, generator: torch.Generator
+) -> None:
+    bound = 1 / math.sqrt(layer.weight[0].numel())
+    nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+
+
 def build_network(
-    make: Callable[[], Network], device: torch.device, generator: torch.Generator
+    make: Callable[[], Network],
+    device: torch.device,
+    generator: torch.Generator,
+    draw: Draw = draw_he,
 ) -> Network:
     """Build a network with weights drawn from a generator; the global generator is not used.
 
-    Convolutions start He-normal (1502.01852, by fan-out), linear layers uniform in
-    +-1/sqrt(inputs), biases and buffers at 0, and BatchNorm at the identity.
+    Biases and buffers start at 0, and BatchNorm at the identity.
 
     Parameters
     ----------
@@ -347,6 +459,8 @@ def build_network(
     device : torch.device
     generator : torch.Generator
         On the CPU.
+    draw : callable
+        Draws the weights; see `Draw`.
 
     Returns
     -------
@@ -360,17 +474,11 @@ def build_network(
     for buffer in network.buffers():
         buffer.zero_()
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(
-                module.weight, mode="fan_out", nonlinearity="relu", generator=generator
-            )
-        elif isinstance(module, nn.Linear):
-            bound = 1 / math.sqrt(module.in_features)
-            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.reset_parameters()
-        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+        elif getattr(module, "bias", None) is not None:
             nn.init.zeros_(module.bias)
+    draw(network, generator)
     return network.to(device).to(memory_format=torch.channels_last)
 
 

@@ -15,6 +15,10 @@ import torch
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
+BFLOAT16_UNITS = ("amx_bf16", "avx512_bf16")
+"""A processor's instructions that multiply bfloat16. A Wide ResNet is trained twice as fast with
+them; without them bfloat16 is emulated, and slower than float32."""
+
 
 def pick_device(device: str | None) -> torch.device:
     """Return the named device, or by default CUDA if there is a CUDA device, else the CPU.
@@ -36,7 +40,9 @@ def pick_device(device: str | None) -> torch.device:
 
 
 def pick_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Resolve ``auto`` to bfloat16 on CUDA and on CPUs with AMX, and to float32 elsewhere.
+    """Resolve ``auto`` to bfloat16 where the device has instructions for it, else to float32.
+
+    CUDA has them, and so have processors with AMX or AVX512-BF16.
 
     Raises
     ------
@@ -48,7 +54,7 @@ def pick_precision(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         # torch 2.9 cannot list the capabilities, so it gets float32.
         capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)()
-        fast = device.type == "cuda" or capabilities.get("amx_bf16", False)
+        fast = device.type == "cuda" or any(capabilities.get(name) for name in BFLOAT16_UNITS)
         precision = "bfloat16" if fast else "float32"
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from baselines._inference import CompiledWideResNet
-from baselines._networks import Network, WideResNet, build_network
+from baselines._networks import Draw, Network, WideResNet, build_network
 from baselines._parameters import check_parameters
 from baselines._prediction import Judge, Outputs, judge_views
 from baselines._preparation import (
@@ -36,7 +36,15 @@ from baselines._preparation import (
     pick_precision,
     to_device,
 )
-from baselines._training import Loss, Monitor, Training, fit_network, training_identity
+from baselines._training import (
+    Clock,
+    Loss,
+    Monitor,
+    Training,
+    fit_network,
+    half_cosine,
+    training_identity,
+)
 
 FEWEST_IMAGES = 2
 """BatchNorm cannot normalise one vector, and one image has no distribution to fit."""
@@ -63,6 +71,7 @@ class Preparation:
         The hash of everything that the result follows from, for the checkpoint.
     monitor : callable, optional
     checkpoint : Path, optional
+    clock : Clock
     """
 
     X: np.ndarray
@@ -74,10 +83,11 @@ class Preparation:
     identity: str
     monitor: Monitor | None
     checkpoint: Path | None
+    clock: Clock
 
-    def build(self, make: Callable[[], Network]) -> Network:
+    def build(self, make: Callable[[], Network], draw: Draw) -> Network:
         """Build a network on the device; see `baselines._networks.build_network`."""
-        return build_network(make, self.device, self.weights)
+        return build_network(make, self.device, self.weights, draw)
 
     def autocast(self) -> AbstractContextManager:
         """Run convolutions and matrix products in the chosen precision inside the context."""
@@ -99,6 +109,7 @@ class Preparation:
             self.random,
             monitor=self.monitor,
             checkpoint=self.checkpoint,
+            clock=self.clock,
         )
 
 
@@ -115,6 +126,9 @@ class TrainedBaseline(ABC):
     network_ : torch.nn.Module
     shape_ : tuple of int
         The shape (side, side, c) of a training image, before padding.
+    earlier_cpu_seconds_ : float
+        The CPU time that earlier processes spent on this training before they ended; 0 unless it
+        continued from a checkpoint.
     """
 
     title: ClassVar[str]
@@ -126,6 +140,7 @@ class TrainedBaseline(ABC):
 
     network_: nn.Module
     shape_: tuple[int, ...]
+    earlier_cpu_seconds_: float
 
     def arithmetic(self) -> str:
         """Say what this machine computes in, as ``bfloat16 on cpu``; the scores depend on it.
@@ -182,6 +197,7 @@ class TrainedBaseline(ABC):
         preparation = self._prepare(X, monitor, checkpoint)
         self.network_, self.shape_ = self._train(preparation), X.shape[1:]
         self._summarise(preparation)
+        self.earlier_cpu_seconds_ = preparation.clock.earlier
         return self
 
     def anomaly_score(self, X: np.ndarray) -> np.ndarray:
@@ -225,6 +241,7 @@ class TrainedBaseline(ABC):
             identity=training_identity(self, X, device.type, precision),
             monitor=monitor,
             checkpoint=checkpoint,
+            clock=Clock(),
         )
 
     def _check_ready(self, X: np.ndarray) -> None:
@@ -290,9 +307,13 @@ class TransformationBaseline(TrainedBaseline):
     subclass implements `_sources`, `_build`, `_objective`, `_optimizer` and `_judge`.
     """
 
+    last_rate: ClassVar[float] = 0.0
+    """Where a learning rate that falls along a cosine ends."""
+
     epochs: int
     batch_size: int
     learning_rate: float
+    schedule: str
 
     def scores_and_accuracy(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Score images and measure how many of their transformations were recognised, in one pass.
@@ -360,9 +381,11 @@ class TransformationBaseline(TrainedBaseline):
     def _optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         """Return the optimizer of the network's weights."""
 
-    def _rate(self, _time: float) -> float:
+    def _rate(self, time: float) -> float:
         """Return the learning rate at a time in epochs from 0."""
-        return self.learning_rate
+        if self.schedule == "constant":
+            return self.learning_rate
+        return half_cosine(self.learning_rate, self.last_rate, time / self.epochs)
 
     def _forward(self) -> Outputs:
         """Return the trained network in the form that scores; a Wide ResNet is compiled."""

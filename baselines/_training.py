@@ -81,6 +81,27 @@ class Training:
         return self.items if batch == self.batches else batch * self.batch_size
 
 
+@dataclass
+class Clock:
+    """The CPU time of a fit, over all processes that worked on it.
+
+    Attributes
+    ----------
+    started : float
+        This process's CPU time when the fit began, in seconds.
+    earlier : float
+        The seconds that earlier processes spent on it before they ended.
+    """
+
+    started: float = field(default_factory=time.process_time)
+    earlier: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """The CPU seconds, of all threads, that the fit has taken so far."""
+        return self.earlier + time.process_time() - self.started
+
+
 def fit_network(
     network: nn.Module,
     loss_of: Loss,
@@ -90,6 +111,7 @@ def fit_network(
     *,
     monitor: Monitor | None = None,
     checkpoint: Path | None = None,
+    clock: Clock | None = None,
 ) -> None:
     """Train a network in place, and leave it in evaluation mode.
 
@@ -108,13 +130,17 @@ def fit_network(
     checkpoint : Path, optional
         The training continues from this file if it holds this training's checkpoint. The file is
         written after each epoch, and once a minute within a long one.
+    clock : Clock, optional
+        Of the fit that this training is a part of. When continuing, it is given the time that
+        earlier processes took.
 
     Raises
     ------
     TrainingDivergedError
         If the loss or a weight is not finite.
     """
-    run = _Run(network, loss_of, optimizer, training, generator, monitor, checkpoint)
+    clock = clock or Clock()
+    run = _Run(network, loss_of, optimizer, training, generator, monitor, checkpoint, clock)
     run.restore()
     use_generator(network, generator)
     with torch.inference_mode(False), torch.enable_grad():
@@ -135,6 +161,7 @@ class _Run:
     generator: torch.Generator
     monitor: Monitor | None
     checkpoint: Path | None
+    clock: Clock
     epoch: int = 0  # finished epochs
     batch: int = 0  # finished batches of the current epoch
     loss_sum: float = 0.0  # over the items of the current epoch
@@ -152,6 +179,7 @@ class _Run:
         self.generator.set_state(state["generator"])
         self.epoch, self.batch, self.loss_sum = state["epoch"], state["batch"], state["loss_sum"]
         self.before_shuffle = state["before_shuffle"]
+        self.clock.earlier = state.get("cpu_seconds", 0.0)  # of an older version, none
 
     def finish_epoch(self) -> None:
         """Run the remaining batches of the current epoch."""
@@ -229,6 +257,7 @@ class _Run:
             "epoch": self.epoch,
             "batch": self.batch,
             "loss_sum": self.loss_sum,
+            "cpu_seconds": self.clock.seconds,
         }
         try:
             write_checkpoint(self.checkpoint, self.training.identity, self.training.name, state)
@@ -238,6 +267,14 @@ class _Run:
                 " goes on, but could not be continued if it were killed now",
                 stacklevel=2,
             )
+
+
+def half_cosine(first: float, last: float, done: float) -> float:
+    """Return the learning rate when a fraction ``done`` of a training is over.
+
+    It falls from ``first`` to ``last`` along half a cosine.
+    """
+    return last + (first - last) * (1 + math.cos(math.pi * done)) / 2
 
 
 def training_identity(detector: object, X: np.ndarray, *arithmetic: Any) -> str:

@@ -17,11 +17,10 @@ from itertools import product
 import torch
 
 
-def reflected_positions(side: int, shift: int) -> torch.Tensor:
+def reflected_positions(side: int, shift: int, repeat_edge: bool = True) -> torch.Tensor:
     """Return the positions that a row of pixels is read from when it moves by ``shift``.
 
-    The row is reflected at its ends. The edge pixel is repeated (``b a | a b c``), as in Keras'
-    fill mode "reflect", which GEOM uses, and in NumPy's "symmetric".
+    The row is reflected at its ends.
 
     Parameters
     ----------
@@ -29,14 +28,19 @@ def reflected_positions(side: int, shift: int) -> torch.Tensor:
         The length of the row.
     shift : int
         Pixels, less than the side either way.
+    repeat_edge : bool
+        Whether the edge pixel is repeated (``b a | a b c``), as in Keras' fill mode "reflect",
+        which GEOM uses, and in NumPy's "symmetric". If not, it is ``c b | a b c``, as in OpenCV's
+        BORDER_REFLECT_101, which MHRot uses at high resolution.
 
     Returns
     -------
     tensor of shape (side,), int64
     """
+    repeated = int(repeat_edge)
     position = torch.arange(side) - shift
-    position = torch.where(position < 0, -1 - position, position)
-    return torch.where(position >= side, 2 * side - 1 - position, position)
+    position = torch.where(position < 0, -repeated - position, position)
+    return torch.where(position >= side, 2 * side - 2 + repeated - position, position)
 
 
 def source_positions(
@@ -47,6 +51,7 @@ def source_positions(
     right: int = 0,
     down: int = 0,
     quarter_turns: int = 0,
+    repeat_edge: bool = True,
 ) -> torch.Tensor:
     """Return the source of each pixel of a transformed image.
 
@@ -64,6 +69,8 @@ def source_positions(
         Pixels to move by, less than the new side either way.
     quarter_turns : int
         The number of rotations by 90 degrees.
+    repeat_edge : bool
+        See `reflected_positions`.
 
     Returns
     -------
@@ -75,8 +82,8 @@ def source_positions(
         source = source[start : start + crop, start : start + crop]
     if flip:
         source = source.flip(1)
-    source = source[reflected_positions(len(source), down)][
-        :, reflected_positions(len(source), right)
+    source = source[reflected_positions(len(source), down, repeat_edge)][
+        :, reflected_positions(len(source), right, repeat_edge)
     ]
     return torch.rot90(source, quarter_turns).reshape(-1)
 
@@ -85,9 +92,10 @@ def geometric_transformations(side: int) -> torch.Tensor:
     """Return GEOM's 72 transformations (1805.10917, section 4.1), shape (72, side * side).
 
     They are ordered by flip, horizontal shift, vertical shift and rotation; the last changes
-    fastest. Shifts are by a quarter of the side: 8 px at 32 px, as in the paper.
+    fastest. Shifts are by a quarter of the side: 8 px at 32 px, as in the paper. The authors' code
+    has the same 72 in another order, because its horizontal shifts have the other sign.
     """
-    shifts = (0, -(side // 4), side // 4)
+    shifts = shifts_of(side)
     return torch.stack(
         [
             source_positions(side, flip=flip, right=right, down=down, quarter_turns=turns)
@@ -111,16 +119,29 @@ def turns_and_shifts(side: int, crop: int = 0) -> torch.Tensor:
 
     They are ordered by rotation, vertical shift and horizontal shift; the last changes fastest.
     They apply to the central ``crop`` x ``crop`` pixels, or to the whole image if that is 0. Shifts
-    are by a quarter of the new side: 8 px at 32 px, 56 px at 224 px.
+    are by a quarter of the new side: 8 px at 32 px, 56 px at 224 px. A crop is reflected as
+    released, without its edge pixel.
     """
     new_side = crop or side
-    shifts = (0, -(new_side // 4), new_side // 4)
+    shifts = shifts_of(new_side)
     return torch.stack(
         [
-            source_positions(side, crop=crop, right=right, down=down, quarter_turns=turns)
+            source_positions(
+                side,
+                crop=crop,
+                right=right,
+                down=down,
+                quarter_turns=turns,
+                repeat_edge=not crop,
+            )
             for turns, down, right in product(range(4), shifts, shifts)
         ]
     )
+
+
+def shifts_of(side: int) -> tuple[int, int, int]:
+    """Return the shifts along an axis, in pixels: none, and a quarter of the side either way."""
+    return 0, -(side // 4), side // 4
 
 
 class Views:
@@ -171,31 +192,34 @@ def scale_pixels(images: torch.Tensor) -> torch.Tensor:
 
 
 def rotated_crops(
-    images: torch.Tensor, crop: int, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Crop, flip and shift each image at random, and return it under all four rotations.
+    images: torch.Tensor,
+    crop: int,
+    down: torch.Tensor,
+    right: torch.Tensor,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Crop and flip each image at random, shift it, and return it under all four rotations.
 
     Parameters
     ----------
     images : tensor of shape (b, side, side, c), uint8
     crop : int
-        The side of the crop in pixels. A shift is by a quarter of it or by none, with reflection.
+        The side of the crop in pixels.
+    down, right : tensors of shape (b,), int64
+        The shift of each image, as a place in `shifts_of` the crop's side.
     generator : torch.Generator
         On the images' device.
 
     Returns
     -------
-    views : tensor of shape (4 * b, c, crop, crop), float32
+    tensor of shape (4 * b, c, crop, crop), float32
         In [-1, 1]; all images under one rotation, then all under the next.
-    down, right : tensors of shape (b,), int64
-        The shift of each image: 0 none, 1 up or left, 2 down or right.
     """
     b, side, device = len(images), images.shape[1], images.device
     offsets = torch.randint(side - crop + 1, (2, b), generator=generator, device=device)
     flips = torch.randint(2, (b,), generator=generator, device=device).bool()
-    down, right = torch.randint(3, (2, b), generator=generator, device=device)
     shifted = torch.stack(
-        [reflected_positions(crop, shift) for shift in (0, -(crop // 4), crop // 4)]
+        [reflected_positions(crop, shift, repeat_edge=False) for shift in shifts_of(crop)]
     ).to(device)
     rows, columns = shifted[down], shifted[right]
     # An image is flipped before it is shifted.
@@ -205,4 +229,4 @@ def rotated_crops(
         torch.arange(b, device=device)[:, None, None], rows[:, :, None], columns[:, None, :]
     ]
     turned = torch.cat([torch.rot90(cropped, turns, (1, 2)) for turns in range(4)])
-    return scale_pixels(turned.contiguous()), down, right
+    return scale_pixels(turned.contiguous())

@@ -15,7 +15,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from baselines._networks import COLOUR, DIGIT_SIDE, DIGITS, Autoencoder, Encoder, Widths
+from baselines._networks import (
+    COLOUR,
+    DIGIT_SIDE,
+    DIGITS,
+    Autoencoder,
+    DigitAutoencoder,
+    Encoder,
+    Widths,
+    draw_uniform,
+    draw_xavier,
+)
 from baselines._parameters import (
     ABOVE_ZERO,
     AT_LEAST_ZERO,
@@ -55,8 +65,10 @@ class DeepSVDD(TrainedBaseline):
         The epoch from which the learning rate is a tenth.
     batch_size : int
         Images.
-    learning_rate, weight_decay : float
-        Of Adam.
+    learning_rate : float
+        Of Adam, in both stages.
+    weight_decay, pretrain_weight_decay : float
+        Of the training, and of the autoencoder's.
     nu : float
         The fraction of the training images that may lie outside the soft boundary, in (0, 1].
     warm_up_epochs : int
@@ -92,6 +104,7 @@ class DeepSVDD(TrainedBaseline):
         weight_decay: Annotated[
             float, AT_LEAST_ZERO, {"search": {"low": 1e-7, "high": 1e-4, "log": True}}
         ] = 0.5e-6,
+        pretrain_weight_decay: Annotated[float, AT_LEAST_ZERO] = 0.5e-6,
         nu: Annotated[float, FRACTION_ABOVE_ZERO] = 0.1,
         warm_up_epochs: Annotated[int, whole(0)] = 10,
         max_images: Annotated[int, MAX_IMAGES] = 0,
@@ -107,6 +120,7 @@ class DeepSVDD(TrainedBaseline):
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
+        self.pretrain_weight_decay = pretrain_weight_decay
         self.nu = nu
         self.warm_up_epochs = warm_up_epochs
         self.max_images = max_images
@@ -116,23 +130,37 @@ class DeepSVDD(TrainedBaseline):
 
     def _train(self, preparation: Preparation) -> Hypersphere:
         side, channels = preparation.X.shape[2:]
-        widths = DIGITS if (side, channels) == (DIGIT_SIDE, 1) else COLOUR
-        autoencoder = preparation.build(lambda: Autoencoder(channels, side, widths))
-        network = preparation.build(lambda: Hypersphere(channels, side, widths))
+        digits = (side, channels) == (DIGIT_SIDE, 1)
+        widths = DIGITS if digits else COLOUR
+        network = preparation.build(lambda: Hypersphere(channels, side, widths), draw_uniform)
         views = Views(preparation.images, identity(side))
         network.scale.copy_(_least_and_greatest(views, self.batch_size))
         # With a checkpoint of the second stage, the pretraining is over and its result is in there.
         if read_checkpoint(preparation.checkpoint, preparation.identity, "loss") is None:
-            self._pretrain(autoencoder, network, views, preparation)
+            if self.pretrain_epochs > 0:
+                autoencoder = (
+                    preparation.build(DigitAutoencoder, draw_uniform)
+                    if digits
+                    else preparation.build(lambda: Autoencoder(channels, side, widths), draw_xavier)
+                )
+                self._pretrain(autoencoder, network, views, preparation)
+            network.centre.copy_(push_from_zero(_mean_embedding(network, preparation)))
         loss_of = self._distance_loss(network, views, preparation)
         training = self._stage("loss", self.epochs, self.drop_epoch, preparation)
-        preparation.train(network, loss_of, self._adam(network), training)
+        optimizer = torch.optim.Adam(
+            network.parameters(), self.learning_rate, weight_decay=self.weight_decay
+        )
+        preparation.train(network, loss_of, optimizer, training)
         return network
 
     def _pretrain(
-        self, autoencoder: Autoencoder, network: Hypersphere, views: Views, preparation: Preparation
+        self,
+        autoencoder: Autoencoder | DigitAutoencoder,
+        network: Hypersphere,
+        views: Views,
+        preparation: Preparation,
     ) -> None:
-        """Train the autoencoder, take over its encoder, and place the centre."""
+        """Train the autoencoder, and take over its encoder."""
 
         def loss_of(numbers: torch.Tensor, _epoch: int) -> torch.Tensor:
             images = network.normalise(views.make(numbers))
@@ -143,9 +171,11 @@ class DeepSVDD(TrainedBaseline):
         training = self._stage(
             "pretrain_loss", self.pretrain_epochs, self.pretrain_drop_epoch, preparation
         )
-        preparation.train(autoencoder, loss_of, self._adam(autoencoder), training)
+        optimizer = torch.optim.Adam(
+            autoencoder.parameters(), self.learning_rate, weight_decay=self.pretrain_weight_decay
+        )
+        preparation.train(autoencoder, loss_of, optimizer, training)
         network.encoder.load_state_dict(autoencoder.encoder.state_dict())
-        network.centre.copy_(push_from_zero(_mean_embedding(network, preparation)))
 
     def _distance_loss(self, network: Hypersphere, views: Views, preparation: Preparation) -> Loss:
         """Return the loss of the objective."""
@@ -176,11 +206,6 @@ class DeepSVDD(TrainedBaseline):
 
     def _rate(self, drop_epoch: int) -> Callable[[float], float]:
         return lambda time: self.learning_rate * (RATE_DROP if time >= drop_epoch else 1.0)
-
-    def _adam(self, network: nn.Module) -> torch.optim.Adam:
-        return torch.optim.Adam(
-            network.parameters(), self.learning_rate, weight_decay=self.weight_decay
-        )
 
     def _score(self, X: np.ndarray) -> np.ndarray:
         precision = pick_precision(self.precision, self._device)

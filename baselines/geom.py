@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from baselines._inference import CompiledWideResNet
-from baselines._networks import WideResNet
+from baselines._networks import WideResNet, draw_he_by_inputs
 from baselines._parameters import (
     ABOVE_ZERO,
     AT_LEAST_ZERO,
@@ -61,6 +61,9 @@ class GEOM(TransformationBaseline):
     softmax vectors under t (section 4.2). The simple score takes the mean of ``p_t(T_t x)``
     instead. The anomaly score is minus the normality.
 
+    Deviation: convolutions of stride 2 pad on both sides, those of the authors' framework on the
+    right and below; Adam's epsilon is PyTorch's 1e-8, theirs 1e-7. Neither was compared.
+
     Parameters
     ----------
     transformations : {72, "rotation"}
@@ -73,6 +76,8 @@ class GEOM(TransformationBaseline):
         Transformed images (section 5.2).
     learning_rate, weight_decay : float
         Of Adam (authors' code).
+    schedule : {"constant", "cosine"}
+        The learning rate stays, as in the authors' code, or falls to 0 along half a cosine.
     depth, width : int
         Of the Wide ResNet; 10 and 4 (section 5.2), 16 and 8 for 64 px images.
     dropout : float
@@ -105,6 +110,7 @@ class GEOM(TransformationBaseline):
         learning_rate: Annotated[
             float, ABOVE_ZERO, {"search": {"low": 1e-4, "high": 1e-2, "log": True}}
         ] = 1e-3,
+        schedule: Annotated[str, one_of("constant", "cosine")] = "constant",
         weight_decay: Annotated[
             float, AT_LEAST_ZERO, {"search": {"low": 1e-5, "high": 1e-2, "log": True}}
         ] = 5e-4,
@@ -121,6 +127,7 @@ class GEOM(TransformationBaseline):
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.schedule = schedule
         self.weight_decay = weight_decay
         self.depth = depth
         self.width = width
@@ -146,7 +153,8 @@ class GEOM(TransformationBaseline):
         side, channels = preparation.X.shape[2:]
         outputs = len(self._sources(side))
         return preparation.build(
-            lambda: WideResNet(channels, outputs, self.depth, self.width, self.dropout)
+            lambda: WideResNet(channels, outputs, self.depth, self.width, self.dropout),
+            draw_he_by_inputs,
         )
 
     def _objective(self, network: nn.Module, preparation: Preparation) -> Objective:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from baselines._inference import CompiledWideResNet
-from baselines._networks import WideResNet
+from baselines._networks import WideResNet, draw_he
 from baselines._parameters import (
     ABOVE_ZERO,
     AT_LEAST_ZERO,
@@ -23,6 +23,7 @@ from baselines._parameters import (
     DEPTH,
     MAX_IMAGES,
     ON_THIS_MACHINE,
+    one_of,
     whole,
 )
 from baselines._prediction import Judge, Outputs, predict_views
@@ -52,6 +53,8 @@ class GOAD(TransformationBaseline):
         Images; a batch holds each of them under all 72 transformations (authors' code).
     learning_rate : float
         Of Adam (authors' code).
+    schedule : {"constant", "cosine"}
+        The learning rate stays, as in the authors' code, or falls to 0 along half a cosine.
     margin : float
         s of the triplet loss: 0.1 for CIFAR-10, 1 for FashionMNIST (authors' code).
     depth, width : int
@@ -82,6 +85,7 @@ class GOAD(TransformationBaseline):
         learning_rate: Annotated[
             float, ABOVE_ZERO, {"search": {"low": 1e-4, "high": 1e-2, "log": True}}
         ] = 1e-3,
+        schedule: Annotated[str, one_of("constant", "cosine")] = "constant",
         margin: Annotated[
             float, AT_LEAST_ZERO, {"search": {"low": 0.03, "high": 3.0, "log": True}}
         ] = 0.1,
@@ -95,6 +99,7 @@ class GOAD(TransformationBaseline):
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.schedule = schedule
         self.margin = margin
         self.depth = depth
         self.width = width
@@ -114,7 +119,9 @@ class GOAD(TransformationBaseline):
     def _build(self, preparation: Preparation) -> WideResNet:
         side, channels = preparation.X.shape[2:]
         outputs = len(self._sources(side))
-        return preparation.build(lambda: WideResNet(channels, outputs, self.depth, self.width))
+        return preparation.build(
+            lambda: WideResNet(channels, outputs, self.depth, self.width), draw_he
+        )
 
     def _objective(self, network: nn.Module, preparation: Preparation) -> Objective:
         network = cast(WideResNet, network)

@@ -7,14 +7,18 @@ al., "Using Self-Supervised Learning Can Improve Model Robustness and Uncertaint
 
 from __future__ import annotations
 
-import math
 from typing import Annotated
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from baselines._networks import AttentionResNet18, WideResNet
+from baselines._networks import (
+    AttentionResNet18,
+    WideResNet,
+    draw_he,
+    draw_with_attention,
+)
 from baselines._parameters import (
     ABOVE_ZERO,
     AT_LEAST_ZERO,
@@ -32,8 +36,8 @@ from baselines._trained import Objective, Preparation, TransformationBaseline
 from baselines._transforms import Views, rotated_crops, turns_and_shifts
 
 HEADS = (4, 3, 3)  # rotations, vertical shifts, horizontal shifts
+SHIFTS = 9  # vertical times horizontal
 MOMENTUM = 0.9  # Nesterov's (authors' code)
-LAST_RATE = 1e-6  # where the cosine ends (authors' code)
 MIN_SIDE_HIGH = 64  # pixels: a ResNet-18 halves the side five times
 
 
@@ -45,7 +49,8 @@ class MHRot(TransformationBaseline):
 
     ``low`` resolution takes the images as they are. Deviation: it was never released; network,
     optimizer and epochs are our choice, after an independent port. ``high`` crops 7/8 of the side,
-    which is 224 of 256 px, and shifts by a quarter of that, 56 px, as released.
+    which is 224 of 256 px, and shifts by a quarter of that, 56 px, as released. Deviation: of an
+    image that is not square, the authors' random crops lie anywhere, ours in its middle.
 
     Parameters
     ----------
@@ -53,10 +58,10 @@ class MHRot(TransformationBaseline):
         A Wide ResNet, or a ResNet-18 with attention (input pixels:256).
     epochs : int
         ``low``: each goes over all images under all 36 transformations. ``high``: each goes over
-        all images, each image at one random crop, flip and shift and under all 4 rotations. The
-        authors' code takes 5 epochs there, in each of which it passes over the images 9 times.
+        all images under all 9 shifts, each time at a random crop and flip, and under all 4
+        rotations; 5 in the authors' code.
     batch_size : int
-        Transformed images.
+        Transformed images; ``high``: 256 in the authors' code, 64 images under 4 rotations.
     learning_rate, weight_decay : float
         Of SGD with Nesterov's momentum; the rate falls along a cosine to 1e-6 (authors' code).
     depth, width, dropout : int, int, float
@@ -76,6 +81,8 @@ class MHRot(TransformationBaseline):
     """
 
     title = "MHRot"
+    schedule = "cosine"
+    last_rate = 1e-6  # authors' code
 
     def __init__(
         self,
@@ -123,9 +130,11 @@ class MHRot(TransformationBaseline):
     def _build(self, preparation: Preparation) -> nn.Module:
         channels = preparation.X.shape[3]
         if self.resolution == "high":
-            return preparation.build(lambda: AttentionResNet18(channels, sum(HEADS)))
+            return preparation.build(
+                lambda: AttentionResNet18(channels, sum(HEADS)), draw_with_attention
+            )
         return preparation.build(
-            lambda: WideResNet(channels, sum(HEADS), self.depth, self.width, self.dropout)
+            lambda: WideResNet(channels, sum(HEADS), self.depth, self.width, self.dropout), draw_he
         )
 
     def _objective(self, network: nn.Module, preparation: Preparation) -> Objective:
@@ -141,17 +150,22 @@ class MHRot(TransformationBaseline):
         return Objective(loss_of, len(views), self.batch_size)
 
     def _objective_on_crops(self, network: nn.Module, preparation: Preparation) -> Objective:
-        """Return the objective of high resolution: each image at a random crop, 4 times rotated."""
+        """Return the objective of high resolution.
+
+        An item is an image under one of the 9 shifts, at a random crop, and 4 times rotated.
+        """
         images, crop = preparation.images, _crop(preparation.X.shape[1])
 
         def loss_of(numbers: torch.Tensor, _epoch: int) -> torch.Tensor:
-            crops, down, right = rotated_crops(images[numbers], crop, preparation.random)
+            image = numbers.div(SHIFTS, rounding_mode="floor")
+            down, right = numbers % SHIFTS // 3, numbers % 3
+            crops = rotated_crops(images[image], crop, down, right, preparation.random)
             with preparation.autocast():
                 logits = network(crops)
             turns = torch.arange(4, device=images.device).repeat_interleave(len(numbers))
             return _mean_cross_entropy(logits, (turns, down.repeat(4), right.repeat(4)))
 
-        return Objective(loss_of, len(images), max(1, self.batch_size // 4))
+        return Objective(loss_of, SHIFTS * len(images), max(2, self.batch_size // 4))
 
     def _optimizer(self, network: nn.Module) -> torch.optim.SGD:
         return torch.optim.SGD(
@@ -160,13 +174,6 @@ class MHRot(TransformationBaseline):
             MOMENTUM,
             weight_decay=self.weight_decay,
             nesterov=True,
-        )
-
-    def _rate(self, time: float) -> float:
-        """Return the rate at a time in epochs, on half a cosine from the first to the last."""
-        return (
-            LAST_RATE
-            + (self.learning_rate - LAST_RATE) * (1 + math.cos(math.pi * time / self.epochs)) / 2
         )
 
     def _judge(self) -> Judge:

@@ -387,6 +387,10 @@ def join_inputs(cells: Sequence[Experiment]) -> str:
     return widest.input if covered else f"features:{'+'.join(encoders)}"
 
 
+CPU_SECONDS = "time/cpu_seconds"
+"""MLflow's name of the CPU time of a split's fit and scores: user and system, all threads."""
+
+
 @dataclass(frozen=True)
 class Result:
     """Hold what one detector did on one split.
@@ -413,7 +417,8 @@ class Result:
         Commit, dirty, versions, device, engine, host.
     cost : dict
         What it cost, under MLflow's names: ``memory/peak_mb``, the most memory that its process had
-        held so far, and ``throughput/images_per_second``, how fast its features were extracted.
+        held so far; ``throughput/images_per_second``, how fast its features were extracted;
+        `CPU_SECONDS`, the CPU time that fit and scores took.
     """
 
     experiment: Experiment

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contracts import (
+    CPU_SECONDS,
     Batch,
     Dataset,
     Experiment,
@@ -138,7 +139,11 @@ class Worker:
                     own = X.only(cell.encoders) if isinstance(X, Rows) else X
                     rate = own.images_per_second if isinstance(own, Rows) else None
                     speed = {"throughput/images_per_second": rate} if rate else {}
-                    cost = {**speed, "memory/peak_mb": peak_megabytes()}
+                    cost = {
+                        **speed,
+                        "memory/peak_mb": peak_megabytes(),
+                        CPU_SECONDS: scored.cpu_seconds,
+                    }
                     with name_split(cell, scored.split):
                         result = _result(cell, scored, batch.provenance, cost)
                         if cell.partition == "test":

@@ -76,8 +76,7 @@ def make_experiments(
     size : int
         Side in pixels to which images are resized for detectors on pixels; 0 means not at all.
     fits : sequence of {"crop", "pad", "squash"}
-        How images become squares; empty means each input's own way: features see a crop, pixels
-        are squashed.
+        How images become squares; empty means the usual way, ``crop``.
     presets : sequence of names
         For detectors that have presets.
     params : mapping of parameter name to the values to try, optional

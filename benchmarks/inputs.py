@@ -32,11 +32,11 @@ from dn2.sound import UnsoundFeaturesError, check_varied
 from dn2.squares import CROP, RESIZE, describe_unseen, resize_whole, unseen
 from dn2.store import FeatureStore
 
-RESAMPLING = "squares, Pillow's bilinear with antialiasing; 1"
+RESAMPLING = "the middle of the short side, Pillow's bilinear with antialiasing; 2"
 """The identity of resized pixels: change the number whenever the pixels change."""
 
 OTHER_RESAMPLING = {
-    "crop": "the middle of the short side, Pillow's bilinear with antialiasing; 1",
+    "squash": "squares, Pillow's bilinear with antialiasing; 1",
     "pad": "padded with grey 127, Pillow's bilinear with antialiasing; 1",
 }
 """The same for the squares that are not the usual ones of pixels."""
@@ -45,11 +45,9 @@ OTHER_RESAMPLING = {
 def own_fit(name: str) -> str:
     """Return how an input makes squares unless another way is asked for; empty if it makes none.
 
-    Features see a crop, as their networks were trained; pixels are squashed, so that none is lost.
+    Both features and pixels see the middle, as in the papers' code.
     """
-    if encoder_names(name):
-        return "crop"
-    return "" if pixel_size(name) is None else "squash"
+    return "crop" if encoder_names(name) or pixel_size(name) is not None else ""
 
 
 def encoder_names(name: str) -> list[str]:
@@ -142,7 +140,7 @@ class Pixels:
 
     images: Any
     shape: tuple[int, int, int, int]
-    fit: str = "squash"
+    fit: str = "crop"
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -170,10 +168,9 @@ class Pixels:
     def _pixels(self, image: Image.Image) -> np.ndarray:
         height, width = self.shape[1:3]
         if image.size != (width, height):
-            if self.fit == "squash" or height != width:
-                image = image.resize((width, height), Image.Resampling.BILINEAR)
-            else:
-                image = resize_whole(image, height, self.fit)
+            # As in the code of GEOM and MHRot, unless another fit is asked for: the short side is
+            # resized, and the middle cut out.
+            image = resize_whole(image, height, self.fit)
         pixels = np.asarray(image)
         return pixels if pixels.ndim == 3 else pixels[..., None]  # one channel broadcasts to three
 
@@ -203,7 +200,7 @@ def load_pixels(dataset: Dataset, name: str, fit: str = "") -> Pixels:
         )
     height, width = (size, size) if size is not None else sizes[0]
     channels = max(shape[2] if len(shape) == 3 else 1 for shape in shapes)
-    return Pixels(images, (len(dataset.labels), height, width, channels), fit or "squash")
+    return Pixels(images, (len(dataset.labels), height, width, channels), fit or "crop")
 
 
 def describe_view(dataset: Dataset, name: str, fit: str = "") -> list[str]:

@@ -45,6 +45,10 @@ class Scored(NamedTuple):
     split : Split
     points : list of PathPoint
     fit_seconds, score_seconds : float
+        Wall time; that of the fit only since it was continued.
+    cpu_seconds : float
+        User and system time of all threads, for both, and also of the processes that were broken
+        off within the fit.
     metrics : mapping
         Metrics that are not computed from the scores.
     exact : sequence of PathPoint
@@ -55,6 +59,7 @@ class Scored(NamedTuple):
     points: list[PathPoint]
     fit_seconds: float
     score_seconds: float
+    cpu_seconds: float
     metrics: Mapping[str, float] = {}
     exact: Sequence[PathPoint] = ()
 
@@ -111,7 +116,7 @@ def score_split(
         method = Method.of(experiment)
         monitor = watch.monitor(experiment, split) if watch else None
         checkpoint = watch.checkpoint(experiment, split) if watch else None
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         method.fit(X[split.train], monitor, checkpoint)
         fitted = time.perf_counter()
         pieces, accuracies = [], []
@@ -121,13 +126,15 @@ def score_split(
             accuracies.append(accuracy)
         points = _concatenate(pieces)
         seconds = time.perf_counter() - fitted
+        cpu_seconds = time.process_time() - cpu + method.earlier_cpu_seconds
         exact: Sequence[PathPoint] = ()
         if (twin := method.exact_twin()) is not None:
             twin.fit(X[split.train])
             what = f"exact search for {experiment.called}"
             rows_of_twin = _pieces(X, tests, split.test, what, split, progress)
             exact = _concatenate([twin.score(rows)[0] for rows in rows_of_twin])
-    return Scored(split, points, fitted - started, seconds, _accuracy(split, accuracies), exact)
+    metrics = _accuracy(split, accuracies)
+    return Scored(split, points, fitted - started, seconds, cpu_seconds, metrics, exact)
 
 
 def score_together(
@@ -146,15 +153,16 @@ def score_together(
     subsets = [np.searchsorted(rows, split.train) for split in splits]
     with name_split(experiment, splits[0]):
         method = Method.of(experiment)
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         found = method.score_subsets(X[rows], subsets, tests[splits[0].test])
         seconds = (time.perf_counter() - started) / len(splits)
+        cpu_seconds = (time.process_time() - cpu) / len(splits)
         twin = method.exact_twin()
         exact: Any = repeat((), len(splits))
         if twin is not None:
             exact = twin.score_subsets(X[rows], subsets, tests[splits[0].test])
     for split, points, points_of_twin in zip(splits, found, exact, strict=True):
-        yield Scored(split, points, 0.0, seconds, exact=points_of_twin)
+        yield Scored(split, points, 0.0, seconds, cpu_seconds, exact=points_of_twin)
 
 
 def score_joined(
@@ -190,12 +198,14 @@ def score_joined(
     joins = {name: tuple(map(X.names.index, encoders)) for name, encoders in inputs.items()}
     with name_split(experiment, split):
         method = Method.of(experiment)
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         banks, rows = X.apart(split.train), tests[split.test]
         found = method.score_joined(banks, rows, list(joins.values()))
         seconds = (time.perf_counter() - started) / len(joins)
+        cpu_seconds = (time.process_time() - cpu) / len(joins)
     return {
-        name: Scored(split, points, 0.0, seconds) for name, points in zip(joins, found, strict=True)
+        name: Scored(split, points, 0.0, seconds, cpu_seconds)
+        for name, points in zip(joins, found, strict=True)
     }
 
 

@@ -16,6 +16,7 @@ from types import TracebackType
 import numpy as np
 
 from benchmarks.contracts import (
+    CPU_SECONDS,
     Batch,
     Cell,
     Dataset,
@@ -29,7 +30,7 @@ from benchmarks.contracts import (
     UsageError,
     Workspace,
 )
-from benchmarks.detectors import selection_of
+from benchmarks.detectors import selection_of, slow_arithmetic
 from benchmarks.executors import Executor, Serial
 from benchmarks.experiments import plan, resolve
 from benchmarks.inputs import describe_view, feature_store, input_identity
@@ -134,6 +135,7 @@ class Session:
         self._expected: dict[str, Batch] = {}
         self._stored: set[tuple[str, str]] = set()
         self._marked: set[str] = set()
+        self._said: set[str] = set()
         self._forced: set[str] = set()
         self._splits: dict[str, tuple[Split, ...]] = {}
         self._stopping = False
@@ -151,13 +153,15 @@ class Session:
     def resolve(self, experiments: Sequence[Experiment]) -> list[Experiment]:
         """Write into cells what their names stand for today.
 
+        Presets that take longer on this machine are said to do so, once each.
+
         Raises
         ------
         UsageError, MissingDataError, MissingWeightsError
         """
         inputs = dict.fromkeys((experiment.input, experiment.fit) for experiment in experiments)
         identities = {one: input_identity(one[0], self.workspace, one[1]) for one in inputs}
-        return [
+        cells = [
             resolve(
                 experiment,
                 self.dataset(experiment.dataset),
@@ -165,6 +169,11 @@ class Session:
             )
             for experiment in experiments
         ]
+        for line in dict.fromkeys(filter(None, map(slow_arithmetic, cells))):
+            if line not in self._said:
+                self._said.add(line)
+                self.say(line)
+        return cells
 
     def check(self, experiments: Sequence[Experiment]) -> None:
         """Check that cells can run on their data, without their weights.
@@ -456,7 +465,8 @@ class Session:
         finished = Cell(cell, "", selection_of(cell), results, mean)
         cost: dict[str, float] = {}
         for name, value in (item for result in results for item in result.cost.items()):
-            cost[name] = max(value, cost.get(name, 0.0))
+            if name != CPU_SECONDS:  # a sum, which the record has
+                cost[name] = max(value, cost.get(name, 0.0))
         skipped = {"skipped_images": float(len(dataset.skipped))}
         self.ledger.finish(finished, dataset, {**cost, **skipped})
         self.finished[cell.key] = without_scores(finished)

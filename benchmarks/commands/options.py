@@ -202,8 +202,7 @@ fit_option = click.option(
     "--fit",
     type=CommaList(),
     default="",
-    help="How an image that is no square becomes one: crop, pad or squash. [crop for features, "
-    "squash for pixels]",
+    help="How an image that is no square becomes one: crop, pad or squash. [crop]",
 )
 
 workspace_options = _chain(
@@ -302,7 +301,7 @@ experiment_options = _chain(
         "--size",
         type=Number(SIDE_OR_NONE, "32"),
         default=0,
-        help="Side in pixels, for detectors on pixels. [the images' own]",
+        help="Side in pixels of the middle square, for detectors on pixels. [the images' own]",
     ),
     fit_option,
     click.option(

@@ -105,8 +105,7 @@ def default_encoders() -> tuple[str, ...]:
     "--fit",
     metavar="NAME",
     default="",
-    help="How an image that is no square becomes one: crop, pad or squash. [crop for features, "
-    "squash for pixels]",
+    help="How an image that is no square becomes one: crop, pad or squash. [crop]",
 )
 @click.option(
     "--preset",

@@ -21,6 +21,9 @@ Nothing else in the benchmarks asks what a detector can do. A detector needs `fi
 ``reference()``
     Make the exact detector, not fitted, that this one approximates; None if there is none. It is
     scored as well, and the result's metrics say how far the two differ.
+``earlier_cpu_seconds_``
+    After `fit`, the CPU seconds that earlier processes spent on it, if it continued from a
+    checkpoint.
 ``arithmetic()``
     Say what this machine computes in, if scores depend on it: it is part of a cell's key.
 
@@ -93,6 +96,11 @@ class Method:
     def of(experiment: Experiment) -> Method:
         """Make the method of an experiment."""
         return Method(make_detector(experiment))
+
+    @property
+    def earlier_cpu_seconds(self) -> float:
+        """The CPU time that earlier processes spent on this fit; 0 if it began in this one."""
+        return getattr(self.detector, "earlier_cpu_seconds_", 0.0)
 
     def check_rows(self, n: int) -> None:
         """Raise ValueError if a parameter is bad, or n training rows are too few."""

@@ -22,7 +22,7 @@ from benchmarks.report.tables import (
 )
 
 PAPER_ENCODER = "resnet101"
-"""The encoder behind the paper's DN2 rows (arXiv 2002.10445, section 4)."""
+"""The encoder behind the paper's DN2 rows (arXiv 2002.10445): known from memory only."""
 
 SCORE_METRICS = ("rocauc", "rocauc_low", "rocauc_high", "average_precision", "prevalence")
 """Metrics that every result has and that have columns of their own."""
@@ -73,7 +73,10 @@ def class_table(cells: Sequence[Cell], definitions: Mapping[str, str]) -> ClassT
     hidden = (*IN_TITLE, "seed") if any(len(group) > 1 for group in groups) else IN_TITLE
     columns = label_seeds(make_columns(experiments, hidden), groups)
     method, subject = first.method, f"{kind[0]}, {kind[1]}"
-    remarks = [*notes.warnings(groups, columns)]
+    remarks = [
+        *notes.warnings(groups, columns),
+        *notes.few_images([cell for group in groups for cell in group]),
+    ]
     remarks += [f"{name}: {text}." for name, text in definitions.items() if name == first.protocol]
     remarks += [
         *notes.hindsight([group[0] for group in groups]),
@@ -228,7 +231,7 @@ def _notes(
     ours = list(dict.fromkeys(str(experiment.params["encoder"]) for experiment in experiments))
     if first.detector == "dn2" and ours != [PAPER_ENCODER]:
         yield (
-            f"The paper used {PAPER_ENCODER} and we used {', '.join(ours)}: "
+            f"The paper used {PAPER_ENCODER}, as far as we know, and we used {', '.join(ours)}: "
             "part of the difference comes from the network."
         )
     if first.detector == "dn2" and any(

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.contracts import Experiment, Interval, Result
+from benchmarks.contracts import CPU_SECONDS, Experiment, Interval, Result
 from benchmarks.result_store import split_record
 from benchmarks.tracking.connection import owner_tags
 
@@ -137,6 +137,13 @@ def metric_points(
             values[f"{rocauc}_curve/{class_name}", step] = _mean(of_class, "rocauc")
     values["time/fit_seconds", 0] = sum(result.fit_seconds for result in results)
     values["time/score_seconds", 0] = sum(result.score_seconds for result in results)
+    timed = [result for result in results if CPU_SECONDS in result.cost]
+    if timed:
+        values[CPU_SECONDS, 0] = sum(result.cost[CPU_SECONDS] for result in timed)
+        for class_name, of_class in _grouped(timed, lambda result: result.class_name):
+            values[f"{CPU_SECONDS}/{class_name}", 0] = sum(
+                result.cost[CPU_SECONDS] for result in of_class
+            )
     values |= {(name, 0): value for name, value in (extra or {}).items()}
     for (name, _), value in values.items():
         if not math.isfinite(value):

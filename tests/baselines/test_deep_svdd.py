@@ -5,6 +5,7 @@ import pytest
 import torch
 from untrained import fit_untrained
 
+import baselines._training as loop
 from baselines._transforms import scale_pixels
 from baselines.deep_svdd import DeepSVDD, contrast_normalise, push_from_zero
 
@@ -101,6 +102,21 @@ def test_pretraining_is_where_the_training_starts_from():
     assert not np.array_equal(weights(plain), weights(pretrained))
 
 
+def test_each_stage_has_its_own_weight_decay(monkeypatch):
+    decays = []
+    original = torch.optim.Adam.__init__
+
+    def noted(self, params, lr, **more):
+        decays.append(more["weight_decay"])
+        original(self, params, lr, **more)
+
+    monkeypatch.setattr(torch.optim.Adam, "__init__", noted)
+    DeepSVDD(epochs=1, pretrain_epochs=1, weight_decay=0.25, pretrain_weight_decay=0.5, **TINY).fit(
+        pictures(5)
+    )
+    assert decays == [0.5, 0.25]
+
+
 def losses(X, **params):
     reports = []
     DeepSVDD(pretrain_epochs=0, **params).fit(X, monitor=lambda *report: reports.append(report))
@@ -157,7 +173,11 @@ def test_the_learning_rate_drops_to_a_tenth():
 
 @pytest.mark.parametrize("objective", ["one_class", "soft_boundary"])
 @pytest.mark.parametrize("call", range(1, 7))
-def test_killed_in_either_stage_it_continues_to_the_same_weights(tmp_path, objective, call):
+def test_killed_in_either_stage_it_continues_to_the_same_weights(
+    monkeypatch, tmp_path, objective, call
+):
+    # On a busy machine an epoch can take a second, and would report in its middle.
+    monkeypatch.setattr(loop, "REPORT_SECONDS", 3600)
     X, path, reports = pictures(11), tmp_path / "training.pt", []
 
     def build():

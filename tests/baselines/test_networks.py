@@ -13,10 +13,15 @@ from baselines._networks import (
     DIGITS,
     AttentionResNet18,
     Autoencoder,
+    DigitAutoencoder,
     Dropout,
     Encoder,
     WideResNet,
     build_network,
+    draw_he_by_inputs,
+    draw_uniform,
+    draw_with_attention,
+    draw_xavier,
     use_generator,
 )
 from baselines._preparation import autocast, pick_device, pick_precision
@@ -53,7 +58,8 @@ def test_an_identity_block_is_batchnorm_relu_convolution_twice():
         lambda: WideResNet(1, 72, 10, 1),
         lambda: AttentionResNet18(3, 10),
         lambda: Encoder(3, 32, COLOUR),
-        lambda: Autoencoder(1, 28, DIGITS),
+        lambda: Autoencoder(3, 32, COLOUR),
+        DigitAutoencoder,
     ],
 )
 def test_weights_follow_the_seed_alone_and_the_global_state_is_not_touched(make):
@@ -91,9 +97,102 @@ def test_every_batchnorm_starts_as_the_identity_and_counts_no_batch():
     assert any(isinstance(norm, nn.BatchNorm1d) for norm in norms)
 
 
-def test_convolutions_start_he_normal_by_fan_out():
-    weight = build_network(lambda: WideResNet(3, 7, 10, 4), CPU, generator()).blocks[2].conv2.weight
-    assert weight.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.01)
+def spread(weight):
+    """Return the standard deviation of weights, and the largest of them."""
+    return weight.std().item(), weight.abs().max().item()
+
+
+def is_normal(weight, deviation):
+    """Tell whether weights are drawn from a normal distribution with this standard deviation."""
+    found, largest = spread(weight)
+    tolerance = 3 / (2 * weight.numel()) ** 0.5  # 3 standard errors of the deviation
+    return abs(found / deviation - 1) < tolerance and largest > 2 * deviation
+
+
+def is_uniform(weight, bound):
+    """Tell whether weights are drawn uniformly from +-bound."""
+    found, largest = spread(weight)
+    tolerance = 3 / weight.numel() ** 0.5
+    return abs(found / (bound / 3**0.5) - 1) < tolerance and largest <= bound
+
+
+def test_goads_convolutions_start_he_normal_by_fan_out_geoms_by_fan_in():
+    goad = build_network(lambda: WideResNet(3, 72, 10, 4), CPU, generator())
+    geom = build_network(lambda: WideResNet(3, 72, 10, 4), CPU, generator(), draw_he_by_inputs)
+    for network, stem, first, project in (
+        (goad, 16 * 9, 64 * 9, 64),
+        (geom, 3 * 9, 16 * 9, 16),
+    ):
+        assert is_normal(network.stem.weight, (2 / stem) ** 0.5)
+        assert is_normal(network.blocks[0].conv1.weight, (2 / first) ** 0.5)
+        assert is_normal(network.blocks[0].project.weight, (2 / project) ** 0.5)
+        assert is_normal(network.blocks[2].conv2.weight, (2 / (256 * 9)) ** 0.5)
+        assert is_uniform(network.head.weight, 1 / 256**0.5)
+        assert not network.head.bias.any()
+
+
+def test_the_resnet_with_attention_starts_as_released():
+    network = build_network(
+        lambda: AttentionResNet18(3, 10), CPU, generator(), draw_with_attention
+    ).train()
+    assert is_normal(network.stem.weight, (2 / (64 * 49)) ** 0.5)
+    assert is_normal(network.head.weight, (2 / 512) ** 0.5)
+    block = network.blocks[6]
+    assert is_normal(block.conv1.weight, (2 / (512 * 9)) ** 0.5)
+    assert is_uniform(block.project[0].weight, 1 / 256**0.5)
+    assert is_uniform(block.attention.squeeze.weight, 1 / 512**0.5)
+    assert is_uniform(block.attention.expand.weight, 1 / 32**0.5)
+    assert is_normal(block.attention.place.weight, (2 / 49) ** 0.5)
+    # The gate of a pixel is one half at the start, and its norm averages over many batches.
+    x = torch.randn(2, 512, 5, 5, generator=generator())
+    gates = [
+        block.attention.expand(F.relu(block.attention.squeeze(pool)))
+        for pool in (x.mean((2, 3), True), x.amax((2, 3), True))
+    ]
+    torch.testing.assert_close(block.attention(x), x * sum(gates).sigmoid() / 2)
+    assert block.attention.place_norm.momentum == 0.01
+
+
+def test_deep_svdds_autoencoders_start_as_released():
+    gain = (2 / (1 + 0.01**2)) ** 0.5
+    colour = build_network(lambda: Autoencoder(3, 32, COLOUR), CPU, generator(), draw_xavier)
+    for layer, channels in (
+        (colour.encoder.convolutions[0], 3 + 32),
+        (colour.encoder.convolutions[2], 64 + 128),
+        (colour.convolutions[0], 8 + 128),
+        (colour.convolutions[-1], 32 + 3),
+    ):
+        assert is_uniform(layer.weight, gain * (6 / (25 * channels)) ** 0.5)
+    assert is_uniform(colour.encoder.embed.weight, 1 / 2048**0.5)
+    digits = build_network(DigitAutoencoder, CPU, generator(), draw_uniform)
+    assert is_uniform(digits.encoder.convolutions[0].weight, 1 / 25**0.5)
+    assert is_uniform(digits.encoder.embed.weight, 1 / 196**0.5)
+    # PyTorch counts the outputs of a transposed convolution as its inputs.
+    assert is_uniform(digits.convolutions[0].weight, 1 / (4 * 25) ** 0.5)
+    assert is_uniform(digits.convolutions[1].weight, 1 / (8 * 25) ** 0.5)
+
+
+def test_the_decoder_of_digits_upsamples_first_and_does_not_normalise_the_code():
+    network = build_network(DigitAutoencoder, CPU, generator(), draw_uniform).train()
+    assert not [m for m in network.modules() if isinstance(m, nn.BatchNorm1d)]
+    code = torch.randn(3, 32, generator=generator())
+    network.encoder = nn.Flatten()  # hands the code on
+
+    def doubled(x):
+        return F.leaky_relu(x).repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    def normalised(x):
+        mean, variance = x.mean((0, 2, 3), True), x.var((0, 2, 3), False, True)
+        return (x - mean) / (variance + 1e-4).sqrt()
+
+    first, second, third = (layer.weight for layer in network.convolutions)
+    x = doubled(code.reshape(3, 2, 4, 4))
+    x = doubled(normalised(F.conv_transpose2d(x, first, padding=2)))
+    assert x.shape == (3, 4, 16, 16)
+    x = normalised(F.conv_transpose2d(x, second)[:, :, 3:-3, 3:-3])  # the border is cut off
+    assert x.shape == (3, 8, 14, 14)
+    expected = F.conv_transpose2d(doubled(x), third, padding=2).sigmoid()
+    torch.testing.assert_close(network(code), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_dropout_drops_its_fraction_and_keeps_the_mean():
@@ -180,12 +279,16 @@ def test_attention_sits_in_each_of_eight_blocks():
 
 
 @pytest.mark.parametrize(
-    ("channels", "side", "widths", "flat"), [(3, 32, COLOUR, 2048), (1, 28, DIGITS, 196)]
+    ("make", "channels", "side", "widths", "flat"),
+    [
+        (lambda: Autoencoder(3, 32, COLOUR), 3, 32, COLOUR, 2048),
+        (DigitAutoencoder, 1, 28, DIGITS, 196),
+    ],
 )
 def test_deep_svdds_networks_have_no_bias_and_rebuild_the_images_shape(
-    channels, side, widths, flat
+    make, channels, side, widths, flat
 ):
-    network = build_network(lambda: Autoencoder(channels, side, widths), CPU, generator())
+    network = build_network(make, CPU, generator(), draw_uniform)
     assert network.encoder.embed.in_features == flat
     assert not [name for name, _ in network.named_parameters() if "bias" in name]
     images = torch.randn(5, channels, side, side, generator=generator())
@@ -209,7 +312,8 @@ def test_unknown_devices_and_precisions_are_refused():
 def test_automatic_precision_is_bfloat16_only_where_the_processor_has_units_for_it(monkeypatch):
     for capabilities, expected in (
         ({"amx_bf16": True}, torch.bfloat16),
-        ({"amx_bf16": False}, torch.float32),
+        ({"amx_bf16": False, "avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": False, "avx512_bf16": False}, torch.float32),
         ({}, torch.float32),
     ):
         monkeypatch.setattr(

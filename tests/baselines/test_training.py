@@ -11,7 +11,14 @@ from torch import nn
 import baselines._training as loop
 from baselines._checkpoint import DIGEST_BYTES, read_checkpoint, write_checkpoint
 from baselines._networks import Dropout, build_network
-from baselines._training import Training, TrainingDivergedError, fit_network, training_identity
+from baselines._training import (
+    Clock,
+    Training,
+    TrainingDivergedError,
+    fit_network,
+    half_cosine,
+    training_identity,
+)
 
 X = torch.randn(23, 6, generator=torch.Generator().manual_seed(5))
 
@@ -30,6 +37,7 @@ def train(
     seed=0,
     loss_scale=1.0,
     record=None,
+    clock=None,
 ):
     """Train a small network with dropout, and return its weights."""
     network = build_network(
@@ -48,7 +56,14 @@ def train(
     training = Training(name, len(X), 5, epochs, lambda time: 0.01 / (1 + time), identity)
     optimizer = torch.optim.Adam(network.parameters(), 0.01)
     fit_network(
-        network, loss_of, optimizer, training, generator, monitor=monitor, checkpoint=checkpoint
+        network,
+        loss_of,
+        optimizer,
+        training,
+        generator,
+        monitor=monitor,
+        checkpoint=checkpoint,
+        clock=clock,
     )
     assert not network.training
     return torch.cat([weight.detach().reshape(-1) for weight in network.parameters()]).numpy()
@@ -150,6 +165,23 @@ def test_a_killed_training_continues_from_its_last_epoch_without_the_clock(tmp_p
     assert {epoch for epoch, _ in record} == {3, 4}
 
 
+def test_the_cpu_time_of_a_training_goes_on_where_it_was_broken_off(tmp_path, monkeypatch):
+    ticks = iter(range(10_000, 20_000, 5))
+    monkeypatch.setattr(loop.time, "process_time", lambda: float(next(ticks)))
+    path = tmp_path / "training.pt"
+    whole = Clock(started=9_000.0)
+    assert (whole.seconds, whole.seconds) == (1000, 1005)
+    with pytest.raises(Killed):
+        train(killer(3), path, clock=Clock(earlier=50_000.0))
+    saved = read_checkpoint(path, "a", "loss")["cpu_seconds"]
+    assert saved > 50_000
+    clock = Clock()
+    assert clock.earlier == 0
+    train(None, path, clock=clock)
+    assert clock.earlier == saved
+    assert read_checkpoint(path, "a", "loss")["cpu_seconds"] > saved
+
+
 @pytest.mark.parametrize("other", [{"identity": "b"}, {"name": "pretrain_loss"}])
 def test_a_checkpoint_of_another_training_is_not_continued(tmp_path, other):
     path = tmp_path / "training.pt"
@@ -249,6 +281,13 @@ def test_the_learning_rate_follows_the_time_in_epochs():
     )
     np.testing.assert_allclose(times, np.arange(8) / 4)
     np.testing.assert_allclose(rates, np.arange(8) / 4 + 1)
+
+
+def test_half_a_cosine_falls_from_the_first_rate_to_the_last():
+    assert half_cosine(0.4, 0.0, 0.0) == 0.4
+    assert half_cosine(0.4, 0.2, 0.5) == pytest.approx(0.3)
+    assert half_cosine(0.4, 0.0, 1 / 3) == pytest.approx(0.3)  # 60 degrees
+    assert half_cosine(0.4, 1e-6, 1.0) == pytest.approx(1e-6)
 
 
 def test_a_training_works_where_gradients_are_off_and_leaves_them_off():

@@ -47,6 +47,17 @@ def results(monkeypatch, detector, piece=1000):
     return list(evaluate([EXPERIMENT], TOY, load_pixels(TOY, "pixels")))
 
 
+def test_the_cpu_time_of_a_continued_training_is_that_of_all_its_processes(monkeypatch):
+    fresh, continued = Accurate(), Accurate()
+    continued.earlier_cpu_seconds_ = 5000.0
+    seconds = [
+        [result.cost["time/cpu_seconds"] for result in results(monkeypatch, one)]
+        for one in (fresh, continued)
+    ]
+    assert all(0 <= one < 1000 for one in seconds[0])
+    assert all(5000 <= one < 6000 for one in seconds[1])
+
+
 @pytest.mark.parametrize("piece", [7, 1000])
 def test_accuracy_is_averaged_over_normal_and_over_anomalous_test_images(monkeypatch, piece):
     first = IMAGES[:, 0, 0] / 255

@@ -10,14 +10,25 @@ from benchmarks.contracts import UsageError, Workspace
 from benchmarks.datasets import DATASETS, load_dataset
 from benchmarks.detectors import (
     DETECTORS,
+    SLOWER,
     beside_paper_settings,
     defaults,
     detector_params,
     draws,
     make_detector,
+    slow_arithmetic,
 )
 from benchmarks.experiments import check_early, make_experiments, resolve, same_fit
 from benchmarks.report.notes import budgets
+from benchmarks.session import Session
+
+CPU_GEOM = {
+    "epochs": (2, 3),
+    "width": (1, 4),
+    "learning_rate": (3e-3, 1e-3),
+    "schedule": ("cosine", "constant"),
+    "max_images": (6000, 0),
+}
 
 TRAINED = [name for name, entry in DETECTORS.items() if entry.presets]
 
@@ -44,18 +55,19 @@ def test_every_variant_and_preset_sets_known_parameters(name):
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_training_on_a_laptop_has_a_limit_of_images_through_a_network(name):
     views = {"geom": 72, "goad": 72, "mhrot": 36, "deep_svdd": 1}
+    most = {"geom": 900_000, "goad": 1_300_000, "mhrot": 1_300_000, "deep_svdd": 180_000}
     for variant in ("", *DETECTORS[name].variants):
         for dataset in ("", *DETECTORS[name].for_dataset):
             params = detector_params(name, variant, {}, "cpu", dataset)
-            n = (
-                4
-                if params.get("transformations") == "rotation" or params.get("resolution") == "high"
-                else views[name]
-            )
+            n = 4 if params.get("transformations") == "rotation" else views[name]
             passed = (
                 params["max_images"] * n * (params["epochs"] + params.get("pretrain_epochs", 0))
             )
-            assert 0 < passed <= (150_000 if name == "deep_svdd" else 60_000)
+            assert 0 < passed <= (5_400 if params.get("resolution") == "high" else most[name])
+            if "width" in params:
+                assert params["width"] == 1
+                assert params["depth"] == 10
+            assert DETECTORS[name].cpu_minutes > 0
 
 
 def test_a_shortened_deep_svdd_still_drops_its_rate_and_learns_a_radius():
@@ -84,11 +96,8 @@ def test_a_data_set_has_the_values_that_its_authors_give_for_it():
         paper.detector_params["width"],
         beside_paper_settings(paper),
     ) == (16, 8, {})
-    assert beside_paper_settings(cpu) == {
-        "depth": (10, 16),
-        "width": (4, 8),
-        "epochs": (1, 3),
-        "max_images": (833, 0),
+    assert beside_paper_settings(cpu) == {**CPU_GEOM, "depth": (10, 16), "width": (1, 8)} | {
+        "max_images": (1500, 0)
     }
     (small,) = make_experiments(datasets=["cats_vs_dogs"], detectors=["geom"], size=32)
     assert small.input == "pixels:32"
@@ -116,8 +125,7 @@ def test_data_sets_with_own_values_exist_and_set_known_parameters():
             "the published settings; not as published: all of low resolution, which was never "
             "released",
         ),
-        (("mhrot", "high"), "has one step an epoch."),
-        (("mhrot", "high"), "100 epochs for the released 5 of nine passes each; "),
+        (("mhrot", "high"), "17 (WBC's smallest class) have 15 steps."),
         (
             ("geom", "dirichlet"),
             "the published settings; not as published: probabilities are kept above 0 before the "
@@ -137,9 +145,10 @@ def test_what_is_not_as_published_is_said_of_the_published_settings_too(method, 
 
 
 def test_what_is_asked_for_beats_the_variants_preset_then_the_variant_then_the_preset():
-    assert detector_params("geom", "", {}, "cpu")["epochs"] == 1
+    assert detector_params("geom", "", {}, "cpu")["epochs"] == 2
     assert detector_params("geom", "rotation", {})["epochs"] == 16
-    assert detector_params("geom", "rotation", {}, "cpu")["epochs"] == 3
+    assert detector_params("geom", "rotation", {}, "cpu")["epochs"] == 16
+    assert detector_params("mhrot", "high", {}, "cpu")["epochs"] == 1
     assert detector_params("geom", "rotation", {"epochs": 5}, "cpu")["epochs"] == 5
     assert (
         detector_params("deep_svdd", "one_class_not_pretrained", {}, "cpu")["pretrain_epochs"] == 0
@@ -152,7 +161,7 @@ def test_a_preset_is_part_of_the_key_and_of_the_params_where_there_is_one():
     assert (paper.params["preset"], cpu.params["preset"]) == ("paper", "cpu")
     assert len({paper.key, cpu.key, cpu.with_params(**paper.detector_params).key}) == 3
     assert beside_paper_settings(paper) == {}
-    assert beside_paper_settings(cpu) == {"epochs": (1, 3), "max_images": (833, 0)}
+    assert beside_paper_settings(cpu) == CPU_GEOM
     for cell in cells("dn2", "ocsvm", "geom", presets=["cpu"])[:2]:
         assert cell.params["preset"] == "none"
 
@@ -294,6 +303,40 @@ def test_the_arithmetic_of_this_machine_is_part_of_a_trained_cells_key(monkeypat
     assert "arithmetic" not in resolve(dn2, dataset, {}).resolved
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
     assert resolve(geom, dataset, {}).key != plain.key
+
+
+@pytest.mark.parametrize(
+    ("asked", "arithmetic", "said"),
+    [
+        ({"presets": ["cpu"]}, "float32 on cpu", "geom: this processor has no instructions for "),
+        ({"presets": ["cpu"]}, "bfloat16 on cpu", None),
+        ({"presets": ["cpu"]}, "float32 on cuda", None),
+        ({"presets": ["paper"]}, "float32 on cpu", None),
+        ({"presets": ["cpu"], "params": {"precision": ["float32"]}}, "float32 on cpu", None),
+    ],
+)
+def test_a_preset_says_how_much_longer_it_takes_without_bfloat16(asked, arithmetic, said):
+    cell, dn2 = cells("geom", "dn2", **asked)
+    line = slow_arithmetic(replace(cell, resolved={"arithmetic": arithmetic}))
+    if said is None:
+        assert line is None
+    else:
+        minutes = DETECTORS["geom"].cpu_minutes
+        assert line.startswith(said)
+        assert line.endswith(
+            f"some {SLOWER * minutes:.0f} minutes of CPU time instead of {minutes:g}"
+        )
+    assert slow_arithmetic(replace(dn2, resolved={})) is None
+
+
+def test_a_session_says_so_once_for_each_detector(tmp_path, tracker, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    said = []
+    session = Session(Workspace(tmp_path), tracker, say=said.append)
+    made = cells("geom", "goad", presets=["cpu"], device="cpu")
+    session.resolve(made)
+    session.resolve(made)
+    assert [line.split(":")[0] for line in said] == ["geom", "goad"]
 
 
 def test_a_device_is_given_to_what_trains_and_is_part_of_no_key():

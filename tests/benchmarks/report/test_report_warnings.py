@@ -142,3 +142,21 @@ def test_the_chance_of_a_detector_is_one_over_the_number_of_its_transformations(
     assert MHRot().chance == pytest.approx(np.mean(constant))
     assert len(HEADS) == len(labels)
     assert Method.of(DN2).chance is None
+
+
+def test_intervals_of_few_test_images_are_called_too_narrow():
+    # 62 test images: 5 of them are normal, as of WBC's smallest class.
+    few = replace(
+        cell_of(),
+        results=tuple(
+            replace(one, n_test=62, metrics={**one.metrics, "prevalence": prevalence})
+            for one, prevalence in zip(
+                cell_of().results, [0.5, 57 / 62, 0.5, 0.5, 0.5], strict=True
+            )
+        ),
+    )
+    (note,) = warned(few)
+    assert "a 95 % interval is too narrow" in note
+    assert note.endswith("Here dog has 5.")
+    enough = replace(few, results=few.results[:1] + few.results[2:])
+    assert warned(enough) == []

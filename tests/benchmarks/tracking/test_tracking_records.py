@@ -53,6 +53,24 @@ def test_on_the_validation_partition_every_quality_says_so():
     assert names == means | {f"rocauc_validation/{name}" for name in ("cat", "dog", "truck")}
 
 
+def test_cpu_seconds_are_summed_for_the_run_and_for_each_class():
+    results = [
+        make_result(class_name=name, draw=draw)
+        for name, draw in (("cat", 0), ("cat", 1), ("dog", 0))
+    ]
+    timed = [
+        replace(one, cost={"time/cpu_seconds": seconds, "memory/peak_mb": 5.0})
+        for one, seconds in zip(results, (1.0, 2.0, 4.0), strict=True)
+    ]
+    points = {name: value for name, value, _ in metric_points(timed) if "cpu" in name}
+    assert points == {
+        "time/cpu_seconds": 7.0,
+        "time/cpu_seconds/cat": 3.0,
+        "time/cpu_seconds/dog": 4.0,
+    }
+    assert not [name for name, _, _ in metric_points(results) if "cpu" in name]
+
+
 def test_one_value_of_a_curve_has_a_mean_and_a_point():
     points = {
         (name, step): value
