@@ -15,7 +15,7 @@ import click
 from benchmarks.contracts import MissingDataError, OutsideError, UsageError
 from dn2 import __version__
 
-VERBS = ("ls", "fetch", "plan", "run", "sweep", "compare", "paper", "ui", "register")
+VERBS = ("ls", "fetch", "plan", "run", "sweep", "compare", "report", "paper", "ui", "register")
 FAILED, USAGE, MISSING, INTERRUPTED = 1, 2, 3, 130
 
 
