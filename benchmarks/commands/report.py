@@ -106,9 +106,7 @@ def _formats(text: str) -> list[str]:
     return [check_name(name, FORMATS, "format") for name in dict.fromkeys(names)]
 
 
-def _of_store(
-    tracking_uri: str, home: Path, asked: str, progress: Display
-) -> tuple[Document, str]:
+def _of_store(tracking_uri: str, home: Path, asked: str, progress: Display) -> tuple[Document, str]:
     """Make the report of a tracking store, and the text of its file of results."""
     from benchmarks.commands.page import find_page
     from benchmarks.contracts import Workspace
@@ -134,7 +132,7 @@ def _of_files(folder: Path, asked: str, update: tuple[str, ...]) -> tuple[Docume
     from benchmarks.contracts import MissingDataError, OutsideError
     from benchmarks.report.document.building import document_of_files
     from benchmarks.report.document.measured import read_rows, write_rows
-    from benchmarks.report.document.printed import printed_page
+    from benchmarks.report.document.printed import DEFINITIONS, printed_page, read_definitions
     from dn2.files import write_atomically
 
     files = sorted(folder.glob("*.csv"))
@@ -143,10 +141,11 @@ def _of_files(folder: Path, asked: str, update: tuple[str, ...]) -> tuple[Docume
             f"--from {folder} has no file of results: make one with `report --format csv`."
         )
     measured = _filtered(read_rows(files), asked)
+    definitions = read_definitions(folder / DEFINITIONS) if update else {}
     for page in update:
         try:
             text = Path(page).read_text(encoding="utf-8")
-            write_atomically(Path(page), printed_page(text, measured).encode())
+            write_atomically(Path(page), printed_page(text, measured, definitions).encode())
         except OSError as error:
             raise OutsideError(
                 f"cannot update {page} ({error.strerror}): name a Markdown file"

@@ -13,17 +13,24 @@ from benchmarks.report.tables import percent
 
 PAIRS_SHOWN = 45
 
+SCORES_TESTED = 5_000_000
+"""Scores that are weighted a thousand times each: about ten seconds. Curves have the most."""
+
 
 def difference_section(runs: Sequence[Run], progress: Progress | None = None) -> Section:
-    """Test all pairs of the runs that can be compared, and rank methods over data sets."""
+    """Test all pairs of the runs that can be compared, and rank methods over data sets.
+
+    Data sets and protocols of which that would take too long are left to ``compare``.
+    """
     name, title = "differences", "Which differences are real"
     if len(runs) < 2:
         why = f"There are the scores of {len(runs)} runs, and a comparison needs two."
         return Section(name, title, missing=(why,))
+    tested, left = _affordable(runs)
     try:
-        comparison = compare(runs, progress)
+        comparison = compare(tested, progress)
     except UsageError as error:
-        return Section(name, title, missing=(f"No two runs can be compared: {error}",))
+        return Section(name, title, missing=(f"No two runs can be compared: {error}", *left))
     text = [
         "All runs of a table scored the same test images, so their differences are tested in "
         "pairs, by a bootstrap over the test images that weights them alike for both runs.",
@@ -33,12 +40,32 @@ def difference_section(runs: Sequence[Run], progress: Progress | None = None) ->
     ]
     parts = [part for group in comparison.groups for part in _of_group(group)]
     ranked = [part for part in _rankings(comparison)]
-    missing = [f"Kept apart: {line}" for line in comparison.apart]
+    missing = [*left, *(f"Kept apart: {line}" for line in comparison.apart)]
     if not ranked:
         missing.append(
             "No ranks over data sets: they need the same three methods on two data sets or more."
         )
     return Section(name, title, tuple(text), (*parts, *ranked), tuple(missing))
+
+
+def _affordable(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """Return the runs to test, those without a curve first, and a line for each subject left."""
+    subjects: dict[tuple[bool, str, str], list[Run]] = {}
+    for run in runs:
+        subject = run.is_curve, str(run.params["dataset"]), str(run.params["protocol"])
+        subjects.setdefault(subject, []).append(run)
+    tested, left, room = [], [], SCORES_TESTED
+    for (_, dataset, protocol), here in sorted(subjects.items(), key=lambda item: item[0][0]):
+        size = sum(len(split.scores) for run in here for split in run.splits.values())
+        if size <= room:
+            tested += here
+            room -= size
+        else:
+            left.append(
+                f"{dataset}, {protocol}: not tested here, as it would take long. To test it: "
+                f"python -m benchmarks compare dataset={dataset},protocol={protocol}"
+            )
+    return tested, left
 
 
 def _of_group(group: Group) -> Iterator[Grid]:
@@ -59,7 +86,9 @@ def _of_group(group: Group) -> Iterator[Grid]:
                     value,
                     runs=runs,
                 ),
-                Entry("<0.0001" if tested.p_holm < 0.0001 else f"{tested.p_holm:.4f}", tested.p_holm),
+                Entry(
+                    "<0.0001" if tested.p_holm < 0.0001 else f"{tested.p_holm:.4f}", tested.p_holm
+                ),
                 Entry("real" if tested.real else "not shown"),
             )
         )

@@ -54,4 +54,6 @@ def _code(text: str) -> str:
 
 def escape(text: str) -> str:
     """Escape what Markdown or HTML would take for markup."""
-    return SPECIAL.sub(r"\\\1", " ".join(text.split())).replace("\\<", "&lt;").replace("\\>", "&gt;")
+    return (
+        SPECIAL.sub(r"\\\1", " ".join(text.split())).replace("\\<", "&lt;").replace("\\>", "&gt;")
+    )

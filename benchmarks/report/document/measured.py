@@ -172,14 +172,18 @@ class Measured:
         return {
             name: value
             for name, value in self.settings.items()
-            if _text(value) != _text(usual.get(name, "-"))
+            if setting_text(value) != setting_text(usual.get(name, "-"))
         }
 
     @property
     def label(self) -> str:
         """The method with what is unusual about it: ``dn2 normalize=l2 k=5``."""
         preset = "" if self.preset in ("none", "paper") else f"preset={self.preset}"
-        words = [self.method, preset, *(f"{name}={_text(value)}" for name, value in self.unusual.items())]
+        words = [
+            self.method,
+            preset,
+            *(f"{name}={setting_text(value)}" for name, value in self.unusual.items()),
+        ]
         return " ".join(filter(None, words)).replace("efficientnet_", "")
 
 
@@ -268,7 +272,7 @@ def to_rows(measured: Iterable[Measured]) -> list[dict[str, str]]:
             "date": one.date,
             "commit": one.commit,
             "machine": one.machine,
-            "settings": shlex.join(f"{n}={_text(v)}" for n, v in one.settings.items()),
+            "settings": shlex.join(f"{n}={setting_text(v)}" for n, v in one.settings.items()),
             "selection": one.selection,
             "images_per_second": _number(one.images_per_second, 2),
             "rate_of": one.rate_of,
@@ -390,7 +394,8 @@ def _value(text: str) -> Any:
     return text
 
 
-def _text(value: Any) -> str:
+def setting_text(value: Any) -> str:
+    """Write the value of a setting as a command takes it: lists with commas."""
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 

@@ -120,7 +120,9 @@ def picture_section(looked: Sequence[Looked]) -> Section:
             None,
         )
         if made is None:
-            missing.append(f"{one.label}, {', '.join(one.subject)}: the pictures take too much room.")
+            missing.append(
+                f"{one.label}, {', '.join(one.subject)}: the pictures take too much room."
+            )
         else:
             parts += made
     text = (
@@ -245,7 +247,9 @@ def copy_section(looked: Sequence[Looked], runs: Sequence[tuple[str, Run]]) -> S
         f"{COPY_RATIO:g} of the median over all test images. The rule was set by looking at "
         "CIFAR-10's pairs; a few of those found are merely alike.",
     )
-    return Section("copies", "Test images that training has seen", text, tuple(parts), tuple(missing))
+    return Section(
+        "copies", "Test images that training has seen", text, tuple(parts), tuple(missing)
+    )
 
 
 def find_copies(

@@ -76,7 +76,10 @@ PLACES = (
         _of("leave_one_class_out", "cifar10", "cifar100_coarse"),
     ),
     Place(
-        "figure-4", "Fig. 4: sets of images", "fig4_groups", _of("groups", "cifar10", "fashion_mnist")
+        "figure-4",
+        "Fig. 4: sets of images",
+        "fig4_groups",
+        _of("groups", "cifar10", "fashion_mnist"),
     ),
     Place(
         "figure-5-images",
@@ -102,7 +105,8 @@ def paper_sections(measured: Sequence[Measured]) -> Iterator[Section]:
     others = list(dict.fromkeys(one.subject for one in measured if one.subject not in known))
     if others:
         yield _section(
-            Place("other", "Not in the paper: other data and protocols", "", tuple(others)), measured
+            Place("other", "Not in the paper: other data and protocols", "", tuple(others)),
+            measured,
         )
 
 
@@ -118,7 +122,9 @@ def _section(place: Place, measured: Sequence[Measured]) -> Section:
             if not any(group[:2] == subject for group in _printed_groups(subject)):
                 continue
         parts += list(_parts(subject, here))
-    commands = (f"python -m benchmarks run --suite {place.suite}",) if missing and place.suite else ()
+    commands = (
+        (f"python -m benchmarks run --suite {place.suite}",) if missing and place.suite else ()
+    )
     return Section(place.name, place.title, tuple(text), tuple(parts), tuple(missing), commands)
 
 
@@ -228,7 +234,9 @@ def _list(name: str, title: str, here: Sequence[Measured]) -> Grid:
                 Entry(str(one.seeds), one.seeds),
                 Entry(one.selection),
                 _number(None if mean is None else mean.average_precision),
-                Entry("-" if one.cpu_minutes is None else f"{one.cpu_minutes:.1f}", one.cpu_minutes),
+                Entry(
+                    "-" if one.cpu_minutes is None else f"{one.cpu_minutes:.1f}", one.cpu_minutes
+                ),
                 Entry(one.date),
                 Entry(one.commit),
                 Entry(one.source),
@@ -345,7 +353,14 @@ def _classes(name: str, title: str, shown: Sequence[Measured], of: int) -> Grid:
         ]
         best = max(fair, default=None) if len(fair) > 1 else None
         ours = [
-            _score(score, best is not None and score is not None and score.rocauc == best and one.selection != "oracle", one.runs)
+            _score(
+                score,
+                best is not None
+                and score is not None
+                and score.rocauc == best
+                and one.selection != "oracle",
+                one.runs,
+            )
             for one, score in zip(shown, scores, strict=True)
         ]
         theirs = [_number(values.get(class_name)) for values in printed.values()]
@@ -424,9 +439,7 @@ def _curve_grid(name: str, title: str, shown: Sequence[Measured]) -> Grid:
     xs = sorted({score.x for one in shown for score in one.scores}, key=lambda x: x or 0)
     rows = []
     for x in xs:
-        scores = [
-            next((score for score in one.scores if score.x == x), None) for one in shown
-        ]
+        scores = [next((score for score in one.scores if score.x == x), None) for one in shown]
         values = [score.rocauc for score in scores if score is not None]
         best = max(values) if len(values) > 1 else None
         rows.append(

@@ -49,11 +49,15 @@ def as_svg(chart: Chart) -> str:
     figure = draw(chart)
     assert figure is not None
     content = io.StringIO()
-    figure.savefig(content, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})
+    figure.savefig(
+        content, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None}
+    )
     text = content.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"#000000|#262626|\bblack\b", "currentColor", text)
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text))
+    text = re.sub(
+        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text)
+    )
     return text.replace("<svg", '<svg role="img" style="color:inherit;fill:currentColor"', 1)
 
 

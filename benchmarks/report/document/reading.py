@@ -104,9 +104,7 @@ def _unfinished_lines(others: Sequence[StoredRun]) -> Iterator[str]:
     }
     for status, count in Counter(run.status for run in others).items():
         what = said.get(status, status)
-        named = ", ".join(
-            dict.fromkeys(run.name for run in others if run.status == status)
-        )
+        named = ", ".join(dict.fromkeys(run.name for run in others if run.status == status))
         more = f": {named}" if len(named) < 200 else ""
         yield f"{count} run{'s' * (count > 1)} {what}{more}."
 
@@ -211,7 +209,9 @@ def _join_seeds(cells: Sequence[Measured]) -> list[Measured]:
         settings = {name: value for name, value in one.settings.items() if name != "seed"}
         if not _draws(one.detector):
             settings = dict(one.settings)
-        same = repr((one.subject, one.method, one.preset, one.selection, sorted(settings.items(), key=str)))
+        same = repr(
+            (one.subject, one.method, one.preset, one.selection, sorted(settings.items(), key=str))
+        )
         groups.setdefault(same, []).append(one)
     return [group[0] if len(group) == 1 else _mean_of(group) for group in groups.values()]
 

@@ -155,7 +155,13 @@ def _class_bars(chart: ClassBars) -> Any:
                 )
     for method, printed in chart.published.items():
         rows += [
-            {"method": method, "class": name, "ROCAUC": _p(value), "low": _p(value), "high": _p(value)}
+            {
+                "method": method,
+                "class": name,
+                "ROCAUC": _p(value),
+                "low": _p(value),
+                "high": _p(value),
+            }
             for name, value in zip(chart.names, printed, strict=True)
             if value is not None
         ]
@@ -174,7 +180,9 @@ def _class_bars(chart: ClassBars) -> Any:
         y2="chance:Q",
         color=_coloured(methods),
     )
-    whiskers = base.mark_rule(strokeWidth=1).encode(y=alt.Y("low:Q", scale=y, title=""), y2="high:Q")
+    whiskers = base.mark_rule(strokeWidth=1).encode(
+        y=alt.Y("low:Q", scale=y, title=""), y2="high:Q"
+    )
     return _finish(bars + whiskers, 320)
 
 
@@ -198,9 +206,7 @@ def _lines(chart: Lines) -> Any:
     x = alt.X(
         "x:Q",
         title=chart.x_label,
-        scale=alt.Scale(type="log", nice=False)
-        if is_log
-        else alt.Scale(zero=False, nice=False),
+        scale=alt.Scale(type="log", nice=False) if is_log else alt.Scale(zero=False, nice=False),
         axis=alt.Axis(
             values=xs,
             labelExpr=f"({named})[format(datum.value, '.6~g')] || datum.label",
@@ -276,16 +282,25 @@ def _trade_off(chart: TradeOff) -> Any:
         {"method": method, "rate": float(f"{rate:.4g}"), "ROCAUC": _p(rocauc), "covers": covers}
         for method, (rate, rocauc, covers) in chart.points.items()
     ]
-    marks = _base(rows).mark_point(filled=True, size=90, opacity=0.9).encode(
-        x=alt.X(
-            "rate:Q",
-            scale=alt.Scale(type="log", nice=False, padding=30),
-            title="test images a second",
-            axis=alt.Axis(tickCount=6, labelOverlap=True),
-        ),
-        y=alt.Y("ROCAUC:Q", scale=alt.Scale(zero=False), title="mean ROCAUC (%)"),
-        color=_coloured(methods_of(chart)),
-        shape=alt.Shape("covers:N", title=None, legend=alt.Legend(orient="top")),
-        tooltip=["method:N", "ROCAUC:Q", alt.Tooltip("rate:Q", title="images a second"), "covers:N"],
+    marks = (
+        _base(rows)
+        .mark_point(filled=True, size=90, opacity=0.9)
+        .encode(
+            x=alt.X(
+                "rate:Q",
+                scale=alt.Scale(type="log", nice=False, padding=30),
+                title="test images a second",
+                axis=alt.Axis(tickCount=6, labelOverlap=True),
+            ),
+            y=alt.Y("ROCAUC:Q", scale=alt.Scale(zero=False), title="mean ROCAUC (%)"),
+            color=_coloured(methods_of(chart)),
+            shape=alt.Shape("covers:N", title=None, legend=alt.Legend(orient="top")),
+            tooltip=[
+                "method:N",
+                "ROCAUC:Q",
+                alt.Tooltip("rate:Q", title="images a second"),
+                "covers:N",
+            ],
+        )
     )
     return _finish(marks)
