@@ -397,7 +397,7 @@ def _as_written(figure: Figure) -> None:
     """Show titles and labels as they are written: a dollar sign in a name begins no formula."""
     texts = [text for legend in figure.legends for text in legend.get_texts()]
     for axes in figure.axes:
-        texts += [axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label]
+        texts += [axes.xaxis.label, axes.yaxis.label]
     for text in [*texts, *figure.texts]:
         text.set_parse_math(False)
 
@@ -431,7 +431,7 @@ def _new_figure(title: str, width_inches: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width_inches, 3.8 + 0.2 * len(lines)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.set_title("\n".join(lines), loc="left", fontsize=11, pad=10)
+    axes.set_title("\n".join(lines), loc="left", fontsize=11, pad=10, parse_math=False)
     axes.set_axisbelow(True)
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.8)
     for side in ("top", "right"):

@@ -39,7 +39,7 @@ def difference_section(runs: Sequence[Run], progress: Progress | None = None) ->
         "0.05.",
     ]
     parts = [part for group in comparison.groups for part in _of_group(group)]
-    ranked = [part for part in _rankings(comparison)]
+    ranked = list(_rankings(comparison))
     missing = [*left, *(f"Kept apart: {line}" for line in comparison.apart)]
     if not ranked:
         missing.append(

@@ -109,7 +109,7 @@ def _sort_key(entry: Entry) -> str:
 
 
 def _links(document: Document, entry: Entry) -> list[tuple[str, str, str]]:
-    """Return for each run of an entry its short id, its whole id, and its address if it is known."""
+    """Return the short id, the whole id and the address, if known, of each run of an entry."""
     base = document.server.rstrip("/")
     return [
         (

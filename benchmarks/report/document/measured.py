@@ -306,13 +306,15 @@ def write_rows(measured: Iterable[Measured]) -> str:
 def read_rows(files: Sequence[Path]) -> list[Measured]:
     """Read files of results; rows that differ only in their score belong together.
 
+    A second score of the same class and x begins another result.
+
     Raises
     ------
     UsageError
         If a file has no such columns, or a value is no number.
     """
-    found: dict[tuple[str, ...], list[Score]] = {}
-    rows: dict[tuple[str, ...], Mapping[str, str]] = {}
+    found: list[tuple[Mapping[str, str], list[Score]]] = []
+    newest: dict[tuple[str, ...], list[Score]] = {}
     for file in files:
         with file.open(encoding="utf-8", newline="") as lines:
             reader = csv.DictReader(lines)
@@ -328,9 +330,12 @@ def read_rows(files: Sequence[Path]) -> list[Measured]:
                 except ValueError as error:
                     raise UsageError(f"{file}, line {number}: {error}.") from None
                 same = tuple(row.get(name) or "" for name in _SHARED)
-                found.setdefault(same, []).append(score)
-                rows.setdefault(same, row)
-    return [_measured(rows[same], tuple(scores)) for same, scores in found.items()]
+                named = {(one.class_name, one.x) for one in newest.get(same, ())}
+                if same not in newest or (score.class_name, score.x) in named:
+                    newest[same] = []
+                    found.append((row, newest[same]))
+                newest[same].append(score)
+    return [_measured(row, tuple(scores)) for row, scores in found]
 
 
 _SCORES = ("class_name", "rocauc", "rocauc_low", "rocauc_high", "x", "draws", "standard_error")

@@ -1,4 +1,4 @@
-"""Pictures of the worst errors beside their nearest training images, and copies in the training set.
+"""Pictures of the worst errors, and copies of test images in the training set.
 
 Both need the data set on this disk, and the features that the run saw in its feature store:
 the tracking store has rows and scores, and no pixel.
@@ -90,7 +90,13 @@ def look(
 
 def _features(dataset: Dataset, run: Run, workspace: Workspace) -> Any:
     """Open the features that a run saw, normalised as it did; None if they are not stored."""
-    from benchmarks.inputs import encoder_names, feature_store, input_identity, load_input
+    from benchmarks.inputs import (
+        Rows,
+        encoder_names,
+        feature_store,
+        input_identity,
+        load_input,
+    )
 
     name = str(run.record["input"])
     names = encoder_names(name)
@@ -98,7 +104,9 @@ def _features(dataset: Dataset, run: Run, workspace: Workspace) -> Any:
         return None
     if any(feature_store(dataset, encoder, workspace).missing() for encoder in names):
         return None
-    return load_input(dataset, name, workspace).normalized(str(run.params["normalize"]))
+    opened = load_input(dataset, name, workspace)
+    assert isinstance(opened, Rows)
+    return opened.normalized(str(run.params["normalize"]))
 
 
 # Pictures

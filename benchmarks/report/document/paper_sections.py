@@ -131,7 +131,7 @@ def _section(place: Place, measured: Sequence[Measured]) -> Section:
 def _parts(subject: Subject, here: Sequence[Measured]) -> Iterator[Grid | ClassBars | Lines]:
     name = safe_name("-".join(subject))
     title = ", ".join(subject)
-    yield _list(name, title, here)
+    yield _list(name, subject, here)
     curves = [one for one in here if one.is_curve]
     rest = [one for one in here if not one.is_curve]
     if rest:
@@ -215,11 +215,11 @@ def _number(value: float | None, *, sign: bool = False) -> Entry:
     return Entry(percent(value, sign=sign), value)
 
 
-def _list(name: str, title: str, here: Sequence[Measured]) -> Grid:
+def _list(name: str, subject: Subject, here: Sequence[Measured]) -> Grid:
     """List every method: ours, what is published, and how it was made."""
     header = ("method", "ROCAUC", "published", "difference", "seeds", "selection", "AP", "CPU min")
     best = max((mean.rocauc for one in here if (mean := _competing(one))), default=None)
-    rows = []
+    rows: list[tuple[Entry, ...]] = []
     for one in here:
         mean, printed = one.mean, published_mean(one)
         is_best = (competing := _competing(one)) is not None and competing.rocauc == best
@@ -249,23 +249,15 @@ def _list(name: str, title: str, here: Sequence[Measured]) -> Grid:
         for one in here
         if published_of(one) and not published(*one.subject, one.detector, one.variant)
     }
-    subject = (here[0].subject) if here else tuple(title.split(", "))
-    empty = Entry("-")
-    for _, _, detector, variant in _printed_groups(subject):  # type: ignore[arg-type]
+    for _, _, detector, variant in _printed_groups(subject):
         if (detector, variant) not in run:
-            value = published(*subject, detector, variant).get(MEAN)  # type: ignore[misc]
-            rows.append(
-                (
-                    Entry(f"{detector} {variant}".rstrip()),
-                    Entry("not run"),
-                    _number(value),
-                    *(empty for _ in range(9)),
-                )
-            )
+            value = published(*subject, detector, variant).get(MEAN)
+            row = (Entry(f"{detector} {variant}".rstrip()), Entry("not run"), _number(value))
+            rows.append((*row, *(Entry("-") for _ in range(9))))
     numeric = (False, True, True, True, True, False, True, True, False, False, False, False)
     return Grid(
         f"{name}-runs",
-        f"All runs, {title}",
+        f"All runs, {', '.join(subject)}",
         (*header, "date", "commit", "source", "command"),
         numeric,
         tuple(rows),

@@ -85,14 +85,15 @@ def read_store(tracker: Tracker, progress: Progress | None = None) -> Found:
     problems += _unfinished_lines(others)
     counts: dict[tuple[str, str, str], Counter[str]] = {}
     for run in others:
-        names = tuple(run.params.get(name, "unknown") for name in ("dataset", "protocol"))
-        cell = (*names, run.params.get("detector", "unknown"))
-        counts.setdefault(cell, Counter())[run.status] += 1  # type: ignore[arg-type]
+        dataset, protocol, detector = (
+            run.params.get(name, "unknown") for name in ("dataset", "protocol", "detector")
+        )
+        counts.setdefault((dataset, protocol, detector), Counter())[run.status] += 1
     return Found(
         measured=tuple(_join_seeds([one for _, one in cells])),
         stored={run.run_id: run for run, _ in cells},
         problems=tuple(problems),
-        unfinished=counts,  # type: ignore[arg-type]
+        unfinished=counts,
     )
 
 

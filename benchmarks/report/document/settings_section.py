@@ -81,16 +81,16 @@ def _of_setting(name: str, here: Sequence[Measured]) -> Iterator[Grid | Lines]:
         tuple(
             (
                 Entry(label),
-                *(
-                    Entry("-")
-                    if (one := group.get(value)) is None or one.mean is None
-                    else Entry(percent(one.mean.rocauc), one.mean.rocauc, runs=one.runs)
-                    for value in values
-                ),
+                *(_mean_entry(group[value]) if value in group else Entry("-") for value in values),
             )
             for label, group in named.items()
         ),
     )
+
+
+def _mean_entry(one: Measured) -> Entry:
+    assert one.mean is not None  # runs without a mean are sorted out
+    return Entry(percent(one.mean.rocauc), one.mean.rocauc, runs=one.runs)
 
 
 def _is_number(value: object) -> bool:

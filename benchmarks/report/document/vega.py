@@ -140,7 +140,7 @@ def _p(fraction: float) -> float:
 
 def _class_bars(chart: ClassBars) -> Any:
     alt = _alt()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for method, values in chart.series.items():
         for name, value in zip(chart.names, values, strict=True):
             if value is not None:
@@ -168,7 +168,7 @@ def _class_bars(chart: ClassBars) -> Any:
     for row in rows:
         row["chance"] = CHANCE
     methods = methods_of(chart)
-    lowest = min([row["low"] for row in rows], default=CHANCE)
+    lowest = min((float(row["low"]) for row in rows), default=CHANCE)
     y = alt.Scale(domain=[min(CHANCE, 5 * (lowest // 5)), 100], zero=False, clamp=True)
     base = _base(rows).encode(
         x=alt.X("class:N", sort=list(chart.names), title=None, axis=alt.Axis(labelAngle=-40)),
