@@ -37,7 +37,7 @@ HOSTILE = [
     "</script><!--",
     r"100 %_&#{}$~^\ ",
     "`a` *b* | [c](d)",
-    '"quotes\' and \u2028 lines\n\nmore',
+    "\"quotes' and \u2028 lines\n\nmore",
     "$x_1$ {{ 7*7 }}",
     "=cmd()",
 ]
@@ -49,7 +49,9 @@ def grid(names=HOSTILE):
         (Entry(name), Entry("91.3 [91.0, 91.6]", 0.913, best=True, runs=("a" * 32,)), Entry(name))
         for name in names
     )
-    return Grid("t-runs", names[0], ("method", names[2], "command"), (False, True, False), rows, names)
+    return Grid(
+        "t-runs", names[0], ("method", names[2], "command"), (False, True, False), rows, names
+    )
 
 
 def charts(names=(HOSTILE[0], HOSTILE[5])):
@@ -57,7 +59,14 @@ def charts(names=(HOSTILE[0], HOSTILE[5])):
     value = Interval(0.9, 0.8, 0.95)
     return (
         ClassBars("bars", names[0], tuple(names), {n: [value] * len(names) for n in names}),
-        Lines("lines", names[1], names[0], {n: {1: value, 20: value} for n in names}, {1: names[-1], 20: "'"}, "se"),
+        Lines(
+            "lines",
+            names[1],
+            names[0],
+            {n: {1: value, 20: value} for n in names},
+            {1: names[-1], 20: "'"},
+            "se",
+        ),
         RocCurves("roc", names[0], {n: {m: [(0, 0), (1, 1)] for m in names} for n in names}),
         Histograms("scores", names[0], {n: ([0, 1, 2], [0.5, 0.5], [0, 1]) for n in names}),
         TradeOff("speed", names[1], {n: (10.0 + i, 0.9, "all") for i, n in enumerate(names)}),

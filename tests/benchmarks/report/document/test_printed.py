@@ -63,7 +63,9 @@ def test_the_table_of_the_readme_is_what_results_make(results, definitions):
         if "normalize=power" in block
     ]
     lines = [line for line in block.splitlines() if re.search(r"\d\.\d", line)]
-    assert [re.findall(r"[\d.]+", line) for line in lines] == [row for row in numbers if len(row) > 2]
+    assert [re.findall(r"[\d.]+", line) for line in lines] == [
+        row for row in numbers if len(row) > 2
+    ]
 
 
 def test_every_definition_is_used(definitions):
@@ -103,7 +105,11 @@ ONE = Measured(
     (Score("cat", 0.5), Score(MEAN, 0.75125, 0.7, 0.8)),
 )
 TABLE = Definition(
-    "t", "", (Line("a", {}),), (Line("mean", {"class_name": "mean"}),), {"dataset": "toy", "detector": "dn2"}
+    "t",
+    "",
+    (Line("a", {}),),
+    (Line("mean", {"class_name": "mean"}),),
+    {"dataset": "toy", "detector": "dn2"},
 )
 
 

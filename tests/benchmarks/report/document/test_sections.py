@@ -117,7 +117,9 @@ def test_curves_have_a_table_and_bands():
 
 def test_the_matrix_counts_what_is_there_and_what_is_not():
     failed = {("cifar10", "one_vs_rest", "geom"): {"FAILED": 2}}
-    section = overview_section([result(), result(k=5)], failed, ["a line"], {"cifar10"}.__contains__)
+    section = overview_section(
+        [result(), result(k=5)], failed, ["a line"], {"cifar10"}.__contains__
+    )
     (grid,) = section.parts
     rows = {(row[0].text, row[1].text): row for row in grid.rows}
     fields = dict(zip(grid.header, rows["cifar10", "one_vs_rest"], strict=True))
