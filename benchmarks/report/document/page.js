@@ -44,7 +44,7 @@
     return {
       background: "transparent", font, view: { stroke: "transparent" },
       axis: { ...labels, gridColor: line, gridOpacity: 0.6, domainColor: line, tickColor: line },
-      legend: labels, rule: { color: text }, title: { color: text },
+      legend: { ...labels, symbolFillColor: faint, symbolStrokeColor: faint }, rule: { color: text }, title: { color: text },
     };
   };
   const draw = async (figure, printing = false) => {

@@ -195,7 +195,7 @@ def test_a_store_that_is_not_there_is_not_made(report, tmp_path):
 
 
 def test_the_report_of_this_repository_is_made_from_its_files(report):
-    code, out, _ = report("--from", str(ROOT / "results"), "--format", "html,markdown", uri="")
+    code, _, _ = report("--from", str(ROOT / "results"), "--format", "html,markdown", uri="")
     assert code == 0
     page = Path("site/index.html").read_text("utf-8")
     assert "91.3 [91.0, 91.6]" in page
@@ -205,10 +205,11 @@ def test_the_report_of_this_repository_is_made_from_its_files(report):
 def test_pages_are_updated_from_files(report):
     page = Path("page.md")
     page.write_text("<!--table:neighbours-->\n<!--end-->\n")
-    assert report("--from", str(ROOT / "results"), "--update", "page.md", uri="")[0] == 0
+    source = ("--from", str(ROOT / "results"), "--update", "page.md", "--format", "csv")
+    assert report(*source, uri="")[0] == 0
     assert "| CIFAR-10, none | 91.0 | 91.3 |" in page.read_text()
     page.write_text("<!--table:neighbour-->\n<!--end-->\n")
-    code, _, err = report("--from", str(ROOT / "results"), "--update", "page.md", uri="")
+    code, _, err = report(*source, uri="")
     assert (code, "no table 'neighbour'" in err) == (2, True)
 
 
