@@ -425,7 +425,8 @@ class Tracker:
                 client.log_artifact(run_id, str(path), folder)
             if opened:
                 # It is the newest summary from now on, and `ui` opens the view that it names.
-                log(client, run_id, tags={"kind": "summary", "source": "measured", VIEW: view})
+                tags = {"kind": "summary", "source": "measured", "suite": "none", VIEW: view}
+                log(client, run_id, tags=tags)
                 client.set_terminated(run_id, "FINISHED")
             return str(run_id)
 

@@ -7,7 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.comparison import Run, read_runs
-from benchmarks.contracts import Progress, Workspace
+from benchmarks.contracts import (
+    MissingDataError,
+    OutsideError,
+    Progress,
+    UsageError,
+    Workspace,
+)
 from benchmarks.datasets import is_on_disk
 from benchmarks.report.document.difference_section import difference_section
 from benchmarks.report.document.measured import Measured
@@ -139,7 +145,7 @@ def _with(section: Section, left: Sequence[str]) -> Section:
 def _is_here(name: str, home: Path) -> bool:
     try:
         return is_on_disk(name, home=home)
-    except Exception:
+    except (UsageError, MissingDataError, OutsideError, OSError, ValueError):
         return False
 
 

@@ -104,6 +104,7 @@ def _of_group(group: Group) -> Iterator[Grid]:
         (False, False, True, True, False),
         tuple(rows),
         tuple(notes),
+        lists_runs=True,
     )
 
 

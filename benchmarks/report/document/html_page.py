@@ -21,6 +21,7 @@ from benchmarks.report.document.vega import (
     colours_of,
     library,
     methods_of,
+    packed,
     panels_of,
     specification,
 )
@@ -65,8 +66,11 @@ def html_page(document: Document) -> str:
             drawn[chart.name] = Markup(as_svg(chart))
             continue
         colours = colours_of(methods_of(chart))
+        spec = specification(chart)
+        assert spec is not None
+        spec["datasets"] = {name: packed(rows) for name, rows in spec["datasets"].items()}
         charts[chart.name] = {
-            "spec": specification(chart),
+            "spec": spec,
             "methods": colours,
             "panels": panels_of(chart),
         }

@@ -31,7 +31,7 @@ CLASSES_SHOWN = 20
 SIDE = 64
 """Pixels of the longer side of a picture; smaller images keep their size."""
 
-PICTURE_BYTES = 1_600_000
+PICTURE_BYTES = 1_200_000
 """What all pictures of a report may take together."""
 
 COPY_RATIO = 0.4

@@ -33,6 +33,15 @@
 
   // Charts: drawn one after the other, those in sight first, so that the page can be used at once.
   const charts = JSON.parse(document.getElementById("charts").textContent);
+  const column = (values) => Array.isArray(values[0]) ? values[1].map((place) => values[0][place]) : values;
+  const unpack = (columns) => {
+    const names = Object.keys(columns);
+    const all = names.map((name) => column(columns[name]));
+    return names.length ? all[0].map((_, row) => Object.fromEntries(names.map((name, n) => [name, all[n][row]]))) : [];
+  };
+  for (const { spec } of Object.values(charts)) {
+    for (const [name, columns] of Object.entries(spec.datasets)) spec.datasets[name] = unpack(columns);
+  }
   const views = new Map();
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const theme = (printing) => {

@@ -262,6 +262,7 @@ def _list(name: str, subject: Subject, here: Sequence[Measured]) -> Grid:
         numeric,
         tuple(rows),
         tuple(_notes(here)),
+        lists_runs=True,
     )
 
 

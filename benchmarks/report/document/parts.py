@@ -54,6 +54,8 @@ class Grid:
         Which columns hold numbers.
     rows : tuple of tuple of Entry
     notes : tuple of str
+    lists_runs : bool
+        Whether the runs of an entry are shown beside it; otherwise they show on hover.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Grid:
     numeric: tuple[bool, ...]
     rows: tuple[tuple[Entry, ...], ...]
     notes: tuple[str, ...] = ()
+    lists_runs: bool = False
 
     def __post_init__(self) -> None:
         """Check that all rows have the columns of the header."""

@@ -13,6 +13,8 @@ from benchmarks.report.document.parts import Histograms, RocCurves, Section
 METHODS_SHOWN = 6
 HISTOGRAMS_SHOWN = 2
 CLASSES_SHOWN = 20
+SUBJECTS_SHOWN = 12
+"""Data sets and protocols that are drawn: the page has to stay small."""
 POINTS = 60
 BINS = 32
 TAIL = 0.002
@@ -27,7 +29,7 @@ def score_section(runs: Sequence[tuple[str, Run]]) -> Section:
         if not run.is_curve and _is_single(run):
             subject = str(run.params["dataset"]), str(run.params["protocol"])
             subjects.setdefault(subject, []).append((label, run))
-    for subject, here in subjects.items():
+    for subject, here in list(subjects.items())[:SUBJECTS_SHOWN]:
         title, name = ", ".join(subject), safe_name("-".join(subject))
         names = list(dict.fromkeys(str(part) for _, run in here for part in run.parts))
         curves = {
@@ -51,8 +53,10 @@ def score_section(runs: Sequence[tuple[str, Run]]) -> Section:
         f"{POINTS} points. A histogram's outermost bins also hold the {100 * TAIL:g} % of scores "
         "beyond them.",
     )
-    missing = () if parts else ("There are no scores of runs with one split a class.",)
-    return Section("scores", "Scores", text, tuple(parts), missing)
+    missing = [f"{', '.join(subject)}: not drawn here." for subject in [*subjects][SUBJECTS_SHOWN:]]
+    if not parts:
+        missing.append("There are no scores of runs with one split a class.")
+    return Section("scores", "Scores", text, tuple(parts), tuple(missing))
 
 
 def _is_single(run: Run) -> bool:

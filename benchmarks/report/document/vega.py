@@ -75,9 +75,25 @@ def specification(chart: Chart) -> dict[str, Any] | None:
     }
     made = makers[type(chart)](chart)
     spec: dict[str, Any] = made.to_dict()
-    spec.pop("config", None)
-    spec["usermeta"] = {"embedOptions": {"actions": False}}
+    del spec["config"]  # the page has colours of its own
     return spec
+
+
+def packed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return rows of equal names as columns; text that repeats is written once.
+
+    A column is a list of numbers, or ``[texts, place of each row's text]``. It takes a quarter of
+    the room, and the page's script unpacks it.
+    """
+    columns: dict[str, Any] = {}
+    for name in rows[0] if rows else ():
+        values = [row[name] for row in rows]
+        if isinstance(values[0], str):
+            texts = {text: place for place, text in enumerate(dict.fromkeys(values))}
+            columns[name] = [list(texts), [texts[value] for value in values]]
+        else:
+            columns[name] = values
+    return columns
 
 
 @cache
@@ -128,10 +144,7 @@ def _coloured(methods: Sequence[str], **how: Any) -> Any:
 
 
 def _finish(layers: Any, height: int = 300) -> Any:
-    alt = _alt()
-    return layers.properties(width="container", height=height).configure(
-        autosize=alt.AutoSizeParams(type="fit-x", contains="padding")
-    )
+    return layers.properties(width="container", height=height)
 
 
 def _p(fraction: float) -> float:

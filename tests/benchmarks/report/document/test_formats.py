@@ -50,7 +50,13 @@ def grid(names=HOSTILE):
         for name in names
     )
     return Grid(
-        "t-runs", names[0], ("method", names[2], "command"), (False, True, False), rows, names
+        "t-runs",
+        names[0],
+        ("method", names[2], "command"),
+        (False, True, False),
+        rows,
+        tuple(names),
+        lists_runs=True,
     )
 
 
@@ -139,7 +145,7 @@ def test_runs_are_links_where_the_server_is_known(without_library):
 
 def test_a_page_that_is_too_large_is_refused(without_library, monkeypatch):
     monkeypatch.setattr(page_module, "MOST_BYTES", 10_000)
-    with pytest.raises(OutsideError, match="MB, more than 0.01"):
+    with pytest.raises(OutsideError, match="report on fewer runs with --filter"):
         html_page(document(parts=(grid(),)))
 
 

@@ -48,9 +48,6 @@ def test_500_runs_take_half_a_minute_and_one_gigabyte(tmp_path, make_store, monk
     seconds = time.monotonic() - started
     assert done.returncode == 0, done.stderr
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(
-        f"{seconds:.1f} s, CPU {used.ru_utime + used.ru_stime:.1f} s, {used.ru_maxrss / 1e6:.2f} GB"
-    )
     size = (tmp_path / "site/index.html").stat().st_size
     assert size < 5_000_000
     # On a machine with other work the clock says little, so that less than its CPU time is wanted.
