@@ -176,9 +176,9 @@ def _row(one: Looked, split: NeighbourRows, place: int) -> PictureRow:
     nearest = split.nearest[place, :NEAREST_SHOWN]
     distances = _squared(one.features, np.array([row]), nearest[None])[0]
     named = _name(dataset, row)
-    image = _picture(dataset, row, f"{named}, score {split.scores[place]:.3g}")
+    image = _picture(dataset, row, f"{named}\nscore {split.scores[place]:.3g}")
     others = tuple(
-        _picture(dataset, int(other), f"{_name(dataset, int(other))}, d {distance:.3g}")
+        _picture(dataset, int(other), f"{_name(dataset, int(other))}\nd {distance:.3g}")
         for other, distance in zip(nearest, distances, strict=True)
     )
     return PictureRow(f"row {row}", image, others)
@@ -195,7 +195,7 @@ def _picture(dataset: Dataset, row: int, caption: str) -> Picture:
     image.thumbnail((SIDE, SIDE))
     content = io.BytesIO()
     image.save(content, "WEBP", quality=80)
-    return Picture(content.getvalue(), "image/webp", caption, f"image in row {row}: {caption}")
+    return Picture(content.getvalue(), "image/webp", caption, f"image in row {row}: {caption}".replace("\n", ", "))
 
 
 def _squared(features: Any, rows: np.ndarray, nearest: np.ndarray) -> np.ndarray:
@@ -240,7 +240,7 @@ def copy_section(looked: Sequence[Looked], runs: Sequence[tuple[str, Run]]) -> S
                     _picture(one.dataset, test, f"test, {_name(one.dataset, test)}"),
                     (
                         _picture(
-                            one.dataset, train, f"training, {_name(one.dataset, train)}, d {d:.3g}"
+                            one.dataset, train, f"training, {_name(one.dataset, train)}\nd {d:.3g}"
                         ),
                     ),
                 )
