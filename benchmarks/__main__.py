@@ -16,7 +16,7 @@ from benchmarks.contracts import MissingDataError, OutsideError, UsageError
 from dn2 import __version__
 from dn2.streams import close_streams, open_streams
 
-VERBS = ("ls", "fetch", "plan", "run", "sweep", "compare", "paper", "ui", "register")
+VERBS = ("ls", "fetch", "plan", "run", "sweep", "compare", "report", "paper", "ui", "register")
 FAILED, USAGE, MISSING, INTERRUPTED = 1, 2, 3, 130
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
@@ -278,21 +278,39 @@ def load_runs(
             f"compare needs two runs or more, got one, '{run.name}' ({run.run_id}): "
             "name another, or a filter that several runs match."
         )
+    runs = read_runs(tracker, list(found.values()), say, progress, alone)
+    if len(runs) < 2:
+        raise UsageError(f"compare needs the scores of two runs or more, got {len(runs)}.")
+    return runs
+
+
+def read_runs(
+    tracker: Tracker,
+    found: Sequence[StoredRun],
+    say: Callable[[str], None] = lambda _: None,
+    progress: Progress | None = None,
+    needed: Collection[str] = (),
+) -> list[Run]:
+    """Read the scores of runs; one whose files are missing is left out with a line.
+
+    Raises
+    ------
+    TrackingError
+        If the files of a run whose id is in ``needed`` are missing.
+    """
     shared: dict[str, SplitScores] = {}
     runs = []
-    for number, stored in enumerate(found.values(), start=1):
+    for number, stored in enumerate(found, start=1):
         if progress:
             progress("reading scores", number, len(found))
         try:
             record, splits = tracker.read_scores(stored)
         except TrackingError as error:
-            if stored.run_id in alone:
+            if stored.run_id in needed:
                 raise
             say(f"left out: {error}")
         else:
             runs.append(_run(stored, record, splits, shared))
-    if len(runs) < 2:
-        raise UsageError(f"compare needs the scores of two runs or more, got {len(runs)}.")
     return runs
 
 

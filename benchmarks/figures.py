@@ -97,7 +97,11 @@ def class_bars(
     _percent_axis(axes, [*drawn, *(value for value in paper if value is not None)])
     axes.set_ylabel(f"{axes.get_ylabel()}\nwhiskers: {whiskers}")
     axes.set_xticks(
-        range(len(names)), names, rotation=35 if slanted else 0, ha="right" if slanted else "center"
+        range(len(names)),
+        names,
+        rotation=35 if slanted else 0,
+        ha="right" if slanted else "center",
+        parse_math=False,
     )
     axes.set_xlim(-0.6, len(names) - 0.4)
     _add_legend(figure)
@@ -302,6 +306,68 @@ def critical_difference(
     return figure
 
 
+def roc_curves(
+    title: str, panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
+) -> Figure:
+    """Draw ROC curves, a small plot for each class.
+
+    Parameters
+    ----------
+    title : str
+    panels : mapping of class to {label: points (false alarms, hits)}
+        Fractions in [0, 1].
+    """
+    n_columns = min(4, len(panels))
+    n_rows = math.ceil(len(panels) / n_columns)
+    figure, first = _new_figure(title, width_inches=2.2 * max(n_columns, 3))
+    figure.set_figheight(0.9 + 2.1 * n_rows)
+    first.set_axis_off()
+    figure.suptitle(first.get_title(loc="left"), fontsize=11)
+    figure.delaxes(first)
+    labels = list(dict.fromkeys(label for curves_of in panels.values() for label in curves_of))
+    for number, (name, curves_of) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(n_rows, n_columns, number)
+        axes.set_title(name, fontsize=9, parse_math=False)
+        axes.plot([0, 100], [0, 100], color=PAPER_COLOUR, linewidth=0.8)
+        for label, points in curves_of.items():
+            place = labels.index(label)
+            axes.plot(
+                [100 * x for x, _ in points],
+                [100 * y for _, y in points],
+                label=label,
+                color=COLOURS[place % len(COLOURS)],
+                linestyle=LINES[place // len(COLOURS) % len(LINES)],
+                linewidth=1.2,
+            )
+        axes.set_xlim(0, 100)
+        axes.set_ylim(0, 100)
+        axes.tick_params(labelsize=7)
+    figure.supxlabel("normal images above the threshold (%)", fontsize=9)
+    figure.supylabel("anomalies above the threshold (%)", fontsize=9)
+    _add_legend(figure)
+    return figure
+
+
+def trade_off(title: str, points: Mapping[str, tuple[float, float]]) -> Figure:
+    """Draw ROCAUC against speed, a marker for each method.
+
+    Parameters
+    ----------
+    title : str
+    points : mapping of label to (images a second above 0, ROCAUC)
+    """
+    figure, axes = _new_figure(title, width_inches=8.0)
+    for number, (label, (rate, rocauc)) in enumerate(points.items()):
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % 6]
+        axes.plot([rate], [100 * rocauc], marker, color=colour, label=label)
+    axes.set_xscale("log")
+    axes.set_xlabel("test images a second")
+    axes.set_ylabel("mean ROCAUC (%)")
+    axes.margins(x=0.1, y=0.1)
+    _add_legend(figure)
+    return figure
+
+
 def drawn_by_pyplot(plot: Callable[[], Axes]) -> Figure:
     """Return the figure of a plot that another library draws through pyplot.
 
@@ -325,6 +391,15 @@ def drawn_by_pyplot(plot: Callable[[], Axes]) -> Figure:
             # Names joined with + are too long to be written side by side.
             axes.tick_params(axis="x", labelrotation=90)
     return figure
+
+
+def _as_written(figure: Figure) -> None:
+    """Show titles and labels as they are written: a dollar sign in a name begins no formula."""
+    texts = [text for legend in figure.legends for text in legend.get_texts()]
+    for axes in figure.axes:
+        texts += [axes.xaxis.label, axes.yaxis.label]
+    for text in [*texts, *figure.texts]:
+        text.set_parse_math(False)
 
 
 def _readable(ticks: Mapping[float, str], axes: Axes) -> list[float]:
@@ -356,7 +431,7 @@ def _new_figure(title: str, width_inches: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width_inches, 3.8 + 0.2 * len(lines)), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.set_title("\n".join(lines), loc="left", fontsize=11, pad=10)
+    axes.set_title("\n".join(lines), loc="left", fontsize=11, pad=10, parse_math=False)
     axes.set_axisbelow(True)
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.8)
     for side in ("top", "right"):
@@ -382,6 +457,7 @@ def _add_legend(figure: Figure) -> None:
         frameon=False,
         fontsize=9,
     )
+    _as_written(figure)
 
 
 def _percent_axis(axes: Axes, values: Iterable[float]) -> None:

@@ -365,6 +365,56 @@ def read_scores(folder: Path) -> tuple[dict[str, Any], tuple[SplitScores, ...]]:
     )
 
 
+@dataclass(frozen=True)
+class NeighbourRows:
+    """Hold the nearest training rows of one finished split.
+
+    Attributes
+    ----------
+    class_name : str
+    rows : ndarray of int64 of shape (n_test,)
+    nearest : ndarray of int64 of shape (n_test, at most 10)
+        The nearest comes first.
+    is_anomaly : ndarray of shape (n_test,), bool
+    scores : ndarray of shape (n_test,)
+    """
+
+    class_name: str
+    rows: np.ndarray
+    nearest: np.ndarray
+    is_anomaly: np.ndarray
+    scores: np.ndarray
+
+
+def read_neighbours(folder: Path) -> tuple[NeighbourRows, ...]:
+    """Read the nearest training rows of a finished cell, whatever cell it is.
+
+    Splits without neighbours, and those of groups, are left out.
+
+    Raises
+    ------
+    OSError, ValueError, KeyError, TypeError
+        If a file is missing or damaged.
+    """
+    record = json.loads((folder / "results.json").read_text())
+    table = _read_parquet((folder / "scores.parquet").read_bytes())
+    found, start = [], 0
+    for split in record["splits"]:
+        lines = table.slice(start, split["n_test"])
+        start += split["n_test"]
+        names = [
+            name
+            for name in lines.column_names
+            if name.startswith("nearest_") and not lines[name].null_count
+        ]
+        rows = _array(lines["row"])
+        if names and rows.ndim == 1:
+            nearest = np.stack([_array(lines[name]) for name in names], axis=1)
+            rest = (_array(lines["is_anomaly"]), _array(lines["score"]))
+            found.append(NeighbourRows(split["class_name"], rows, nearest, *rest))
+    return tuple(found)
+
+
 def write_figures(folder: Path, figures: Mapping[str, Any] | None) -> None:
     """Write matplotlib figures into a folder, under the names that they have in the mapping."""
     for name, figure in (figures or {}).items():

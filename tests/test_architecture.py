@@ -106,6 +106,19 @@ ALLOWED = {
         "benchmarks.tracking",
         "dn2.search",
     },
+    "benchmarks.report.document": {
+        "benchmarks.comparison",
+        "benchmarks.contracts",
+        "benchmarks.datasets",
+        "benchmarks.detectors",
+        "benchmarks.figures",
+        "benchmarks.inputs",
+        "benchmarks.metrics",
+        "benchmarks.protocols",
+        "benchmarks.report",
+        "benchmarks.result_store",
+        "benchmarks.tracking",
+    },
     "benchmarks.ledger": {
         "benchmarks.contracts",
         "benchmarks.detectors",
@@ -161,6 +174,9 @@ ONLY_IN = {
     "requests": {"benchmarks.fetch.transfer"},
     "urllib": {"benchmarks.tracking"},
     "starlette": {"dn2.serving"},
+    "altair": {"benchmarks.report.document.vega"},
+    "vl_convert": {"benchmarks.report.document.vega"},
+    "jinja2": {"benchmarks.report.document.html_page"},
     "uvicorn": {"dn2.serving"},
 }
 

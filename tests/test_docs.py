@@ -74,6 +74,14 @@ COMPARED = (
 )
 """Commands that compare the runs of `TO_COMPARE`."""
 
+REPORTED = (
+    f"{BENCH}report --out site/",
+    f"{BENCH}report --format markdown,latex,csv --out paper/",
+    f"{BENCH}report --filter detector=dn2,normalize=l2",
+    f"{BENCH}report --from results --update docs/results.md --out site/",
+)
+"""Commands that report on the runs of `TO_COMPARE`, or on a copy of results/."""
+
 TO_COMPARE = f"{BENCH}run --dataset synthetic --k 1,2,5 --normalize none,l2"
 
 SLOW = {
@@ -129,6 +137,7 @@ SLOW_PROCESSES = {
     "-P classes=bag,coat": "",
     "mlflow run . --env-manager local -e suite -P name=k_sweep": "",
     "mlflow run . -e sweep --env-manager local -P dataset=cifar10 -P trials=60": "-P k-values=1,2",
+    "mlflow run . -e report --env-manager local": "",
     "python speed/neighbors.py": "--n-queries 200 --width 64 --repeats 1",
     "python speed/workers.py": "--dataset synthetic --rounds 1",
     "python speed/training.py": "--batches 2 --rounds 1",
@@ -253,6 +262,7 @@ SERVING = (
 LISTS = (
     FAST,
     COMPARED,
+    REPORTED,
     SLOW,
     SLOW_PROCESSES,
     PLANNED,
@@ -401,6 +411,16 @@ def test_a_command_works(reader, command, added):
 def test_runs_are_compared(reader, command):
     assert run_in_process(TO_COMPARE) == 0  # looked up, if the test above has made them
     assert run_in_process(command) == 0
+
+
+@pytest.mark.slow
+def test_runs_are_reported(reader):
+    for folder in ("results", "docs"):
+        shutil.copytree(ROOT / folder, reader / folder, ignore=shutil.ignore_patterns("*.png"))
+    assert run_in_process(TO_COMPARE) == 0
+    for command in REPORTED:
+        assert run_in_process(command) == 0, command
+    assert (reader / "docs/results.md").read_text() == (ROOT / "docs/results.md").read_text()
 
 
 @pytest.mark.parametrize("command", [c for c in (*FAST, *SLOW, *PLANNED) if f"{BENCH}run " in c])

@@ -38,7 +38,7 @@ def print_comparison(comparison: Comparison, file: TextIO | None = None) -> None
         (_title(group), _grids(group), _notes(group)) for group in comparison.groups
     ]
     pages += [
-        (_title_of_ranks(ranking), [_rank_lines(ranking)], _ranking_says(ranking))
+        (_title_of_ranks(ranking), [_rank_lines(ranking)], ranking_says(ranking))
         for ranking in comparison.rankings
     ]
     pages += [("Kept apart", [], comparison.apart)] if comparison.apart else []
@@ -275,7 +275,8 @@ def _rank_lines(ranking: Ranking) -> Lines:
     return lines
 
 
-def _ranking_says(ranking: Ranking) -> Iterator[str]:
+def ranking_says(ranking: Ranking) -> Iterator[str]:
+    """Yield what follows from a ranking, then its tests."""
     n, k = ranking.values.shape
     test = ranking.test
     if ranking.too_few:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+from functools import cache
 from importlib.resources import files
 from typing import TypedDict, cast
 
@@ -33,11 +34,16 @@ class PublishedRow(TypedDict):
 
 
 def published_rows() -> list[PublishedRow]:
-    """Read all of ``published.csv``; each row is for a class, or for ``mean``."""
+    """Return all rows of ``published.csv``; each is for a class, or for ``mean``."""
+    return list(_read())
+
+
+@cache
+def _read() -> tuple[PublishedRow, ...]:
     rows = csv.DictReader(
         io.StringIO(files("benchmarks").joinpath("published.csv").read_text(encoding="utf-8"))
     )
-    return [
+    return tuple(
         cast(
             PublishedRow,
             {
@@ -47,7 +53,7 @@ def published_rows() -> list[PublishedRow]:
             },
         )
         for row in rows
-    ]
+    )
 
 
 def group_of(row: PublishedRow) -> tuple[str, str, str, str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ ID_SHOWN = 8
 
 @dataclass(frozen=True)
 class StoredRun:
-    """Hold what a tracking store says of a finished run.
+    """Hold what a tracking store says of a run.
 
     Attributes
     ----------
@@ -45,6 +45,12 @@ class StoredRun:
     params, tags : mapping of str to str
     folder : Path or None
         Where its files are, unless only a server can reach them.
+    metrics : mapping of str to float
+    started : int
+        In milliseconds since 1970.
+    status : str
+        MLflow's word: ``FINISHED``, ``FAILED`` and so on.
+    experiment_id : str
     """
 
     run_id: str
@@ -52,6 +58,10 @@ class StoredRun:
     params: Mapping[str, str]
     tags: Mapping[str, str]
     folder: Path | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    started: int = 0
+    status: str = "FINISHED"
+    experiment_id: str = ""
 
 
 def find_runs(client: Any, asked: str) -> list[StoredRun]:
@@ -85,6 +95,20 @@ def find_runs(client: Any, asked: str) -> list[StoredRun]:
         if found:
             return _newest(found)
     raise UsageError(_unknown(client, experiments, asked, conditions))
+
+
+def all_cells(client: Any) -> tuple[list[StoredRun], list[StoredRun]]:
+    """Find the newest finished run of each cell, and the runs of cells that have none.
+
+    Of a cell that was tried more than once without success, the newest try is returned.
+    """
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = list(_search(client, experiments, CELLS))
+    finished = _newest(run for run in runs if run.info.status == "FINISHED")
+    there = {run.tags.get("key", run.run_id) for run in finished}
+    return finished, _newest(
+        run for run in runs if run.data.tags.get("key", run.info.run_id) not in there
+    )
 
 
 def _by_id(client: Any, asked: str) -> list[Any]:
@@ -188,6 +212,10 @@ def _newest(found: Iterable[Any]) -> list[StoredRun]:
             params=dict(run.data.params),
             tags=dict(run.data.tags),
             folder=local_folder(run.info.artifact_uri),
+            metrics=dict(run.data.metrics),
+            started=run.info.start_time,
+            status=run.info.status,
+            experiment_id=run.info.experiment_id,
         )
         for run in sorted(newest.values(), key=lambda run: run.info.start_time)
     ]

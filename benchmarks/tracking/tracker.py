@@ -10,6 +10,7 @@ MLflow. A request that is repeated changes nothing.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 import time
@@ -23,9 +24,11 @@ import numpy as np
 
 from benchmarks.contracts import Cell, Experiment, Interval, Result
 from benchmarks.result_store import (
+    NeighbourRows,
     ResultStore,
     SplitScores,
     read_finished,
+    read_neighbours,
     read_scores,
     write_figures,
 )
@@ -357,6 +360,97 @@ class Tracker:
         with self._asking(f"look for run {asked}") as client:
             return find_runs(client, asked)
 
+    def all_cells(self) -> tuple[list[StoredRun], list[StoredRun]]:
+        """Find all finished cells, and the runs of cells that have not finished.
+
+        See `benchmarks.tracking.finding.all_cells`.
+        """
+        from benchmarks.tracking.finding import all_cells
+
+        with self._asking("list the runs") as client:
+            return all_cells(client)
+
+    def read_record(self, run: StoredRun) -> dict[str, Any]:
+        """Read the record of a finished run, directly if it is on this machine.
+
+        Raises
+        ------
+        TrackingError
+            If the file is missing or damaged.
+        """
+        with self._files(run, "results.json") as folder:
+            record: dict[str, Any] = json.loads((folder / "results.json").read_text())
+            if not isinstance(record, dict):
+                raise ValueError("it is no record")
+            return record
+
+    def read_neighbours(self, run: StoredRun) -> tuple[NeighbourRows, ...]:
+        """Read which training rows are nearest to the test rows of a finished run.
+
+        Splits without neighbours, and those of groups, are left out.
+
+        Raises
+        ------
+        TrackingError
+            If a file is missing or damaged.
+        """
+        with self._files(run, "results.json", "scores.parquet") as folder:
+            return read_neighbours(folder)
+
+    @contextmanager
+    def _files(self, run: StoredRun, *names: str) -> Iterator[Path]:
+        """Yield a folder with files of a run; an error in reading them is a `TrackingError`."""
+        with (
+            self._asking(f"read the files of run {run.run_id}") as client,
+            tempfile.TemporaryDirectory() as folder,
+        ):
+            if run.folder is None:
+                for name in names:
+                    client.download_artifacts(run.run_id, name, folder)
+            try:
+                yield run.folder or Path(folder)
+            except (OSError, ValueError, KeyError, TypeError, LookupError) as error:
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                raise TrackingError(
+                    f"the files of run '{run.name}' ({run.run_id}) cannot be read ({reason}): "
+                    "delete that run and compute it again"
+                ) from error
+
+    def attach_report(self, files: Mapping[str, Path]) -> str | None:
+        """Log a report with the newest summary run, or with the run that ``mlflow run`` opened.
+
+        Parameters
+        ----------
+        files : mapping
+            Place below the artifact folder ``report`` -> file.
+
+        Returns
+        -------
+        str or None
+            The run's id; None if there is no summary run.
+        """
+        _, view = self.newest_view() if os.environ.get("MLFLOW_RUN_ID") else ("", "")
+        with self._asking("log the report") as client:
+            opened = os.environ.get("MLFLOW_RUN_ID")
+            run_id = opened or self._newest_summary(client)
+            if run_id is None:
+                return None
+            for place, path in files.items():
+                folder = str(Path("report", place).parent)
+                client.log_artifact(run_id, str(path), folder)
+            if opened:
+                # It is the newest summary from now on, and `ui` opens the view that it names.
+                tags = {"kind": "summary", "source": "measured", "suite": "none", VIEW: view}
+                log(client, run_id, tags=tags)
+                client.set_terminated(run_id, "FINISHED")
+            return str(run_id)
+
+    def _newest_summary(self, client: Any) -> str | None:
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        newest = {"max_results": 1, "order_by": ["attributes.start_time DESC"]}
+        found = client.search_runs(experiments, "tags.kind = 'summary'", **newest)
+        return found[0].info.run_id if found else None
+
     def read_scores(self, run: StoredRun) -> tuple[dict[str, Any], tuple[SplitScores, ...]]:
         """Read the record and the scores of a finished run, directly if they are on this machine.
 
@@ -365,21 +459,8 @@ class Tracker:
         TrackingError
             If a file is missing or damaged.
         """
-        with (
-            self._asking(f"read the scores of run {run.run_id}") as client,
-            tempfile.TemporaryDirectory() as folder,
-        ):
-            if run.folder is None:
-                for name in ("results.json", "scores.parquet"):
-                    client.download_artifacts(run.run_id, name, folder)
-            try:
-                return read_scores(run.folder or Path(folder))
-            except (OSError, ValueError, KeyError, TypeError, LookupError) as error:
-                reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                raise TrackingError(
-                    f"the scores of run '{run.name}' ({run.run_id}) cannot be read ({reason}): "
-                    "delete that run and compute it again"
-                ) from error
+        with self._files(run, "results.json", "scores.parquet") as folder:
+            return read_scores(folder)
 
     def newest_metrics(self, experiment: Experiment) -> dict[str, float]:
         """Return the metrics of the newest finished run of the same kind, or nothing.
