@@ -267,9 +267,9 @@ def load_encoder(name: str, weights: Path) -> torch.nn.Module:
     encoder = get_encoder(name)
     check_weights(encoder, weights)
     if encoder.library == "outside":
-        network = _load_outside(encoder)
-        check_finite_weights(name, network, Path(encoder.filename))
-        return network
+        made = _load_outside(encoder)
+        check_finite_weights(name, made, Path(encoder.filename))
+        return made
     state = read_checkpoint(name, Path(weights))
     network: Any
     if encoder.library == "torchvision":
