@@ -283,9 +283,9 @@ def load_encoder(name: str, weights: Path) -> torch.nn.Module:
     check_weights(encoder, weights)
     network: Any
     if encoder.library == "outside":
-        network = _load_outside(encoder)
-        check_finite_weights(name, network, Path(encoder.filename))
-        return network
+        made = _load_outside(encoder)
+        check_finite_weights(name, made, Path(encoder.filename))
+        return made
     state = read_checkpoint(name, Path(weights))
     if encoder.library == "torchvision":
         import torch

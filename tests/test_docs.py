@@ -159,6 +159,7 @@ ELSEWHERE = {
     "make test": "it runs this test",
     "make check": "it runs this test",
     "make slow": "it runs the slow ones of these tests",
+    "make faults": "it runs the tests of tests/faults",
     "make ui": "tests/benchmarks/tracking/test_tracking_servers.py starts the page",
     f"{BENCH}ui": "tests/benchmarks/tracking/test_tracking_servers.py starts the page",
     "git clone REPOSITORY_URL dn2-benchmark && cd dn2-benchmark": "it needs a network",
