@@ -70,6 +70,7 @@ class Worker:
                 home=where.home,
                 root=where.root,
                 skip_corrupt=where.skip_corrupt,
+                drop_duplicates=where.drop_duplicates,
                 progress=progress,
             )
         return self._datasets[name]

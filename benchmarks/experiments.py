@@ -42,6 +42,9 @@ from dn2.encoders import check_weights, get_encoder
 from dn2.engines import engine_class
 from dn2.features import NORMALIZATIONS
 
+MANY_CLASSES = 20
+"""Keys of data sets with more classes say that all of them take turns."""
+
 
 def make_experiments(
     *,
@@ -285,6 +288,9 @@ def resolve(experiment: Experiment, dataset: Dataset, identity: Mapping[str, Any
         from benchmarks.protocols import validation  # most runs need no folds
 
         versions["validation"] = validation.VERSION
+    if not classes and dataset.default_classes is None and len(dataset.class_names) > MANY_CLASSES:
+        # Before all classes took turns, only the first 20 did, under the key without this.
+        versions["classes"] = 2
     arithmetic = Method.of(experiment).arithmetic()
     computed_in = {} if arithmetic is None else {"arithmetic": arithmetic}
     return replace(

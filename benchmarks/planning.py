@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 from benchmarks.contracts import Dataset, Experiment, MissingDataError, Workspace
 from benchmarks.datasets import is_own, load_dataset
+from benchmarks.datasets.duplicates import find_duplicates
+from benchmarks.datasets.inventory import take_inventory
 from benchmarks.experiments import plan, resolve
 from benchmarks.inputs import encoder_names, feature_store, input_identity, load_input
+from benchmarks.protocols import classes_left_out
 from benchmarks.tracking import Tracker
 from dn2.encoders import MissingWeightsError
 
@@ -50,7 +53,10 @@ class PlannedCell:
 
 
 def plan_cells(
-    experiments: Sequence[Experiment], workspace: Workspace, tracker: Tracker
+    experiments: Sequence[Experiment],
+    workspace: Workspace,
+    tracker: Tracker,
+    say: Callable[[str], None] = lambda _: None,
 ) -> list[PlannedCell]:
     """Look at data, weights, feature stores and the tracking store, and compute nothing.
 
@@ -70,6 +76,8 @@ def plan_cells(
     resolved = [look.resolve(experiment) for experiment in experiments]
     # It refuses what cannot run, also if weights have still to be fetched.
     batches = plan([cell for cell in resolved if cell.resolved], look.datasets, {})
+    for line in look.inventory(resolved):
+        say(line)
     planned = [look.at(cell) for cell in resolved]
     pending = {cell.experiment.key for cell in planned if cell.status == "pending"}
     # Inputs that were searched together have each its part of the time.
@@ -113,6 +121,15 @@ class _Look:
                 raise
             return experiment
         return resolve(experiment, self.datasets[name], self._identity(experiment.input) or {})
+
+    def inventory(self, cells: Sequence[Experiment]) -> list[str]:
+        """Say what of each data set is used, and which classes take turns."""
+        lines = [
+            line
+            for dataset in self.datasets.values()
+            for line in take_inventory(dataset, find_duplicates(dataset)).lines
+        ]
+        return lines + classes_left_out(cells, self.datasets)
 
     def at(self, cell: Experiment) -> PlannedCell:
         """Look at one cell, which `resolve` returned."""
@@ -167,5 +184,9 @@ class _Look:
     def _open_dataset(self, name: str) -> Dataset:
         workspace = self.workspace
         return load_dataset(
-            name, home=workspace.home, root=workspace.root, skip_corrupt=workspace.skip_corrupt
+            name,
+            home=workspace.home,
+            root=workspace.root,
+            skip_corrupt=workspace.skip_corrupt,
+            drop_duplicates=workspace.drop_duplicates,
         )

@@ -1,11 +1,17 @@
-"""Files that no crash can spoil: locks that die with their process, and writing all or nothing."""
+"""Files that no crash can spoil: locks that die with their process, and writing all or nothing.
+
+Also reading what is a file, and no FIFO or device that may never end; and names as they are shown.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
+import io
 import os
 import socket
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +25,83 @@ POLL_SECONDS = 0.02  # between two looks at a lock that another holds
 
 Content = bytes | bytearray | memoryview
 """What one call writes."""
+
+KINDS = {
+    stat.S_IFDIR: "it is a folder",
+    stat.S_IFIFO: "it is a FIFO",
+    stat.S_IFSOCK: "it is a socket",
+    stat.S_IFCHR: "it is a device",
+    stat.S_IFBLK: "it is a device",
+}
+"""What is no file, and is not opened: reading a FIFO or a device may never end."""
+
+SHORT = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
+"""Errors that say nothing about the file: this process or machine is short of something."""
+
+
+class NoFileError(OSError):
+    """The error of a path that is a FIFO, device, socket or folder: ``reason`` says which."""
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(f"{printable(str(path))} cannot be read: {reason}, not a file")
+        self.path, self.reason = path, f"{reason}, not a file"
+
+    def __reduce__(self) -> tuple[type, tuple[str | Path, str]]:
+        return type(self), (self.path, self.reason.removesuffix(", not a file"))
+
+
+def open_regular(path: str | Path) -> io.BufferedReader:
+    """Open a file for reading its bytes; what is no regular file is not read.
+
+    Raises
+    ------
+    NoFileError
+        If it is a FIFO, device, socket or folder, or a link to one.
+    OSError
+        If it cannot be opened.
+    """
+    _check_kind(path, os.stat(path).st_mode)  # noqa: PTH116 - opening a device may already act
+    # It may have been replaced since. Without waiting, as opening a FIFO waits for a writer.
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        _check_kind(path, os.fstat(number).st_mode)
+        return os.fdopen(number, "rb")
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.close(number)
+        raise
+
+
+def read_regular(path: str | Path) -> bytes:
+    """Read a whole file: see `open_regular`."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def _check_kind(path: str | Path, mode: int) -> None:
+    kind = stat.S_IFMT(mode)
+    if kind != stat.S_IFREG:
+        raise NoFileError(path, KINDS.get(kind, "it is no regular file"))
+
+
+def printable(path: str) -> str:
+    r"""Make a name safe to print: control characters and bytes that are no UTF-8 become escapes.
+
+    Examples
+    --------
+    >>> print(printable("a\x1b[31m.png"), printable("\udcff.png"))
+    a\x1b[31m.png \xff.png
+    """
+    return "".join(map(_printable, path))
+
+
+def _printable(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode()
 
 
 @contextlib.contextmanager

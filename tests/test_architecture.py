@@ -35,7 +35,13 @@ ALLOWED = {
     },
     "benchmarks.figures": {"benchmarks.contracts"},
     "benchmarks.provenance": {"benchmarks.contracts"},
-    "benchmarks.datasets": {"benchmarks.contracts", "dn2.files", "dn2.images", "dn2.outside"},
+    "benchmarks.datasets": {
+        "benchmarks.contracts",
+        "dn2.files",
+        "dn2.formats",
+        "dn2.images",
+        "dn2.outside",
+    },
     "benchmarks.fetch": {
         "benchmarks.contracts",
         "benchmarks.datasets",
@@ -58,6 +64,7 @@ ALLOWED = {
         "benchmarks.detectors",
         "benchmarks.experiments",
         "benchmarks.inputs",
+        "benchmarks.protocols",
         "benchmarks.tracking",
         "dn2.encoders",
     },
@@ -106,6 +113,7 @@ ALLOWED = {
     },
     "benchmarks.session": {
         "benchmarks.contracts",
+        "benchmarks.datasets",
         "benchmarks.detectors",
         "benchmarks.evaluate",
         "benchmarks.executors",
@@ -113,6 +121,7 @@ ALLOWED = {
         "benchmarks.inputs",
         "benchmarks.ledger",
         "benchmarks.metrics",
+        "benchmarks.protocols",
         "benchmarks.provenance",
         "benchmarks.report",
         "benchmarks.result_store",

@@ -201,6 +201,11 @@ workspace_options = _chain(
         is_flag=True,
         help="Leave out, list and count image files that cannot be decoded.",
     ),
+    click.option(
+        "--drop-duplicates",
+        is_flag=True,
+        help="Leave out of the test set the images that are training images too.",
+    ),
 )
 
 executor_options = _chain(
@@ -461,7 +466,15 @@ def pop_workspace(options: dict[str, Any]) -> Workspace:
     """Take the workspace's options out of a verb's options."""
     home, root, weights = options.pop("home"), options.pop("root"), options.pop("weights")
     engine, device = options.pop("engine") or None, options.pop("device") or None
-    return Workspace(home, root, weights, engine, device, options.pop("skip_corrupt"))
+    return Workspace(
+        home,
+        root,
+        weights,
+        engine,
+        device,
+        skip_corrupt=options.pop("skip_corrupt"),
+        drop_duplicates=options.pop("drop_duplicates"),
+    )
 
 
 @contextmanager

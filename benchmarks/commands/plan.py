@@ -38,7 +38,8 @@ def plan(tracking_uri: str, as_json: bool, **options: Any) -> None:
         _, experiments = pop_experiments(options, workspace.device)
         check_early(experiments, workspace)  # as `run` does
         progress("looking up what is there", 0, 0)
-        cells = plan_cells(experiments, workspace, Tracker(tracking_uri or None))
+        say = lambda line: click.echo(line, err=True)  # noqa: E731
+        cells = plan_cells(experiments, workspace, Tracker(tracking_uri or None), say)
     if as_json:
         click.echo(json.dumps({"cells": [cell.record() for cell in cells]}, indent=2))
         return

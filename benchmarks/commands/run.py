@@ -62,7 +62,7 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
             wanted = [one for one in experiments if one.key not in skipped]
             cells = session.resolve(wanted)
             batches = session.plan(cells)
-            session.say_skipped_images(cells)
+            session.say_what_is_used(cells)
             with session:
                 session.run(batches)
                 outcome = session.close(cells)

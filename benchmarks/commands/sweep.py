@@ -181,6 +181,7 @@ def sweep(tracking_uri: str, as_json: bool, **options: Any) -> None:
             )
             for reason in left_out:
                 say(f"left out: {reason}")
+            session.say_what_is_used([question.cell(question.first)])
             plan = StudyPlan(name, *choose_sampler(sampler, question, trials), storage)
             found = run_study(question, plan, session, tell)
     if as_json:

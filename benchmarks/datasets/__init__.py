@@ -83,6 +83,7 @@ def load_dataset(
     home: Path,
     root: Path | None = None,
     skip_corrupt: bool = False,
+    drop_duplicates: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
     """Open a data set and check that it is the one its name stands for.
@@ -103,6 +104,8 @@ def load_dataset(
     skip_corrupt : bool
         Leave out image files that cannot be decoded. The first call tries every image and later
         calls reuse the answer. ``Dataset.skipped`` lists the files.
+    drop_duplicates : bool
+        Leave out the test images that are training images too; see `benchmarks.datasets.duplicates`.
     progress : callable, optional
         Called as images are tried.
 
@@ -117,8 +120,16 @@ def load_dataset(
     if root is not None:
         check_root(root)
     dataset = _load_own(name, home, root) if is_own(name) else _load_named(name, home, root)
-    if not skip_corrupt:
-        return dataset
+    if skip_corrupt:
+        dataset = _without_corrupt(dataset, home, progress)
+    if drop_duplicates:
+        from benchmarks.datasets.duplicates import without_shared
+
+        dataset = without_shared(dataset)
+    return dataset
+
+
+def _without_corrupt(dataset: Dataset, home: Path, progress: Progress | None) -> Dataset:
     from benchmarks.datasets.image_files import without_corrupt
 
     try:
@@ -201,7 +212,7 @@ def _load_named(name: str, home: Path, root: Path | None) -> Dataset:
             f"run `python -m benchmarks fetch {name}`"
             + ("" if root is None else " and drop --root")
         )
-    return dataset
+    return replace(dataset, default_classes=entry.default_classes)
 
 
 def _unreadable(name: str, home: Path, root: Path | None, error: Exception) -> str:

@@ -9,9 +9,6 @@ import numpy as np
 
 from benchmarks.contracts import UsageError, check_name
 
-MANY_CLASSES = 20
-"""A run goes through this many classes by default (arXiv 2002.10445, section 4)."""
-
 
 @dataclass(frozen=True)
 class Turn:
@@ -88,8 +85,7 @@ def chosen_classes(
 ) -> list[str]:
     """Choose the classes to go through.
 
-    These are the requested ones; if none is requested, the eligible ones, or the first 20 of them
-    in alphabetical order if there are more.
+    These are the requested ones; if none is requested, the eligible ones.
 
     Raises
     ------
@@ -97,8 +93,7 @@ def chosen_classes(
         If a class is unknown.
     """
     if not classes:
-        first = set(sorted(eligible)[:MANY_CLASSES])
-        return [name for name in class_names if name in first]
+        return [name for name in class_names if name in set(eligible)]
     return [check_name(name, class_names, "class") for name in dict.fromkeys(classes)]
 
 

@@ -65,10 +65,10 @@ def test_a_fingerprint_is_of_file_contents_labels_and_partition(name, tmp_path, 
     altered = load_dataset(name, home=tmp_path)
     assert altered.fingerprint != ours.fingerprint
     from benchmarks.datasets.arrays import fingerprint
-    from benchmarks.datasets.image_files import files_digest
+    from benchmarks.datasets.image_files import row_digests
 
-    digest = files_digest(altered.images)
+    digest = row_digests(altered.images)
     assert altered.fingerprint == fingerprint(digest, altered.labels, altered.is_train)
     assert fingerprint(digest, np.roll(altered.labels, 1), altered.is_train) != altered.fingerprint
     assert fingerprint(digest, altered.labels, ~altered.is_train) != altered.fingerprint
-    assert files_digest(altered.images.take(np.arange(len(altered.labels))[::-1])) != digest
+    assert row_digests(altered.images.take(np.arange(len(altered.labels))[::-1])) != digest
