@@ -76,9 +76,9 @@ def plan_cells(
     resolved = [look.resolve(experiment) for experiment in experiments]
     # It refuses what cannot run, also if weights have still to be fetched.
     batches = plan([cell for cell in resolved if cell.resolved], look.datasets, {})
+    planned = [look.at(cell) for cell in resolved]
     for line in look.inventory(resolved):
         say(line)
-    planned = [look.at(cell) for cell in resolved]
     pending = {cell.experiment.key for cell in planned if cell.status == "pending"}
     # Inputs that were searched together have each its part of the time.
     searched = {

@@ -105,7 +105,7 @@ def load_dataset(
         Leave out image files that cannot be decoded. The first call tries every image and later
         calls reuse the answer. ``Dataset.skipped`` lists the files.
     drop_duplicates : bool
-        Leave out the test images that are training images too; see `benchmarks.datasets.duplicates`.
+        Leave out the test images that are training images too; see `duplicates.find_duplicates`.
     progress : callable, optional
         Called as images are tried.
 

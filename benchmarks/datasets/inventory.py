@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from benchmarks.contracts import BEWARE, Dataset, PassedOver
 from benchmarks.datasets.duplicates import Duplicates
-from dn2.formats import OF_HEIF, UNREAD, count_endings
 
 LISTED = 10_000
 """Of more files than this, the list names the first and counts the others."""
@@ -76,6 +75,8 @@ def count_passed_over(passed_over: Sequence[PassedOver]) -> str:
             endings.append(one.reason.removeprefix(ENDING))
         else:
             counts[one.reason] = counts.get(one.reason, 0) + 1
+    from dn2.formats import count_endings
+
     parts = [f"{count:,} {reason}" for reason, count in counts.items()]
     if endings:
         parts.append(f"{len(endings):,} with other endings ({count_endings(endings)})")
@@ -115,6 +116,8 @@ def _losses(dataset: Dataset) -> list[str]:
     losses = [one for one in dataset.passed_over if one.is_loss]
     if not losses:
         return []
+    from dn2.formats import OF_HEIF, UNREAD
+
     counted = count_passed_over(losses)
     suffixes = {one.reason.removeprefix(ENDING) for one in losses}
     remedy = "convert them to PNG, or move them away" if suffixes & UNREAD else "see inventory.txt"
@@ -135,8 +138,8 @@ def _leakage(dataset: Dataset, duplicates: Duplicates) -> str:
     return (
         f"{BEWARE}{len(shared):,} of the {n_test:,} test images of {dataset.name} "
         f"{'is a training image' if is_one else 'are training images'} too, {equal} "
-        f"({same:,} with the same label{other}): {'its score says' if is_one else 'their scores say'}"
-        " nothing of new images. --drop-duplicates leaves "
+        f"({same:,} with the same label{other}): "
+        f"{'its score says' if is_one else 'their scores say'} nothing of new images. --drop-duplicates leaves "
         f"{'it' if is_one else 'them'} out of the test set."
     )
 
