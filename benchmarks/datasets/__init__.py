@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks.contracts import Dataset, MissingDataError, Progress, UsageError, check_name
 from benchmarks.datasets.arrays import UNREADABLE
 from benchmarks.datasets.catalogue import DATASETS, DatasetEntry
+from dn2.files import printable
 
 __all__ = [
     "DATASETS",
@@ -74,7 +75,10 @@ def check_dataset(name: str) -> str:
         return name
     if not path:
         raise UsageError(f"'{name}' has no path: write {' or '.join(OWN_DATA)}.")
-    return f"{kind}:{Path(path).expanduser().resolve()}"
+    try:
+        return f"{kind}:{Path(path).expanduser().resolve()}"
+    except (RuntimeError, ValueError, OSError) as error:  # no such user; a NUL; a circle of links
+        raise UsageError(f"'{printable(name)}' is no path ({error}): correct it.") from None
 
 
 def load_dataset(
@@ -217,11 +221,12 @@ def _load_named(name: str, home: Path, root: Path | None) -> Dataset:
 
 def _unreadable(name: str, home: Path, root: Path | None, error: Exception) -> str:
     """Say in one line what is missing, and the remedy."""
+    reason = _one_line(error)
     if root is None:
-        return f"{name} is missing or incomplete ({error}): {by_hand(name, home)}"
+        return f"{name} is missing or incomplete ({reason}): {by_hand(name, home)}"
     layout = DATASETS[name].sources["local"].layout  # type: ignore[union-attr]
     return (
-        f"{name} cannot be read below --root {root} ({error}): put {layout} there, "
+        f"{name} cannot be read below --root {root} ({reason}): put {layout} there, "
         f"or run `python -m benchmarks fetch {name}` and drop --root"
     )
 
@@ -249,8 +254,7 @@ def _load_own(name: str, home: Path, root: Path | None) -> Dataset:
     except (UsageError, MissingDataError):
         raise
     except UNREADABLE as error:
-        kind_of_error = f"{type(error).__name__}: " if isinstance(error, KeyError) else ""
-        raise MissingDataError(f"{name} cannot be read ({kind_of_error}{error})") from None
+        raise MissingDataError(f"{printable(name)} cannot be read ({_one_line(error)})") from None
     except Exception as error:
         if kind in PATHS:
             raise
@@ -261,6 +265,12 @@ def _load_own(name: str, home: Path, root: Path | None) -> Dataset:
         ) from error
     identity = "\n".join([dataset.fingerprint, *dataset.class_names, *source])
     return replace(dataset, name=name, fingerprint=hashlib.sha256(identity.encode()).hexdigest())
+
+
+def _one_line(error: Exception) -> str:
+    """Return an error's text in one line, whatever is in the names of files."""
+    kind = f"{type(error).__name__}: " if isinstance(error, KeyError) or not str(error) else ""
+    return printable(f"{kind}{error}")
 
 
 def _function(name: str) -> tuple[Callable[[Path, Path | None], Dataset], str]:

@@ -216,7 +216,7 @@ def _whole(path: Path, dtype: np.dtype) -> np.ndarray:
             raise ValueError(f"{path} holds {header.dtype} {header.shape}, expected {dtype} (n,)")
         array = np.empty(header.shape, dtype)
         read_into(file, array, header, str(path))
-    if dtype == bool and (array.view(np.uint8) > 1).any():
+    if dtype.kind == "b" and (array.view(np.uint8) > 1).any():
         raise ValueError(f"{path} holds values that are neither true nor false")
     return array
 

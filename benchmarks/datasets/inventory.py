@@ -139,8 +139,8 @@ def _leakage(dataset: Dataset, duplicates: Duplicates) -> str:
         f"{BEWARE}{len(shared):,} of the {n_test:,} test images of {dataset.name} "
         f"{'is a training image' if is_one else 'are training images'} too, {equal} "
         f"({same:,} with the same label{other}): "
-        f"{'its score says' if is_one else 'their scores say'} nothing of new images. --drop-duplicates leaves "
-        f"{'it' if is_one else 'them'} out of the test set."
+        f"{'its score says' if is_one else 'their scores say'} nothing of new images. "
+        f"--drop-duplicates leaves {'it' if is_one else 'them'} out of the test set."
     )
 
 

@@ -12,7 +12,7 @@ import re
 import struct
 import zipfile
 import zlib
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -104,7 +104,8 @@ def read_into(file: IO[bytes], target: np.ndarray, header: Header, name: str) ->
 
 
 def _fill(file: IO[bytes], target: np.ndarray, name: str) -> None:
-    view = memoryview(target.reshape(-1).view(np.uint8)) if target.size else memoryview(b"")
+    flat: Any = target.reshape(-1).view(np.uint8) if target.size else bytearray()
+    view = memoryview(flat)
     done = 0
     try:
         while done < len(view):

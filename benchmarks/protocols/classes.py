@@ -57,6 +57,14 @@ def turns(
         number = class_names.index(name)
         is_class = labels == number
         of_test = is_class[test]
+        if not of_test.any() and len(trained) == 1:
+            n_train = int((is_class & is_train).sum())
+            raise UsageError(
+                f"class '{name}' has no test image, and it is the only one to train on: nothing "
+                "would show how normal images score. Move about a fifth of its "
+                f"{n_train:,} training images to the test set, into the class of the same name. "
+                "To score images without a benchmark: dn2 fit, then dn2 score."
+            )
         if not of_test.any():
             raise UsageError(
                 f"class '{name}' has no test image: add some, or leave the class out of --classes. "
