@@ -70,11 +70,15 @@ def read_header(file: IO[bytes], name: str) -> Header:
                 "numbers"
             )
         kind = re.sub(r"\s+", " ", ascii(descr))[:60]
-        raise ValueError(f"{name} holds {kind}: save it as an array of numbers")
+        raise ValueError(
+            f"{name} holds {kind}: save it as an array of numbers (labels: integers from 0)"
+        )
     try:
         dtype = np.dtype(descr)
     except TypeError:
-        raise ValueError(f"{name} holds {descr}: save it as an array of numbers") from None
+        raise ValueError(
+            f"{name} holds {descr}: save it as an array of numbers (labels: integers from 0)"
+        ) from None
     return Header(shape, dtype, fortran, 8 + size + length)
 
 
