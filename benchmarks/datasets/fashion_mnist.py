@@ -79,7 +79,7 @@ def read_idx(path: Path) -> np.ndarray:
         content = read_limited(path, LARGEST)
     else:
         content = read_gzip(packed, LARGEST)
-    if content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
+    if len(content) < 8 or content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
         raise ValueError(
             f"{path} is not an idx file of bytes, it begins with {content[:4].hex()}: "
             "download it again"
