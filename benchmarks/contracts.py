@@ -52,6 +52,10 @@ class SplitError(RuntimeError):
     """
 
 
+BEWARE = "Beware: "
+"""How a line begins that warns of a number."""
+
+
 @dataclass(frozen=True)
 class Workspace:
     """Say where files are and how this machine computes.
@@ -72,6 +76,8 @@ class Workspace:
         Leave out image files that cannot be decoded, instead of stopping at the first.
     max_pixels : int or None
         Larger image files are not decoded; None means the usual limit.
+    drop_duplicates : bool
+        Leave those test images out that are training images too.
     """
 
     home: Path
@@ -81,6 +87,18 @@ class Workspace:
     device: str | None = None
     skip_corrupt: bool = False
     max_pixels: int | None = None
+    drop_duplicates: bool = False
+
+
+class PassedOver(NamedTuple):
+    """Name a file or folder that a data set does not use.
+
+    ``is_loss`` tells whether it probably holds images that a user believes to be used.
+    """
+
+    path: str
+    reason: str
+    is_loss: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +121,15 @@ class Dataset:
         SHA-256 (hexadecimal) of the labels, the partition and the images, decoded or as files.
     skipped : tuple of str
         Image files that were left out because they are corrupt, each as ``path: reason``.
+    passed_over : tuple of PassedOver
+        What else was found beside the images and is not used.
+    row_digests : tuple of n str, or None
+        What identifies each image, where its file was read for the fingerprint.
+    n_dropped : int
+        How many test images were left out because they are training images too.
+    default_classes : int or None
+        A run goes through the first so many classes, in alphabetical order, if none is asked for.
+        None means through all of them.
     """
 
     name: str
@@ -112,6 +139,10 @@ class Dataset:
     class_names: tuple[str, ...]
     fingerprint: str
     skipped: tuple[str, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
+    row_digests: tuple[str, ...] | None = None
+    n_dropped: int = 0
+    default_classes: int | None = None
 
     @cached_property
     def class_of_rows(self) -> np.ndarray:

@@ -73,6 +73,7 @@ class Worker:
                 root=where.root,
                 skip_corrupt=where.skip_corrupt,
                 max_pixels=where.max_pixels,
+                drop_duplicates=where.drop_duplicates,
                 progress=progress,
             )
         return self._datasets[name]

@@ -45,6 +45,9 @@ from dn2.engines import engine_class
 from dn2.features import NORMALIZATIONS
 from dn2.squares import SQUARES
 
+MANY_CLASSES = 20
+"""Keys of data sets with more classes say that all of them take turns."""
+
 
 def make_experiments(
     *,
@@ -339,6 +342,9 @@ def resolve(experiment: Experiment, dataset: Dataset, identity: Mapping[str, Any
         from benchmarks.protocols import validation  # most runs need no folds
 
         versions["validation"] = validation.VERSION
+    if not classes and dataset.default_classes is None and len(dataset.class_names) > MANY_CLASSES:
+        # Before all classes took turns, only the first 20 did, under the key without this.
+        versions["classes"] = 2
     arithmetic = Method.of(experiment).arithmetic()
     computed_in = {} if arithmetic is None else {"arithmetic": arithmetic}
     return replace(

@@ -9,6 +9,8 @@ from typing import Any
 
 from benchmarks.contracts import Dataset, Experiment, MissingDataError, Workspace
 from benchmarks.datasets import is_own, load_dataset
+from benchmarks.datasets.duplicates import find_duplicates
+from benchmarks.datasets.inventory import take_inventory
 from benchmarks.experiments import plan, resolve
 from benchmarks.inputs import (
     describe_view,
@@ -17,6 +19,7 @@ from benchmarks.inputs import (
     input_identity,
     load_input,
 )
+from benchmarks.protocols import classes_left_out
 from benchmarks.tracking import Tracker
 from dn2.encoders import MissingWeightsError
 
@@ -80,6 +83,8 @@ def plan_cells(
     # It refuses what cannot run, also if weights have still to be fetched.
     batches = plan([cell for cell in resolved if cell.resolved], look.datasets, {})
     planned = [look.at(cell) for cell in resolved]
+    for line in look.inventory(resolved):
+        say(line)
     for line in dict.fromkeys(line for cell in resolved for line in look.seen(cell)):
         say(line)
     pending = {cell.experiment.key for cell in planned if cell.status == "pending"}
@@ -126,6 +131,15 @@ class _Look:
         return resolve(
             experiment, self.datasets[name], self._identity(experiment.input, experiment.fit) or {}
         )
+
+    def inventory(self, cells: Sequence[Experiment]) -> list[str]:
+        """Say what of each data set is used, and which classes take turns."""
+        lines = [
+            line
+            for dataset in self.datasets.values()
+            for line in take_inventory(dataset, find_duplicates(dataset)).lines
+        ]
+        return lines + classes_left_out(cells, self.datasets)
 
     def at(self, cell: Experiment) -> PlannedCell:
         """Look at one cell, which `resolve` returned."""
@@ -192,4 +206,5 @@ class _Look:
             root=workspace.root,
             skip_corrupt=workspace.skip_corrupt,
             max_pixels=workspace.max_pixels,
+            drop_duplicates=workspace.drop_duplicates,
         )

@@ -30,12 +30,15 @@ from benchmarks.contracts import (
     UsageError,
     Workspace,
 )
+from benchmarks.datasets.duplicates import find_duplicates
+from benchmarks.datasets.inventory import Inventory, take_inventory
 from benchmarks.detectors import selection_of, slow_arithmetic
 from benchmarks.executors import Executor, Serial
 from benchmarks.experiments import plan, resolve
 from benchmarks.inputs import describe_view, feature_store, input_identity
 from benchmarks.ledger import DEFINITIONS, NO_MARK, NOTHING, Ledger, Mark, Summary
 from benchmarks.metrics import Resampled, resample
+from benchmarks.protocols import classes_left_out
 from benchmarks.provenance import provenance
 from benchmarks.report import Table, result_tables
 from benchmarks.result_store import ResultStore
@@ -138,6 +141,7 @@ class Session:
         self._said: set[str] = set()
         self._forced: set[str] = set()
         self._splits: dict[str, tuple[Split, ...]] = {}
+        self._inventories: dict[str, Inventory] = {}
         self._stopping = False
         self._seen: list[str] = []
 
@@ -288,14 +292,26 @@ class Session:
             raise failure or InterruptedSessionError("interrupted")
         return self.finished[cell.key]
 
-    def say_skipped_images(self, cells: Sequence[Experiment]) -> None:
-        """Say how many images of each data set are left out because they are corrupt."""
+    def inventory(self, name: str) -> Inventory:
+        """Take the inventory of a data set, once."""
+        if name not in self._inventories:
+            dataset = self.dataset(name)
+            self._inventories[name] = take_inventory(dataset, find_duplicates(dataset))
+        return self._inventories[name]
+
+    def say_what_is_used(self, cells: Sequence[Experiment]) -> None:
+        """Say what of each data set is used and what is not, and which classes take turns."""
         for name in dict.fromkeys(cell.dataset for cell in cells):
+            for line in self.inventory(name).lines:
+                self.say(line)
             if skipped := self.dataset(name).skipped:
                 self.say(
                     f"{name}: {len(skipped)} corrupt images are left out, "
                     f"skipped_images.txt of the summary run lists them"
                 )
+        datasets = {cell.dataset: self.dataset(cell.dataset) for cell in cells}
+        for line in classes_left_out(cells, datasets):
+            self.say(line)
 
     def say_what_is_seen(self, cells: Sequence[Experiment]) -> None:
         """Say what detectors do not see of the images; the summary run gets the same lines."""
@@ -331,9 +347,15 @@ class Session:
         finished = [self.finished[cell.key] for cell in cells if cell.key in self.finished]
         if self.progress:
             self.progress("logging tables and figures", 0, 0)
-        tables = result_tables(finished, DEFINITIONS, self._resampled_of)
+        tables = {
+            name: self._warned(table)
+            for name, table in result_tables(finished, DEFINITIONS, self._resampled_of).items()
+        }
         names = dict.fromkeys(cell.dataset for cell in cells)
         skipped = [line for name in names for line in self.dataset(name).skipped]
+        if listing := [line for name in names for line in self.inventory(name).listing]:
+            text = "".join(f"{line}\n" for line in listing)
+            more = replace(more, texts={**more.texts, "inventory.txt": text})
         views = self._views(finished)
         if self._seen:
             seen = "".join(f"{line}\n" for line in self._seen)
@@ -349,6 +371,15 @@ class Session:
             tracking_error=self.ledger.error,
             views=self.ledger.views,
         )
+
+    def _warned(self, table: Table) -> Table:
+        """Add to a table what its reader must know of the data."""
+        of_table = {column.key for column in table.columns}
+        names = dict.fromkeys(
+            cell.experiment.dataset for key, cell in self.finished.items() if key in of_table
+        )
+        lines = [line for name in names for line in self.inventory(name).warnings]
+        return replace(table, notes=(*lines, *table.notes)) if lines else table
 
     def _views(self, finished: Sequence[Cell]) -> list[View]:
         """List the views of finished cells, first those that the links lead to."""
@@ -467,8 +498,10 @@ class Session:
         for name, value in (item for result in results for item in result.cost.items()):
             if name != CPU_SECONDS:  # a sum, which the record has
                 cost[name] = max(value, cost.get(name, 0.0))
-        skipped = {"skipped_images": float(len(dataset.skipped))}
-        self.ledger.finish(finished, dataset, {**cost, **skipped})
+        counts = {"skipped_images": float(len(dataset.skipped))}
+        if shared := self.inventory(cell.dataset).n_shared:
+            counts["test_images_in_train"] = float(shared)
+        self.ledger.finish(finished, dataset, {**cost, **counts})
         self.finished[cell.key] = without_scores(finished)
 
     def _resample(self, cell: Experiment, results: Sequence[Result]) -> Resampled:

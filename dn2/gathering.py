@@ -1,6 +1,7 @@
 """Which image files are meant: folders of any depth, patterns, files, lists in a file or a stream.
 
-Nothing is opened but lists. What is passed over is counted or named, never silently lost.
+Nothing is opened but lists, and headers of files that may hold several images. What is passed over
+is counted or named, never silently lost.
 """
 
 from __future__ import annotations
@@ -15,13 +16,18 @@ from typing import BinaryIO
 
 from dn2.crops import LeftOut
 from dn2.files import KINDS, printable
+from dn2.formats import (
+    SUFFIXES,
+    UNREAD,
+    count_endings,
+    ending,
+    image_suffixes,
+    is_animation,
+    reason_if_stack,
+    unread,
+)
 
 __all__ = ["SUFFIXES", "Gathered", "gather", "printable"]
-
-SUFFIXES = frozenset(
-    (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-)
-"""By which images are known in a folder; a file that is named is taken whatever its suffix."""
 
 
 @dataclass
@@ -94,7 +100,8 @@ class _Search:
         self.gathered = Gathered()
         self.seen: set[str] = set()  # files, by absolute path
         self.folders: set[tuple[int, int]] = set()  # by device and number
-        self.hidden = self.others = self.repeated = 0
+        self.hidden = self.repeated = self.animations = 0
+        self.others: list[str] = []  # the endings of files that are passed over
         self.special: list[str] = []
 
     def take_list(self, content: bytes, name: str) -> None:
@@ -135,8 +142,8 @@ class _Search:
             status = None
         if status is not None and stat.S_IFMT(status.st_mode) in KINDS:
             self.special.append(f"{path} ({KINDS[stat.S_IFMT(status.st_mode)].split()[-1]})")
-        elif Path(path).suffix.lower() not in SUFFIXES:
-            self.others += 1
+        elif ending(path) not in image_suffixes():
+            self.others.append(ending(path))
         elif status is None:
             self.gathered.missing.append(LeftOut(path, "it is a link that leads nowhere"))
         else:
@@ -144,13 +151,21 @@ class _Search:
 
     def finish(self) -> None:
         """Say what was passed over."""
-        for what, count in (
-            ("skipped, hidden files and folders", self.hidden),
-            ("skipped, files without the suffix of an image", self.others),
-            ("named more than once and taken once, images", self.repeated),
+        images = [one for one in self.others if one in UNREAD]
+        for what, count, which in (
+            ("skipped, hidden files and folders", self.hidden, ""),
+            (
+                "skipped, files without the suffix of an image",
+                len(self.others),
+                f" ({count_endings(self.others)})",
+            ),
+            ("named more than once and taken once, images", self.repeated, ""),
+            ("of which the first frame is taken, animations", self.animations, ""),
         ):
             if count:
-                self.gathered.notes.append(f"{what}: {count:,}")
+                self.gathered.notes.append(f"{what}: {count:,}{which}")
+        if images:
+            self.gathered.notes.append(unread(images))
         self.gathered.notes += [f"not opened: {what}" for what in self.special]
 
     def _take_file(self, path: str) -> None:
@@ -159,7 +174,11 @@ class _Search:
             self.repeated += 1
             return
         self.seen.add(absolute)
-        self.gathered.paths.append(path)
+        if reason := reason_if_stack(path):
+            self.gathered.missing.append(LeftOut(path, reason))
+        else:
+            self.gathered.paths.append(path)
+            self.animations += is_animation(path)
 
     def _walk(self, folder: str) -> Iterator[str]:
         """Yield the files below a folder; each folder once, so that links in a circle end."""

@@ -39,6 +39,7 @@ ALLOWED = {
     "benchmarks.datasets": {
         "benchmarks.contracts",
         "dn2.files",
+        "dn2.formats",
         "dn2.images",
         "dn2.levels",
         "dn2.outside",
@@ -67,6 +68,7 @@ ALLOWED = {
         "benchmarks.detectors",
         "benchmarks.experiments",
         "benchmarks.inputs",
+        "benchmarks.protocols",
         "benchmarks.tracking",
         "dn2.encoders",
     },
@@ -129,6 +131,7 @@ ALLOWED = {
     },
     "benchmarks.session": {
         "benchmarks.contracts",
+        "benchmarks.datasets",
         "benchmarks.detectors",
         "benchmarks.evaluate",
         "benchmarks.executors",
@@ -136,6 +139,7 @@ ALLOWED = {
         "benchmarks.inputs",
         "benchmarks.ledger",
         "benchmarks.metrics",
+        "benchmarks.protocols",
         "benchmarks.provenance",
         "benchmarks.report",
         "benchmarks.result_store",

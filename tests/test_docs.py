@@ -87,6 +87,7 @@ TO_COMPARE = f"{BENCH}run --dataset synthetic --k 1,2,5 --normalize none,l2"
 SLOW = {
     f"{BENCH}run --dataset folder:~/screws": "",
     f"{BENCH}run --dataset folder:~/screws --detector dn2_plus": LITE0,
+    f"{BENCH}run --dataset folder:~/screws --drop-duplicates": "",
     f"{BENCH}run --dataset npz:screws.npz": "",
     f"{BENCH}fetch cifar10 efficientnet_lite0": "",
     f"{BENCH}fetch cifar10 fashion_mnist efficientnet_lite0": "",

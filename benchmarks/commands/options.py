@@ -143,6 +143,50 @@ def say(line: str) -> None:
     click.echo(line, err=True)
 
 
+class DatasetList(CommaList):
+    """``a,folder:x,b``: a list of data sets.
+
+    A path may have commas: what exists is one path, however many commas it has. Of several
+    readings the longest wins.
+    """
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[Any, ...]:
+        """Split the text."""
+        if not isinstance(value, str):
+            return super().convert(value, param, ctx)
+        names, parts = [], value.split(",")
+        while parts:
+            taken = 1
+            kind, colon, _ = parts[0].strip().partition(":")
+            if colon and kind in ("folder", "npz"):
+                taken = _longest_path(parts)
+            names.append(",".join(parts[:taken]).strip())
+            parts = parts[taken:]
+        return tuple(name for name in names if name)
+
+
+def _longest_path(parts: Sequence[str]) -> int:
+    """Return how many parts make a path that exists; if none does, all up to another data set."""
+    for taken in range(len(parts), 0, -1):
+        path = ",".join(parts[:taken]).strip().partition(":")[2]
+        with suppress(OSError, ValueError, RuntimeError):
+            if path and Path(path).expanduser().exists():
+                return taken
+    from benchmarks.datasets import DATASETS
+
+    others = (
+        number
+        for number, part in enumerate(parts)
+        if number and (part.strip() in DATASETS or ":" in part)
+    )
+    return next(others, len(parts))
+
+
 def default_home() -> Path:
     """Return ``DN2_HOME``, or ``dn2`` in the user's cache folder."""
     from dn2.files import dn2_home
@@ -235,6 +279,11 @@ workspace_options = _chain(
         default=None,
         help="Image files with more pixels are not decoded. [178956970]",
     ),
+    click.option(
+        "--drop-duplicates",
+        is_flag=True,
+        help="Leave out of the test set the images that are training images too.",
+    ),
 )
 
 executor_options = _chain(
@@ -268,7 +317,7 @@ experiment_options = _chain(
     ),
     click.option(
         "--dataset",
-        type=CommaList(),
+        type=DatasetList(),
         default="cifar10",
         show_default=True,
         help="Of `ls`; folder:PATH; npz:PATH; or MODULE:FUNCTION, your own function.",
@@ -497,8 +546,16 @@ def pop_workspace(options: dict[str, Any]) -> Workspace:
     """Take the workspace's options out of a verb's options."""
     home, root, weights = options.pop("home"), options.pop("root"), options.pop("weights")
     engine, device = options.pop("engine") or None, options.pop("device") or None
-    skip_corrupt, max_pixels = options.pop("skip_corrupt"), options.pop("max_pixels")
-    return Workspace(home, root, weights, engine, device, skip_corrupt, max_pixels)
+    return Workspace(
+        home,
+        root,
+        weights,
+        engine,
+        device,
+        skip_corrupt=options.pop("skip_corrupt"),
+        max_pixels=options.pop("max_pixels"),
+        drop_duplicates=options.pop("drop_duplicates"),
+    )
 
 
 @contextmanager

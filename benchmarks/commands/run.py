@@ -65,7 +65,7 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
             wanted = [one for one in experiments if one.key not in skipped]
             cells = session.resolve(wanted)
             batches = session.plan(cells)
-            session.say_skipped_images(cells)
+            session.say_what_is_used(cells)
             session.say_what_is_seen(cells)
             with session:
                 session.run(batches)

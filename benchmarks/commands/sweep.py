@@ -189,6 +189,7 @@ def sweep(tracking_uri: str, as_json: bool, **options: Any) -> None:
             question, more = what_fits(question, lambda cell: session.check([cell]))
             for reason in (*left_out, *more):
                 say(f"left out: {reason}")
+            session.say_what_is_used([question.cell(question.first)])
             session.say_what_is_seen(session.resolve(question.probes()))
             plan = StudyPlan(name, *choose_sampler(sampler, question, trials), storage)
             if trials is not None and plan.trials < trials:

@@ -77,8 +77,8 @@ def check_dataset(name: str) -> str:
         raise UsageError(f"'{name}' has no path: write {' or '.join(OWN_DATA)}.")
     try:
         name = f"{kind}:{expand(path).resolve()}"
-    except ValueError as error:
-        raise UsageError(f"{error}.") from None
+    except (RuntimeError, ValueError, OSError) as error:  # no such user; a NUL; a circle of links
+        raise UsageError(f"'{printable(name)}' is no path ({error}): correct it.") from None
     if not name.isascii() and printable(name) != name:
         raise UsageError(
             f"'{printable(name)}' is no printable UTF-8, and it would be the name of the data set: "
@@ -94,6 +94,7 @@ def load_dataset(
     root: Path | None = None,
     skip_corrupt: bool = False,
     max_pixels: int | None = None,
+    drop_duplicates: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
     """Open a data set and check that it is the one its name stands for.
@@ -116,6 +117,8 @@ def load_dataset(
         calls reuse the answer. ``Dataset.skipped`` lists the files.
     max_pixels : int, optional
         Larger image files are not decoded; by default Pillow's limit.
+    drop_duplicates : bool
+        Leave out the test images that are training images too; see `duplicates.find_duplicates`.
     progress : callable, optional
         Called as images are tried.
 
@@ -130,8 +133,23 @@ def load_dataset(
     if root is not None:
         check_root(root)
     dataset = _load_own(name, home, root) if is_own(name) else _load_named(name, home, root)
-    if dataset.files is None:  # arrays are as they are
-        return dataset
+    if dataset.files is not None:  # arrays are as they are
+        dataset = _as_it_is_seen(dataset, home, skip_corrupt, max_pixels, progress)
+    if drop_duplicates:
+        from benchmarks.datasets.duplicates import without_shared
+
+        dataset = without_shared(dataset)
+    return dataset
+
+
+def _as_it_is_seen(
+    dataset: Dataset,
+    home: Path,
+    skip_corrupt: bool,
+    max_pixels: int | None,
+    progress: Progress | None,
+) -> Dataset:
+    """Leave corrupt files out if asked to, and learn the levels of 16-bit grey."""
     from benchmarks.datasets.image_files import without_corrupt
     from benchmarks.datasets.sixteen_bits import with_levels
     from dn2.images import ImageFiles
@@ -220,16 +238,17 @@ def _load_named(name: str, home: Path, root: Path | None) -> Dataset:
             f"run `python -m benchmarks fetch {name}`"
             + ("" if root is None else " and drop --root")
         )
-    return dataset
+    return replace(dataset, default_classes=entry.default_classes)
 
 
 def _unreadable(name: str, home: Path, root: Path | None, error: Exception) -> str:
     """Say in one line what is missing, and the remedy."""
+    reason = _one_line(error)
     if root is None:
-        return f"{name} is missing or incomplete ({error}): {by_hand(name, home)}"
+        return f"{name} is missing or incomplete ({reason}): {by_hand(name, home)}"
     layout = DATASETS[name].sources["local"].layout  # type: ignore[union-attr]
     return (
-        f"{name} cannot be read below --root {root} ({error}): put {layout} there, "
+        f"{name} cannot be read below --root {root} ({reason}): put {layout} there, "
         f"or run `python -m benchmarks fetch {name}` and drop --root"
     )
 
@@ -257,8 +276,7 @@ def _load_own(name: str, home: Path, root: Path | None) -> Dataset:
     except (UsageError, MissingDataError):
         raise
     except UNREADABLE as error:
-        kind_of_error = f"{type(error).__name__}: " if isinstance(error, KeyError) else ""
-        raise MissingDataError(f"{name} cannot be read ({kind_of_error}{error})") from None
+        raise MissingDataError(f"{printable(name)} cannot be read ({_one_line(error)})") from None
     except Exception as error:
         if kind in PATHS:
             raise
@@ -269,6 +287,12 @@ def _load_own(name: str, home: Path, root: Path | None) -> Dataset:
         ) from error
     identity = "\n".join([dataset.fingerprint, *dataset.class_names, *source])
     return replace(dataset, name=name, fingerprint=hashlib.sha256(identity.encode()).hexdigest())
+
+
+def _one_line(error: Exception) -> str:
+    """Return an error's text in one line, whatever is in the names of files."""
+    kind = f"{type(error).__name__}: " if isinstance(error, KeyError) or not str(error) else ""
+    return printable(f"{kind}{error}")
 
 
 def _function(name: str) -> tuple[Callable[[Path, Path | None], Dataset], str]:

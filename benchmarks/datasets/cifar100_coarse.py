@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import pickle
-import tarfile
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.contracts import Dataset
 from benchmarks.datasets.arrays import Arrays, read_arrays
+from benchmarks.datasets.reading import read_pickles
 from benchmarks.datasets.sources import Download, LocalCopy, RemoteFile, Source
 
 COARSE = {
@@ -56,6 +54,14 @@ Fine labels number the names in alphabetical order.
 BATCHES = {"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"}
 """The pickled partitions and their MD5 sums, as torchvision has them."""
 
+OTHERS = {
+    "cifar-100-binary": "the binary version",
+    "cifar-100-binary.tar.gz": "the binary version",
+    "cifar-100-matlab": "the version for Matlab",
+    "cifar-100-matlab.tar.gz": "the version for Matlab",
+}
+"""What else the authors publish."""
+
 FOLDER, ARCHIVE = "cifar-100-python", "cifar-100-python.tar.gz"
 
 
@@ -77,14 +83,7 @@ def read_torchvision(root: Path) -> Arrays:
         If a file is not the official one, or its own coarse labels differ from the table.
     """
     images, labels = [], []
-    for name, md5 in BATCHES.items():
-        content = _read(root, name)
-        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        if found != md5:
-            raise ValueError(
-                f"{name} below {root} has the MD5 {found}, expected {md5}: download it again"
-            )
-        batch = pickle.loads(content, encoding="latin1")
+    for name, batch in read_pickles(root, FOLDER, ARCHIVE, BATCHES, OTHERS).items():
         images.append(np.asarray(batch["data"]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
         labels.append(FINE_TO_COARSE[batch["fine_labels"]])
         differ = np.flatnonzero(labels[-1] != batch["coarse_labels"])
@@ -94,14 +93,6 @@ def read_torchvision(root: Path) -> Arrays:
                 f"the first at image {differ[0]}: download the file again"
             )
     return Arrays.from_partitions(images[0], labels[0].tolist(), images[1], labels[1].tolist())
-
-
-def _read(root: Path, name: str) -> bytes:
-    if (root / FOLDER).is_dir() or not (root / ARCHIVE).is_file():
-        return (root / FOLDER / name).read_bytes()
-    with tarfile.open(root / ARCHIVE) as archive:
-        member = archive.extractfile(f"{FOLDER}/{name}")
-        return b"" if member is None else member.read()
 
 
 SOURCES: dict[str, Source] = {

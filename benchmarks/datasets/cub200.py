@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from benchmarks.contracts import Dataset
 from benchmarks.datasets.image_files import Files, find_folder, slug
+from benchmarks.datasets.reading import read_text
 from benchmarks.datasets.sources import LocalCopy, Source
+
+NUMBER = re.compile(r"[1-9][0-9]{0,6}")
 
 
 def load(home: Path, root: Path | None = None) -> Dataset:
@@ -38,7 +42,18 @@ def read(root: Path) -> Files:
             f"in {folder} do not list the same images: copy all three from one release"
         )
     parts: dict[str, list[tuple[Path, int]]] = {"1": [], "0": []}
+    for name, values, allowed in (
+        ("image_class_labels", image_labels, labels),
+        ("train_test_split", splits, parts),
+    ):
+        if wrong := next((value for value in values.values() if value not in allowed), ""):
+            raise ValueError(
+                f"{folder / name}.txt has the value '{wrong[:40]}', which is none of its: "
+                "copy it again"
+            )
     for number in sorted(paths, key=int):
+        if Path(paths[number]).is_absolute() or ".." in Path(paths[number]).parts:
+            raise ValueError(f"images.txt in {folder} leads out of images/: copy it again")
         parts[splits[number]].append(
             (folder / "images" / paths[number], labels[image_labels[number]])
         )
@@ -47,10 +62,13 @@ def read(root: Path) -> Files:
 
 def _read_list(path: Path) -> dict[str, str]:
     """Read lines that hold a number and a text."""
-    pairs = [line.split(maxsplit=1) for line in path.read_text().splitlines() if line.strip()]
-    if any(len(pair) != 2 for pair in pairs):
+    pairs = [line.split(maxsplit=1) for line in read_text(path).splitlines() if line.strip()]
+    if any(len(pair) != 2 or not NUMBER.fullmatch(pair[0]) for pair in pairs):
         raise ValueError(f"{path} has lines that are not a number and a text: copy it again")
-    return {number: text.strip() for number, text in pairs}
+    found = {number: text.strip() for number, text in pairs}
+    if len(found) < len(pairs) or any(not text.isprintable() for text in found.values()):
+        raise ValueError(f"{path} has a number twice, or control characters: copy it again")
+    return found
 
 
 SOURCES: dict[str, Source] = {

@@ -9,6 +9,8 @@ partitions, are left out.
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +21,14 @@ import numpy as np
 
 from benchmarks.contracts import Dataset
 from benchmarks.datasets.image_files import Files, find_folder, slug
+from benchmarks.datasets.reading import read_limited, read_text
 from benchmarks.datasets.sources import LocalCopy, Source
 from dn2.images import ImageFiles
 
 SHORTEST_SIDE, SIZE = 120, 256
 MORE_THAN = 50
+LARGEST_ANNOTATION, MOST_PIXELS = 2**24, 2**20
+NAME = re.compile(r"[\w.-]+")
 ANNOTATIONS = "Annotations/Horizontal Bounding Boxes"
 
 
@@ -70,9 +75,9 @@ def read(root: Path) -> Files:
 
 def _objects(folder: Path, part: str, images: str) -> Iterator[_Object]:
     """Yield the objects of a list that are large enough."""
-    for name in (folder / "ImageSets" / "Main" / f"{part}.txt").read_text().split():
+    for name in _names(folder / "ImageSets" / "Main" / f"{part}.txt"):
         annotation = folder / ANNOTATIONS / f"{name}.xml"
-        for found in ElementTree.parse(annotation).iterfind("object"):
+        for found in _parsed(annotation).iterfind("object"):
             texts = [
                 found.findtext(path, "")
                 for path in ("bndbox/xmin", "bndbox/ymin", "bndbox/xmax", "bndbox/ymax")
@@ -82,13 +87,46 @@ def _objects(folder: Path, part: str, images: str) -> Iterator[_Object]:
                 raise ValueError(
                     f"{annotation} has an object without a name or a complete bndbox: copy it again"
                 )
-            left, top, right, bottom = (int(float(text)) for text in texts)
+            left, top, right, bottom = (_pixels(text, annotation) for text in texts)
             if min(right - left, bottom - top) >= SHORTEST_SIDE:
                 yield _Object(
                     folder / f"JPEGImages-{images}" / f"{name}.jpg",
                     (left, top, right, bottom),
                     class_name,
                 )
+
+
+def _names(path: Path) -> list[str]:
+    names = read_text(path).split()
+    if len(set(names)) < len(names) or not all(NAME.fullmatch(name) for name in names):
+        raise ValueError(f"{path} is no list of names, each once: copy it again")
+    return names
+
+
+class _NoDoctype(ElementTree.TreeBuilder):
+    """Refuse a document type: entities can make a small file endless."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:  # noqa: ARG002
+        raise ValueError("it declares a document type")
+
+
+def _parsed(path: Path) -> ElementTree.Element:
+    content = read_limited(path, LARGEST_ANNOTATION)
+    try:
+        return ElementTree.fromstring(content, ElementTree.XMLParser(target=_NoDoctype()))
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read ({reason}): copy it again") from None
+
+
+def _pixels(text: str, path: Path) -> int:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not abs(value) < MOST_PIXELS:
+        raise ValueError(f"{path} has a box at {ascii(text)[:40]}: copy it again")
+    return int(value)
 
 
 SOURCES: dict[str, Source] = {

@@ -5,13 +5,14 @@ The data is by Xiao et al. 2017, arXiv 1708.07747.
 
 from __future__ import annotations
 
-import gzip
+import math
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.contracts import Dataset
 from benchmarks.datasets.arrays import Arrays, read_arrays
+from benchmarks.datasets.reading import read_gzip, read_limited
 from benchmarks.datasets.sources import DebianPackage, Download, LocalCopy, RemoteFile, Source
 
 CLASS_NAMES = (
@@ -34,6 +35,9 @@ FILES = {
     "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
 }
 """The four files and the MD5 sums of their .gz, as torchvision has them."""
+
+LARGEST = 2**26
+"""Bytes; the largest of the files has 47 million."""
 
 FOLDER = "FashionMNIST/raw"
 
@@ -70,19 +74,24 @@ def read_idx(path: Path) -> np.ndarray:
     ValueError
         If it is not such a file, or holds more or less data than its header says.
     """
-    content = (
-        path.read_bytes()
-        if path.is_file()
-        else gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes())
-    )
-    if content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
+    packed = path.with_name(f"{path.name}.gz")
+    if path.exists() or not packed.exists():
+        content = read_limited(path, LARGEST)
+    else:
+        content = read_gzip(packed, LARGEST)
+    if len(content) < 8 or content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
         raise ValueError(
             f"{path} is not an idx file of bytes, it begins with {content[:4].hex()}: "
             "download it again"
         )
     shape = np.frombuffer(content, ">i4", content[3], 4).tolist()
+    expected = 3 if "idx3" in path.name else 1
+    if len(shape) != expected:
+        raise ValueError(
+            f"the header of {path} says {len(shape)} axes, expected {expected}: download it again"
+        )
     data = np.frombuffer(content, np.uint8, offset=4 + 4 * content[3])
-    if data.size != np.prod(shape):
+    if min(shape) < 0 or data.size != math.prod(shape):
         raise ValueError(
             f"the header of {path} says {shape}, but it holds {data.size} bytes: download it again"
         )

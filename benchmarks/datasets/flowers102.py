@@ -6,10 +6,14 @@ The data is by Nilsback and Zisserman 2008. This is the official split: 10 train
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks.contracts import Dataset
 from benchmarks.datasets.image_files import Files, find_folder
+from benchmarks.datasets.reading import read_limited
 from benchmarks.datasets.sources import Download, LocalCopy, RemoteFile, Source
 
 _NAMES = """
@@ -50,15 +54,10 @@ def read(root: Path) -> Files:
     ValueError
         If a .mat file is not one, or the labels are not 1 to 102.
     """
-    from scipy.io import loadmat
-
     folder = find_folder(root, "setid.mat", FOLDER)
-    labels = (
-        loadmat(folder / "imagelabels.mat", variable_names=["labels"])["labels"].ravel().astype(int)
-        - 1
-    )
-    ids = loadmat(folder / "setid.mat", variable_names=["trnid", "tstid"])
-    train, test = (ids[name].ravel().astype(int) for name in ("trnid", "tstid"))
+    labels = _read_mat(folder / "imagelabels.mat", "labels")["labels"] - 1
+    ids = _read_mat(folder / "setid.mat", "trnid", "tstid")
+    train, test = ids["trnid"], ids["tstid"]
     for name, values, highest in (
         ("labels", labels + 1, len(CLASS_NAMES)),
         ("trnid", train, len(labels)),
@@ -66,11 +65,32 @@ def read(root: Path) -> Files:
     ):
         if not len(values) or values.min() < 1 or values.max() > highest:
             raise ValueError(f"{name} of {folder} must lie in 1 to {highest}: copy the file again")
+    if len(np.unique(np.concatenate([train, test]))) < len(train) + len(test):
+        raise ValueError(f"setid.mat of {folder} names an image twice: copy the file again")
     first, second = (
         [(folder / "jpg" / f"image_{number:05}.jpg", int(labels[number - 1])) for number in part]
         for part in (train, test)
     )
     return Files.from_rows(root, first, second, CLASS_NAMES)
+
+
+def _read_mat(path: Path, *names: str) -> dict[str, np.ndarray]:
+    """Read whole numbers from a .mat file, each as (n,); ValueError if they are not there."""
+    from scipy.io import loadmat
+
+    content = read_limited(path, 2**24)
+    try:
+        found = loadmat(io.BytesIO(content), variable_names=names)
+        arrays = {name: np.asarray(found[name]) for name in names}
+    except Exception as error:  # the reader of damaged files raises almost anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ValueError(f"{path} cannot be read ({reason}): copy it again") from None
+    for name, array in arrays.items():
+        if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+            raise ValueError(f"{name} of {path} holds no whole numbers: copy it again")
+        if (array != np.floor(array)).any() or (np.abs(array) > 2**31).any():
+            raise ValueError(f"{name} of {path} holds no whole numbers: copy it again")
+    return {name: array.ravel().astype(int) for name, array in arrays.items()}
 
 
 URL = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"

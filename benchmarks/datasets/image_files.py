@@ -61,13 +61,20 @@ class Files:
         )
 
     @cached_property
+    def row_digests(self) -> tuple[str, ...]:
+        """What identifies the image of each row: see `row_digests`."""
+        return row_digests(self.images)
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hexadecimal) of the whole data set.
 
-        It covers the files' bytes, boxes and size (see `files_digest`), the labels and the
+        It covers the files' bytes, boxes and size (see `row_digests`), the labels and the
         partition.
         """
-        return fingerprint(files_digest(self.images), self.labels, self.is_train)
+        lines = "".join(f"{line}\n" for line in self.row_digests)
+        images = hashlib.sha256(lines.encode()).hexdigest()
+        return fingerprint(images, self.labels, self.is_train)
 
     def as_dataset(self, name: str) -> Dataset:
         """Wrap the files as a `Dataset`.
@@ -75,24 +82,29 @@ class Files:
         Each file is read once, for the fingerprint, and none is decoded.
         """
         return Dataset(
-            name, self.images, self.labels, self.is_train, self.class_names, self.fingerprint
+            name,
+            self.images,
+            self.labels,
+            self.is_train,
+            self.class_names,
+            self.fingerprint,
+            row_digests=self.row_digests,
         )
 
 
-def files_digest(images: ImageFiles) -> str:
-    """Compute the SHA-256 over the rows.
+def row_digests(images: ImageFiles) -> tuple[str, ...]:
+    """Identify each row by its file's SHA-256, its box, and the size it is resized to.
 
-    Each row contributes a line: its file's SHA-256, its box, and the size it is resized to. Paths
-    and file names are not part of it.
+    Paths and file names are not part of it.
     """
     distinct = list(dict.fromkeys(images.paths))
     with ThreadPoolExecutor() as pool:
         digests = dict(zip(distinct, pool.map(_file_digest, distinct), strict=True))
-    digest = hashlib.sha256()
-    for row, path in enumerate(images.paths):
-        box = None if images.boxes is None else images.boxes[row].tolist()
-        digest.update(f"{digests[path]} {box} {images.size}\n".encode())
-    return digest.hexdigest()
+    boxes = [None] * len(images) if images.boxes is None else images.boxes.tolist()
+    return tuple(
+        f"{digests[path]} {box} {images.size}"
+        for path, box in zip(images.paths, boxes, strict=True)
+    )
 
 
 def without_corrupt(dataset: Dataset, home: Path, progress: Progress | None = None) -> Dataset:
@@ -141,6 +153,9 @@ def without_corrupt(dataset: Dataset, home: Path, progress: Progress | None = No
         is_train=is_train,
         fingerprint=digest,
         skipped=skipped,
+        row_digests=None
+        if dataset.row_digests is None
+        else tuple(dataset.row_digests[row] for row in rows),
     )
 
 
@@ -157,6 +172,10 @@ def find_folder(root: Path, marker: str, *names: str) -> Path:
             return folder
     looked_in = " or ".join(str(folder) for folder in (root, *(root / name for name in names)))
     raise FileNotFoundError(f"no {marker} in {looked_in}")
+
+
+LONGEST_NAME = 120
+"""Bytes of a class's name: files and metrics are named after it, and have more in their names."""
 
 
 def slug(name: str) -> str:

@@ -9,14 +9,17 @@ choice).
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 from benchmarks.contracts import Dataset
 from benchmarks.datasets.image_files import Files
+from benchmarks.datasets.reading import read_text
 from benchmarks.datasets.sources import LocalCopy, Source
 
 CLASS_NAMES = ("neutrophil", "lymphocyte", "monocyte", "eosinophil")
 """The names of the authors' labels 1 to 4."""
+MOST_IMAGES, MOST_LABELS = 300, 5
 IMAGES, LABELS = "Dataset 1", "Class Labels of Dataset 1.csv"
 
 
@@ -30,8 +33,7 @@ def read(root: Path) -> Files:
 
     Each partition is ordered by class and, within a class, by image number.
     """
-    with (root / LABELS).open(newline="") as file:
-        labels = {int(row["image ID"]): int(row["class label"]) for row in csv.DictReader(file)}
+    labels = _read_labels(root / LABELS)
     train: list[tuple[Path, int]] = []
     test: list[tuple[Path, int]] = []
     for position in range(len(CLASS_NAMES)):
@@ -44,6 +46,25 @@ def read(root: Path) -> Files:
         train += rows[:cut]
         test += rows[cut:]
     return Files.from_rows(root, train, test, CLASS_NAMES)
+
+
+def _read_labels(path: Path) -> dict[int, int]:
+    """Read image number -> label; ValueError if a row has no such pair, or an image has two."""
+    labels: dict[int, int] = {}
+    try:
+        for row in csv.DictReader(io.StringIO(read_text(path), newline="")):
+            number, label = int(row["image ID"]), int(row["class label"])
+            if number in labels or not 1 <= number <= MOST_IMAGES or not 1 <= label <= MOST_LABELS:
+                raise ValueError(f"image {number} of class {label}, or one that was there before")
+            labels[number] = label
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        reason = (
+            f"no column {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        )
+        raise ValueError(
+            f"{path} is not a list of 'image ID' and 'class label' ({reason}): copy it again"
+        ) from None
+    return labels
 
 
 SOURCES: dict[str, Source] = {

@@ -10,7 +10,7 @@ the same set of rows is always the same array.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from os.path import commonpath
@@ -113,6 +113,34 @@ def protocol_params(name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
     return {**defaults, **asked}
 
 
+def usual_classes(experiment: Experiment, dataset: Dataset) -> tuple[str, ...]:
+    """Return the classes that a run goes through if none is asked for; empty means all.
+
+    Of the data sets for which the paper says so (arXiv 2002.10445, section 4), they are the first
+    in alphabetical order.
+    """
+    most = dataset.default_classes
+    if most is None or PROTOCOLS[experiment.protocol].groups:
+        return ()
+    first = set(sorted(dataset.class_names)[:most])
+    return tuple(name for name in dataset.class_names if name in first)
+
+
+def classes_left_out(cells: Sequence[Experiment], datasets: Mapping[str, Dataset]) -> list[str]:
+    """Say of which data sets a run goes through some classes only, without being asked to."""
+    lines = {}
+    for cell in cells:
+        dataset = datasets.get(cell.dataset)
+        if dataset is not None and not cell.classes:
+            taken, every = len(usual_classes(cell, dataset)), len(dataset.class_names)
+            if 0 < taken < every:
+                lines[dataset.name] = (
+                    f"{dataset.name}: as in the paper, the first {taken} of its {every} classes in "
+                    "alphabetical order take turns; --classes takes others"
+                )
+    return list(lines.values())
+
+
 def make_splits(experiment: Experiment, dataset: Dataset) -> list[Split]:
     """Make the splits of an experiment, in order.
 
@@ -141,7 +169,7 @@ def make_splits(experiment: Experiment, dataset: Dataset) -> list[Split]:
             dataset.labels,
             dataset.is_train,
             dataset.class_names,
-            classes=experiment.classes,
+            classes=experiment.classes or usual_classes(experiment, dataset),
             seed=experiment.seed,
             **experiment.protocol_params,
         )

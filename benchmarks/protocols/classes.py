@@ -9,9 +9,6 @@ import numpy as np
 
 from benchmarks.contracts import UsageError, check_name
 
-MANY_CLASSES = 20
-"""A run goes through this many classes by default (arXiv 2002.10445, section 4)."""
-
 
 @dataclass(frozen=True)
 class Turn:
@@ -60,6 +57,14 @@ def turns(
         number = class_names.index(name)
         is_class = labels == number
         of_test = is_class[test]
+        if not of_test.any() and len(trained) == 1:
+            n_train = int((is_class & is_train).sum())
+            raise UsageError(
+                f"class '{name}' has no test image, and it is the only one to train on: nothing "
+                "would show how normal images score. Move about a fifth of its "
+                f"{n_train:,} training images to the test set, into the class of the same name. "
+                "To score images without a benchmark: dn2 fit, then dn2 score."
+            )
         if not of_test.any():
             raise UsageError(
                 f"class '{name}' has no test image: add some, or leave the class out of --classes. "
@@ -88,8 +93,7 @@ def chosen_classes(
 ) -> list[str]:
     """Choose the classes to go through.
 
-    These are the requested ones; if none is requested, the eligible ones, or the first 20 of them
-    in alphabetical order if there are more.
+    These are the requested ones; if none is requested, the eligible ones.
 
     Raises
     ------
@@ -97,8 +101,7 @@ def chosen_classes(
         If a class is unknown.
     """
     if not classes:
-        first = set(sorted(eligible)[:MANY_CLASSES])
-        return [name for name in class_names if name in first]
+        return [name for name in class_names if name in set(eligible)]
     return [check_name(name, class_names, "class") for name in dict.fromkeys(classes)]
 
 

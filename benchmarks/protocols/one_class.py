@@ -29,8 +29,7 @@ def one_vs_rest(
     is_train : ndarray of shape (n,), bool
     class_names : sequence of str
     classes : sequence of str
-        The normal classes to take. Empty means all, or the first 20 in alphabetical order if there
-        are more.
+        The normal classes to take. Empty means all that have training images.
     seed : int
         Not used.
 

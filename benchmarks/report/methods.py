@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import figures
-from benchmarks.contracts import Interval
+from benchmarks.contracts import BEWARE, Interval
 from benchmarks.metrics import Resampled
 from benchmarks.paired import LEVEL, holm, paired_mean
 from benchmarks.report.class_table import ClassRow, ClassScore, ClassTable, spread_of, with_interval
-from benchmarks.report.notes import BEWARE
 from benchmarks.report.tables import Column, Lines, Table, percent, stacked
 
 COLUMNS_THAT_FIT = 4

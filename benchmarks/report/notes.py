@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from benchmarks.contracts import Cell, Experiment, Result
+from benchmarks.contracts import BEWARE, Cell, Experiment, Result
 from benchmarks.detectors import PRESETS, Method, beside_paper_settings, deviations, draws
 from benchmarks.report.tables import Column
 from dn2.search import SMALLEST
-
-BEWARE = "Beware: "
-"""How a note begins that warns of a number."""
 
 NAMED = 3
 """Of more splits than this, a note names the first and counts the others."""

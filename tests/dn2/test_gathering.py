@@ -4,6 +4,7 @@ import io
 import os
 
 import pytest
+from PIL import Image
 
 from dn2.gathering import gather, printable
 
@@ -35,9 +36,34 @@ def test_a_folder_is_searched_to_any_depth_and_what_is_skipped_is_counted(tree):
     assert found.paths == ["good/a.JPG", "good/b.png", "good/deep/d.tiff", "good/deep/er/c.webp"]
     assert found.notes == [
         "skipped, hidden files and folders: 2",
-        "skipped, files without the suffix of an image: 1",
+        "skipped, files without the suffix of an image: 1 (.txt 1)",
     ]
     assert found.missing == []
+
+
+def test_endings_are_counted_and_images_that_are_not_read_are_named(tree):
+    for name in ("good/c.HEIC", "good/d.dng", "good/Makefile", "good/e.jfif", "good/f.tga"):
+        (tree / name).write_bytes(b"not opened")
+    found = gather(["good"])
+    assert {"good/e.jfif", "good/f.tga"} <= set(found.paths)
+    assert found.notes[1].endswith("image: 4 (.dng 1, .heic 1, .txt 1, no ending 1)")
+    assert found.notes[2] == (
+        "not read, though probably images: .dng 1, .heic 1 "
+        "(convert them to PNG, or install pillow-heif)"
+    )
+
+
+def test_a_tiff_of_several_pages_is_left_out_and_an_animation_is_counted(tree):
+    pages = [Image.new("L", (8, 8), grey) for grey in (1, 90, 200)]
+    pages[0].save(tree / "good" / "stack.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(tree / "good" / "one.tif")
+    pages[0].save(tree / "good" / "film.gif", save_all=True, append_images=pages[1:])
+    found = gather(["good"])
+    (left_out,) = found.missing
+    assert left_out.path == "good/stack.tif"
+    assert left_out.reason.startswith("it holds 3 pages")
+    assert {"good/one.tif", "good/film.gif"} <= set(found.paths)
+    assert "of which the first frame is taken, animations: 1" in found.notes
 
 
 @pytest.mark.parametrize(

@@ -163,8 +163,9 @@ def test_a_class_without_test_image_is_said_by_the_protocol(tmp_path):
 
 def test_an_image_that_cannot_be_opened_is_missing_data(tmp_path):
     root = write_tree(tmp_path / "m", {"train/a": 1})
+    (root / "train" / "a" / "0.png").unlink()
     (root / "train" / "a" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    with pytest.raises(MissingDataError, match=r"No such file.*gone\.jpg"):
+    with pytest.raises(MissingDataError, match=r"passed over: 1 link that leads nowhere"):
         load(f"folder:{root}", tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(MissingDataError, match=r"Not a directory"):
@@ -309,7 +310,7 @@ def test_pickled_objects_are_never_loaded(key, npz, tmp_path):
             r"test_labels must be integers from 0 .* got int64 \(4, 14\)",
         ),
         ({"train_labels": np.full(6, -1)}, "train_labels must be integers from 0"),
-        ({"train_labels": np.array(list("abcdef"))}, "train_labels must be integers from 0"),
+        ({"train_labels": np.array(list("abcdef"))}, "train_labels of .*integers from 0"),
     ],
 )
 def test_arrays_that_are_not_as_expected_are_refused(changes, reason, npz, tmp_path):
@@ -324,7 +325,7 @@ def test_a_file_that_is_no_npz_is_refused(npz, tmp_path):
     for name in ("a.npy", "text.npz"):
         with pytest.raises(MissingDataError, match=f"{name} is not an .npz file"):
             load(f"npz:{tmp_path / name}", tmp_path)
-    with pytest.raises(MissingDataError, match="Is a directory"):
+    with pytest.raises(MissingDataError, match="it is a folder, not a file"):
         load(f"npz:{tmp_path}", tmp_path)
 
 

@@ -1,11 +1,14 @@
 """The laws of every entry of PROTOCOLS, and what each protocol means, counted by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from benchmarks.contracts import Dataset, Experiment, UsageError
 from benchmarks.protocols import (
     PROTOCOLS,
+    classes_left_out,
     contamination,
     groups,
     leave_one_class_out,
@@ -254,17 +257,35 @@ def test_groups_take_the_first_classes_of_those_asked_for():
     assert set(LABELS[split.train].ravel()) == {1, 3}
 
 
-def test_of_many_classes_the_first_twenty_in_alphabetical_order():
+def test_all_of_many_classes_take_turns():
     names = [f"c{number:02d}" for number in reversed(range(25))]
     labels, is_train = np.tile(np.arange(25), 2), np.repeat([True, False], 25)
     splits = list(one_vs_rest(labels, is_train, names))
-    assert sorted(split.name for split in splits) == [f"c{number:02d}" for number in range(20)]
+    assert sorted(split.name for split in splits) == [f"c{number:02d}" for number in range(25)]
     assert all(len(split.test) == 25 for split in splits)
     without = is_train & (labels == 24 - 3)  # c03 is an anomaly only
     splits = list(one_vs_rest(labels[~without], is_train[~without], names))
     assert sorted(split.name for split in splits) == [
-        f"c{number:02d}" for number in range(21) if number != 3
+        f"c{number:02d}" for number in range(25) if number != 3
     ]
+
+
+def test_of_the_papers_data_sets_the_first_twenty_classes_take_turns_and_that_is_said():
+    names = tuple(f"c{number:02d}" for number in reversed(range(25)))
+    labels, is_train = np.tile(np.arange(25), 2), np.repeat([True, False], 25)
+    own = Dataset("d", np.zeros((50, 2, 2), np.uint8), labels, is_train, names, "f")
+    of_paper = replace(own, default_classes=20)
+    cell = Experiment("d", "one_vs_rest", "dn2", "pixels")
+    assert len(make_splits(cell, own)) == 25
+    assert not classes_left_out([cell], {"d": own})
+    splits = make_splits(cell, of_paper)
+    assert sorted(split.name for split in splits) == [f"c{number:02d}" for number in range(20)]
+    assert all(len(split.test) == 25 for split in splits)
+    (line,) = classes_left_out([cell], {"d": of_paper})
+    assert "the first 20 of its 25 classes" in line
+    asked = replace(cell, classes=("c24",))
+    assert [split.name for split in make_splits(asked, of_paper)] == ["c24"]
+    assert not classes_left_out([asked], {"d": of_paper})
 
 
 BAD = {
