@@ -119,10 +119,7 @@ def without_shared(dataset: Dataset) -> Dataset:
 
 
 def first_rows(images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Return for each image the first row that holds the same pixels, shape (n,).
-
-    It takes 0.2 s for CIFAR-10.
-    """
+    """Return for each image the first row that holds the same pixels, shape (n,)."""
     first = np.arange(len(images))
     known: dict[tuple[tuple[int, ...], int], list[int]] = {}
     for start in range(0, len(images), BLOCK):
