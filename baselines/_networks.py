@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import nn
@@ -194,7 +194,7 @@ class AttentionBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(channels_out)
         self.attention = Attention(channels_out)
-        self.project: nn.Module | None = None
+        self.project: nn.Sequential | None = None
         if stride != 1 or channels_in != channels_out:
             self.project = nn.Sequential(
                 nn.Conv2d(channels_in, channels_out, 1, stride, bias=False),
@@ -368,7 +368,11 @@ Draw = Callable[[nn.Module, torch.Generator], None]
 """Draws the first weights of a network in place. Biases are 0 and norms the identity before it."""
 
 
-def draw_he(network: nn.Module, generator: torch.Generator, fan: str = "fan_out") -> None:
+def draw_he(
+    network: nn.Module,
+    generator: torch.Generator,
+    fan: Literal["fan_in", "fan_out"] = "fan_out",
+) -> None:
     """Draw convolutions He-normal (1502.01852), and linear layers uniform in +-1/sqrt(inputs).
 
     Parameters
@@ -403,7 +407,7 @@ def draw_with_attention(network: nn.Module, generator: torch.Generator) -> None:
     for module in network.modules():
         if isinstance(module, AttentionBlock):
             if module.project is not None:
-                _draw_uniform(module.project[0], generator)
+                _draw_uniform(cast(nn.Conv2d, module.project[0]), generator)
             _draw_uniform(module.attention.squeeze, generator)
             _draw_uniform(module.attention.expand, generator)
             nn.init.zeros_(module.attention.place_norm.weight)
@@ -473,6 +477,7 @@ def build_network(
     network = network.float().to_empty(device="cpu")
     for buffer in network.buffers():
         buffer.zero_()
+    module: Any
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.reset_parameters()

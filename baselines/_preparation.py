@@ -16,8 +16,8 @@ import torch
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 BFLOAT16_UNITS = ("amx_bf16", "avx512_bf16")
-"""A processor's instructions that multiply bfloat16. A Wide ResNet is trained twice as fast with
-them; without them bfloat16 is emulated, and slower than float32."""
+"""A processor's instructions that multiply bfloat16. With them a Wide ResNet is trained 1.7 times
+as fast as in float32; without them bfloat16 is emulated, and slower."""
 
 
 def pick_device(device: str | None) -> torch.device:
