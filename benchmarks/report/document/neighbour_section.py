@@ -27,6 +27,7 @@ ROWS_AT_ONCE = 1000
 
 ERRORS_SHOWN = 3
 NEAREST_SHOWN = 3
+PAIRS_SHOWN = 8
 CLASSES_SHOWN = 20
 SIDE = 64
 """Pixels of the longer side of a picture; smaller images keep their size."""
@@ -38,6 +39,10 @@ COPY_RATIO = 0.4
 """A test image whose squared distance to its nearest training image is at most this fraction of
 the median of all test images counts as a near-duplicate. Looked at in CIFAR-10: up to there nearly
 all pairs are crops, tints or mirror images of one photograph."""
+
+
+UNREADABLE = (MissingDataError, OutsideError, UsageError, OSError, ValueError)
+"""What reading data and features may raise; the report is then made without them."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,11 @@ class Looked:
     dataset: Dataset | None
     features: Any
     why_not: str = ""
+
+    @property
+    def called(self) -> str:
+        """The run's label, its data set and protocol."""
+        return f"{self.label}, {', '.join(self.subject)}"
 
     @cached_property
     def subject(self) -> tuple[str, str]:
@@ -81,8 +91,8 @@ def look(
         if rows >= len(dataset.labels) or min(int(one.nearest.min()) for one in neighbours) < 0:
             return without("it names rows that the data do not have")
         features = _features(dataset, run, workspace)
-    except (UsageError, MissingDataError, OutsideError, OSError, ValueError) as error:
-        return without(f"the data cannot be read ({str(error).splitlines()[0]})")
+    except UNREADABLE as error:
+        return without(f"the data cannot be read ({_reason(error)})")
     if features is None:
         return without("its features are not in the feature store, so there are no distances")
     return Looked(label, run, neighbours, dataset, features)
@@ -118,27 +128,33 @@ def picture_section(looked: Sequence[Looked]) -> Section:
     parts = []
     missing = [one.why_not for one in looked if one.why_not]
     for one in there:
-        budget = PICTURE_BYTES // len(there)
-        made = next(
-            (
-                galleries
-                for shown in range(ERRORS_SHOWN, 0, -1)
-                if _bytes(galleries := list(_galleries(one, shown))) <= budget
-            ),
-            None,
-        )
-        if made is None:
-            missing.append(
-                f"{one.label}, {', '.join(one.subject)}: the pictures take too much room."
-            )
-        else:
-            parts += made
+        try:
+            made = _that_fit(one, PICTURE_BYTES // len(there))
+        except UNREADABLE as error:
+            missing.append(f"{one.called}: the images cannot be read ({_reason(error)}).")
+            continue
+        if not made:
+            missing.append(f"{one.called}: the pictures take too much room.")
+        parts += made
     text = (
         "A false alarm is a normal test image with a high score; a miss is an anomaly with a low "
         "one. Right of each image stand its nearest training images. d is the squared distance of "
         "the features, normalised as in the run; the score is the mean over the neighbours.",
     )
     return Section("pictures", "The worst errors", text, tuple(parts), tuple(missing))
+
+
+def _that_fit(one: Looked, budget: int) -> list[Gallery]:
+    """Return galleries of as many errors as fit into some bytes; none if one each is too much."""
+    for shown in range(ERRORS_SHOWN, 0, -1):
+        galleries = list(_galleries(one, shown))
+        if _bytes(galleries) <= budget:
+            return galleries
+    return []
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _bytes(galleries: Sequence[Gallery]) -> int:
@@ -229,31 +245,11 @@ def copy_section(looked: Sequence[Looked], runs: Sequence[tuple[str, Run]]) -> S
     parts: list[Grid | Gallery] = []
     missing = [one.why_not for one in looked if one.why_not]
     for one in looked:
-        if one.dataset is None:
-            continue
-        copies, pairs = find_copies(one.neighbours, one.features)
-        same = [
-            (label, run)
-            for label, run in runs
-            if (str(run.params["dataset"]), str(run.params["protocol"])) == one.subject
-        ]
-        parts.append(_copy_grid(one, copies, same))
-        if pairs and one.dataset is not None:
-            rows = tuple(
-                PictureRow(
-                    f"row {test}",
-                    _picture(one.dataset, test, f"test, {_name(one.dataset, test)}"),
-                    (
-                        _picture(
-                            one.dataset, train, f"training, {_name(one.dataset, train)}\nd {d:.3g}"
-                        ),
-                    ),
-                )
-                for test, train, d in pairs[:: max(1, len(pairs) // 8)][:8]
-            )
-            title = f"Near-duplicates, {', '.join(one.subject)}"
-            note = f"Eight of {len(copies)}, from the nearest pair to the farthest"
-            parts.append(Gallery(title, note if len(copies) > 8 else "", {"pairs": rows}))
+        if one.dataset is not None:
+            try:
+                parts += _of_copies(one, runs)
+            except UNREADABLE as error:
+                missing.append(f"{one.called}: the images cannot be read ({_reason(error)}).")
     text = (
         "A test image counts as a near-duplicate if the squared distance of its features to the "
         "nearest training image that the run names, whatever the class, is at most "
@@ -263,6 +259,31 @@ def copy_section(looked: Sequence[Looked], runs: Sequence[tuple[str, Run]]) -> S
     return Section(
         "copies", "Test images that training has seen", text, tuple(parts), tuple(missing)
     )
+
+
+def _of_copies(one: Looked, runs: Sequence[tuple[str, Run]]) -> list[Grid | Gallery]:
+    """Make the table of a data set, and a gallery of some of its pairs."""
+    assert one.dataset is not None
+    copies, pairs = find_copies(one.neighbours, one.features)
+    same = [
+        (label, run)
+        for label, run in runs
+        if (str(run.params["dataset"]), str(run.params["protocol"])) == one.subject
+    ]
+    parts: list[Grid | Gallery] = [_copy_grid(one, copies, same)]
+    rows = tuple(
+        PictureRow(
+            f"row {test}",
+            _picture(one.dataset, test, f"test, {_name(one.dataset, test)}"),
+            (_picture(one.dataset, train, f"training, {_name(one.dataset, train)}\nd {d:.3g}"),),
+        )
+        for test, train, d in pairs[:: max(1, len(pairs) // PAIRS_SHOWN)][:PAIRS_SHOWN]
+    )
+    if rows:
+        of = f"{len(rows)} of {len(copies)}, from the nearest pair to the farthest"
+        title = f"Near-duplicates, {', '.join(one.subject)}"
+        parts.append(Gallery(title, of, {"pairs": rows}))
+    return parts
 
 
 def find_copies(

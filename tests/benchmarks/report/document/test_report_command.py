@@ -16,6 +16,7 @@ from benchmarks.contracts import Workspace
 from benchmarks.datasets import load_dataset
 from benchmarks.inputs import feature_store
 from benchmarks.report.document import html_page as page_module
+from benchmarks.report.document import neighbour_section
 from benchmarks.report.document.measured import read_rows
 from benchmarks.tracking import Tracker
 
@@ -259,6 +260,17 @@ def test_errors_are_shown_beside_their_nearest_training_images(report, with_pict
     page = Path("site/index.html").read_text("utf-8")
     assert "its features are not in the feature store" in page
     assert "data:image/webp" not in page
+
+
+def test_images_that_cannot_be_read_are_a_line(report, with_pictures, monkeypatch):
+    def unreadable(*_):
+        raise OSError("cut short")
+
+    monkeypatch.setattr(neighbour_section, "_picture", unreadable)
+    uri, home, _ = with_pictures
+    assert report("--home", str(home), uri=uri)[0] == 0
+    page = Path("site/index.html").read_text("utf-8")
+    assert page.count("the images cannot be read (cut short)") == 2
 
 
 def test_the_entry_point_of_mlproject_names_options_of_the_verb():
