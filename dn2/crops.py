@@ -99,7 +99,7 @@ def read_crops(sources: Sequence[Source], threads: int, view: View = VIEW) -> It
             return pool.map(lambda row: _crop_or_reason(sources[row], row, view), rows)
 
         starts = range(0, len(sources), BATCH)
-        ahead = submit(0) if sources else iter(())
+        ahead = submit(0) if len(sources) else iter(())
         for start in starts:
             following = start + BATCH
             current, ahead = ahead, submit(following) if following < len(sources) else iter(())

@@ -29,6 +29,15 @@ UNREAD = OF_HEIF | frozenset(
 )
 """Endings of images that are not read: to leave one out without a word would be a loss."""
 
+OPENED = (
+    *("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF"),
+    "WEBP",
+)
+"""Pillow's names of the formats that are opened, whatever a file is called.
+
+Others may run programs (PostScript), or have decoders that hardly anybody tests.
+"""
+
 REDUCED, MASK = 1, 4
 """Bits of a TIFF page's NewSubfileType: a smaller copy of a page, or its mask, is no page."""
 
@@ -49,6 +58,16 @@ def image_suffixes() -> frozenset[str]:
         return SUFFIXES
     pillow_heif.register_heif_opener()
     return SUFFIXES | OF_HEIF
+
+
+@cache
+def opened_formats() -> tuple[str, ...]:
+    """Return those of `OPENED` that can be opened here."""
+    from PIL import Image
+
+    image_suffixes()  # registers the plug-in for HEIF
+    Image.init()
+    return tuple(name for name in OPENED if name in Image.OPEN)
 
 
 def ending(path: str | PurePath) -> str:

@@ -33,6 +33,7 @@ from PIL import ExifTags, Image
 
 from dn2.budget import DECODING
 from dn2.files import SHORT, NoFileError, open_regular, printable
+from dn2.formats import opened_formats
 from dn2.squares import CROP, RESIZE, crop_offset, resize_with_pil, resized_size
 from dn2.whole import check_whole
 
@@ -467,15 +468,13 @@ def _opened(path: Path, source: BinaryIO, view: View) -> Iterator[Image.Image]:
     """Open an image, which reads its header, and check its size."""
     allow_pixels(view.most_pixels)
     try:
-        opened = Image.open(source)
+        opened = Image.open(source, formats=opened_formats())
     except Image.DecompressionBombError as error:
         found = re.search(r"\d+", str(error))
         raise _too_large(path, f"{int(found[0]):,}" if found else "more", view) from None
     with opened as image:
         if image.width * image.height > view.most_pixels:
             raise _too_large(path, f"{image.width:,} x {image.height:,}", view)
-        if image.format == "EPS":
-            raise ValueError("it is PostScript, which would have to be run")
         yield image
 
 

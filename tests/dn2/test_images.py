@@ -384,3 +384,12 @@ def test_what_is_no_regular_file_is_not_opened(kind, tmp_path):
             read(path)
     copy = pickle.loads(pickle.dumps(NoFileError(path, "it is a FIFO")))
     assert (copy.reason, copy.path) == ("it is a FIFO, not a file", path)
+
+
+@pytest.mark.parametrize("format_name", ["EPS", "ICO", "PCX"])
+def test_a_format_that_is_not_in_the_table_is_not_opened_whatever_its_name(tmp_path, format_name):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (32, 32), "red").save(path, format_name)
+    for read in (read_image, images._header):
+        with pytest.raises(CorruptImageError, match="it is in no known image format"):
+            read(path)

@@ -108,7 +108,8 @@ def library() -> str:
     try:
         import vl_convert
 
-        text: str = vl_convert.javascript_bundle(vl_version=VEGA_LITE)
+        # its stub has no default for the first argument
+        text: str = vl_convert.javascript_bundle(vl_version=VEGA_LITE)  # type: ignore[call-arg]
     except (ImportError, ValueError) as error:
         raise OutsideError(
             f"the library that draws charts is missing ({error}): pip install vl-convert-python"
