@@ -46,45 +46,41 @@ def main() -> None:
 
 
 def run_main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return the exit code."""
-    open_streams()
-    return close_streams(_run(arguments))
-
-
-def _run(arguments: list[str] | None) -> int:
-    """Run the command line; an error is a line on stderr, and an exit code."""
+    """Run the command line and return the exit code; an error is a line on stderr."""
     from dn2.encoders import BadWeightsError, MissingWeightsError
     from dn2.files import lend_home
 
+    open_streams()
     lend_home()
     warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
     # What Pillow thinks of a file is said once, in the reason why it is left out.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
-        return main.main(arguments, prog_name=_called(), standalone_mode=False) or 0
+        code = main.main(arguments, prog_name=_called(), standalone_mode=False) or 0
     except (KeyboardInterrupt, click.Abort):
-        return _complain(
+        code = _complain(
             "interrupted: finished work is kept, and the same command continues it", INTERRUPTED
         )
     except click.exceptions.NoArgsIsHelpError as error:  # the message is the help
         click.echo(error.format_message(), err=True)
-        return USAGE
+        code = USAGE
     except click.ClickException as error:
-        return _complain(error.format_message(), error.exit_code)
+        code = _complain(error.format_message(), error.exit_code)
     except UsageError as error:
-        return _complain(error, USAGE)
+        code = _complain(error, USAGE)
     except (MissingDataError, MissingWeightsError, BadWeightsError) as error:
-        return _complain(error, MISSING)
+        code = _complain(error, MISSING)
     except OutsideError as error:
-        return _complain(error, FAILED)
+        code = _complain(error, FAILED)
     except MemoryError as error:
-        return _complain(str(error) or "too little memory: do less at a time", FAILED)
+        code = _complain(str(error) or "too little memory: do less at a time", FAILED)
     except ValueError as error:
         from dn2.images import CorruptImageError  # late: --help needs no Pillow
 
         if not isinstance(error, CorruptImageError):
             raise
-        return _complain(error, FAILED)
+        code = _complain(error, FAILED)
+    return close_streams(code)
 
 
 def _called() -> str:

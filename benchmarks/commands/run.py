@@ -60,8 +60,9 @@ def run(tracking_uri: str, force: bool, as_json: bool, **options: Any) -> None:
                 progress=progress,
                 say=say,
             )
-            session.check(experiments)  # before weights are fetched
-            skipped = fetch_needed(experiments, workspace, progress)
+            skipped = fetch_needed(
+                experiments, workspace, progress, lambda: session.check(experiments)
+            )
             wanted = [one for one in experiments if one.key not in skipped]
             cells = session.resolve(wanted)
             batches = session.plan(cells)

@@ -10,7 +10,7 @@ is missing, or when a name of theirs is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.contracts import Experiment, MissingDataError, Progress, Workspace
@@ -38,7 +38,10 @@ def __getattr__(name: str) -> Any:
 
 
 def fetch_needed(
-    experiments: Sequence[Experiment], workspace: Workspace, progress: Progress
+    experiments: Sequence[Experiment],
+    workspace: Workspace,
+    progress: Progress,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[str, str]:
     """Fetch the weights and data that are not on disk, and return which cells cannot run.
 
@@ -48,6 +51,8 @@ def fetch_needed(
     workspace : Workspace
         If it has a root, data is looked for there alone. If it has a weights file, so are weights.
     progress : callable
+    check : callable
+        Called before weights are fetched: what it raises costs no download.
 
     Returns
     -------
@@ -64,7 +69,7 @@ def fetch_needed(
         name for experiment in experiments for name in experiment.encoders
     ):
         try:
-            _ready_weights(encoder, workspace, progress)
+            _ready_weights(encoder, workspace, progress, check)
         except MissingWeightsError as error:
             missing[encoder] = error
     needed = [
@@ -86,12 +91,15 @@ def fetch_needed(
     return reasons
 
 
-def _ready_weights(encoder: str, workspace: Workspace, progress: Progress) -> None:
+def _ready_weights(
+    encoder: str, workspace: Workspace, progress: Progress, check: Callable[[], None]
+) -> None:
     try:
         find_weights(get_encoder(encoder), workspace.home / "weights", workspace.weights)
     except MissingWeightsError:
         if workspace.weights is not None:
             raise
+        check()
         from benchmarks.fetch.weights import fetch_weights
 
         fetch_weights(encoder, home=workspace.home, progress=progress)
