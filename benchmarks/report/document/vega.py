@@ -108,7 +108,7 @@ def library() -> str:
     try:
         import vl_convert
 
-        text: str = vl_convert.javascript_bundle(None, vl_version=VEGA_LITE)
+        text: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)
     except (ImportError, ValueError) as error:
         raise OutsideError(
             f"the library that draws charts is missing ({error}): pip install vl-convert-python"
