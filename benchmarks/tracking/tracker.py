@@ -378,7 +378,7 @@ class Tracker:
         TrackingError
             If the file is missing or damaged.
         """
-        with self._files(run, "results.json") as folder:
+        with self._files(run, "results", "results.json") as folder:
             record: dict[str, Any] = json.loads((folder / "results.json").read_text())
             if not isinstance(record, dict):
                 raise ValueError("it is no record")
@@ -394,14 +394,14 @@ class Tracker:
         TrackingError
             If a file is missing or damaged.
         """
-        with self._files(run, "results.json", "scores.parquet") as folder:
+        with self._files(run, "scores", "results.json", "scores.parquet") as folder:
             return read_neighbours(folder)
 
     @contextmanager
-    def _files(self, run: StoredRun, *names: str) -> Iterator[Path]:
-        """Yield a folder with files of a run; an error in reading them is a `TrackingError`."""
+    def _files(self, run: StoredRun, what: str, *names: str) -> Iterator[Path]:
+        """Yield a folder with files of a run; what is wrong with them is a `TrackingError`."""
         with (
-            self._asking(f"read the files of run {run.run_id}") as client,
+            self._asking(f"read the {what} of run {run.run_id}") as client,
             tempfile.TemporaryDirectory() as folder,
         ):
             if run.folder is None:
@@ -412,7 +412,7 @@ class Tracker:
             except (OSError, ValueError, KeyError, TypeError, LookupError) as error:
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
                 raise TrackingError(
-                    f"the files of run '{run.name}' ({run.run_id}) cannot be read ({reason}): "
+                    f"the {what} of run '{run.name}' ({run.run_id}) cannot be read ({reason}): "
                     "delete that run and compute it again"
                 ) from error
 
@@ -459,7 +459,7 @@ class Tracker:
         TrackingError
             If a file is missing or damaged.
         """
-        with self._files(run, "results.json", "scores.parquet") as folder:
+        with self._files(run, "scores", "results.json", "scores.parquet") as folder:
             return read_scores(folder)
 
     def newest_metrics(self, experiment: Experiment) -> dict[str, float]:

@@ -108,8 +108,7 @@ def library() -> str:
     try:
         import vl_convert
 
-        # its stub has no default for the first argument
-        text: str = vl_convert.javascript_bundle(vl_version=VEGA_LITE)  # type: ignore[call-arg]
+        text: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)
     except (ImportError, ValueError) as error:
         raise OutsideError(
             f"the library that draws charts is missing ({error}): pip install vl-convert-python"
