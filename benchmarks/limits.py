@@ -16,6 +16,9 @@ COUNT = 1_000_000
 SIZE = 4_096
 """The side of an image in pixels."""
 
+PIXELS = 10**10
+"""Of an image."""
+
 TRIALS = 100_000
 
 CELLS = 20_000

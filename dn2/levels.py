@@ -99,7 +99,7 @@ def range_of(counts: np.ndarray) -> tuple[int, int]:
     >>> counts = np.zeros(65536, int)
     >>> counts[1000:2001] = 1
     >>> range_of(counts)
-    (501, 2499)
+    (502, 2498)
     """
     total = counts.sum()
     if not total:

@@ -114,7 +114,7 @@ class Number(click.ParamType):
 AT_LEAST_ONE, FRACTION = Rule(int, 1), Rule(float, 0, 1)
 SEED, WORKERS = Rule(int, 0, most=limits.SEED), Rule(int, 0, most=limits.WORKERS)
 SIDE, SIDE_OR_NONE = Rule(int, 1, most=limits.SIZE), Rule(int, 0, most=limits.SIZE)
-TRIALS = Rule(int, 1, most=limits.TRIALS)
+TRIALS, PIXELS = Rule(int, 1, most=limits.TRIALS), Rule(int, 1, most=limits.PIXELS)
 
 
 class CommaList(click.ParamType):
@@ -275,7 +275,7 @@ workspace_options = _chain(
     ),
     click.option(
         "--max-pixels",
-        type=Number(AT_LEAST_ONE, "400000000"),
+        type=Number(PIXELS, "400000000"),
         default=None,
         help="Image files with more pixels are not decoded. [178956970]",
     ),

@@ -112,7 +112,7 @@ def _of_store(tracking_uri: str, home: Path, asked: str, progress: Display) -> t
     from benchmarks.contracts import Workspace
     from benchmarks.report.document.building import document_of_store
     from benchmarks.report.document.measured import write_rows
-    from benchmarks.report.document.reading import read_store
+    from benchmarks.report.document.stored_runs import read_store
     from benchmarks.tracking import Tracker, find_store
     from benchmarks.tracking.connection import check_there_is_a_store
 

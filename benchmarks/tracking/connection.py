@@ -20,6 +20,7 @@ import os
 import socket
 import sqlite3
 import ssl
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -130,8 +131,8 @@ def check_writable(uri: str) -> None:
             folder = next(one for one in path.parents if one.exists())
             if folder == path.parent:
                 _check_folder(path)
-            elif not os.access(folder, os.W_OK):
-                raise PermissionError(f"the folder {folder} cannot be written")
+            else:
+                Path(tempfile.mkdtemp(dir=folder)).rmdir()
 
 
 def without_password(uri: str) -> str:

@@ -166,9 +166,7 @@ def test_a_cell_comes_along_only_if_no_image_has_to_be_encoded(workspace, monkey
             asked.append(self.name)
             return [] if self.name == A else [0]
 
-    monkeypatch.setattr(
-        benchmarks.session, "feature_store", lambda dataset, name, workspace: Store(name)
-    )
+    monkeypatch.setattr(benchmarks.session, "feature_store", lambda dataset, name, *_: Store(name))
     session = Session(workspace, None)
     space = cells(workspace, A, B, f"{A}+{B}", ks=(1, 2))
     session.expect(space)

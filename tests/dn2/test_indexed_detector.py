@@ -50,7 +50,7 @@ def encoded(pictures):
 def fit(encoded, index, n=N, **params):
     """Fit to features, as `ImageDetector.fit` does to images."""
     detector = ImageDetector("toy", index=index, **params)
-    detector.networks_ = encoded[0]
+    detector.networks_, detector.levels_ = encoded[0], ALL_LEVELS
     in_bank = np.ones(n, dtype=bool)
     in_bank[: round(detector.holdout * n)] = False
     detector._keep(tuple(f"/good/{i}.png" for i in range(n)), encoded[1][:n], in_bank)

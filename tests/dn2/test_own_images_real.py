@@ -17,6 +17,7 @@ from benchmarks.fetch import fetch_dataset
 from benchmarks.inputs import load_input
 from dn2 import Encoder, ImageDetector
 from dn2.image_detector import Scores
+from dn2.images import ALL_LEVELS
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +55,7 @@ def test_the_rates_are_held_on_real_images(classes, holdout):
         detector = ImageDetector(holdout=holdout, seed=draw)
         in_bank = np.ones(GOOD, dtype=bool)
         in_bank[: round(holdout * GOOD)] = False
+        detector.levels_ = ALL_LEVELS
         detector._keep(tuple(map(str, range(GOOD))), normal[:GOOD], in_bank)
         images = detector.score_features([""] * len(batch), batch)
         scores = Scores(tuple(images), (), len(detector.calibration_))

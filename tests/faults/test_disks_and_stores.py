@@ -127,6 +127,7 @@ class Detectors:
 
     def __init__(self):
         self.fitted = ImageDetector("toy", k=2)
+        self.fitted.levels_ = ALL_LEVELS
         self.fitted.networks_ = (Network("toy", "abc", 48, b"<net>", bytes(200_000)),)
         features = np.random.default_rng(0).random((80, 48), np.float32)
         paths = tuple(f"/photos/{number}.png" for number in range(80))

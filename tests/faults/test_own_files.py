@@ -195,6 +195,7 @@ def detector(tmp_path_factory):
     """Make a detector without encoding images: its network is read when it scores, not here."""
     folder = tmp_path_factory.mktemp("detectors") / "detector"
     fitted = ImageDetector("toy", k=2)
+    fitted.levels_ = ALL_LEVELS
     fitted.networks_ = (Network("toy", "abc", 48, b"<net>" * 90, bytes(range(256)) * 9),)
     features = np.random.default_rng(0).random((8, 48), np.float32)
     paths = tuple(f"/photos/{number}.png" for number in range(8))

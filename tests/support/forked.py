@@ -96,7 +96,7 @@ def after_call(owner, name, action, number=None):
     setattr(owner, name, wrapped)
 
 
-def toy_extractor(name, *_):
+def toy_extractor(name, *_, **__):
     """Make an extractor whose features are some of the pixels: no network is built."""
     import dn2.features
 

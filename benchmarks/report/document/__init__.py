@@ -1,7 +1,7 @@
 """The report: every table and figure, ours beside the published, as pages and for papers.
 
     measured.py            what a method reached, and the small CSV files that keep it
-    reading.py             what a tracking store has, as such results, and what is not whole
+    stored_runs.py         what a tracking store has, as such results, and what is not whole
     parts.py               what a report is made of: sections, tables, charts, pictures
 
     overview.py            what was run and what is missing

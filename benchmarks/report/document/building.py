@@ -26,9 +26,9 @@ from benchmarks.report.document.neighbour_section import (
 from benchmarks.report.document.overview import overview_section
 from benchmarks.report.document.paper_sections import choose, paper_sections
 from benchmarks.report.document.parts import Document, Section
-from benchmarks.report.document.reading import Found
 from benchmarks.report.document.score_section import score_section
 from benchmarks.report.document.settings_section import settings_section, speed_section
+from benchmarks.report.document.stored_runs import Found
 from benchmarks.tracking import Tracker, TrackingError
 
 TITLE = "DN2 benchmark: results"

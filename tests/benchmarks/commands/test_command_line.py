@@ -354,6 +354,7 @@ TOO_LARGE = {
         "--seed": 2**32 - 1,
         "--seeds": 10_000,
         "--workers": 10_000,
+        "--max-pixels": 10**10,
     },
     "sweep": {
         "--trials": 100_000,
@@ -361,6 +362,7 @@ TOO_LARGE = {
         "--sizes": 4096,
         "--seed": 2**32 - 1,
         "--workers": 10_000,
+        "--max-pixels": 10**10,
     },
 }
 """Verb -> each of its options that takes whole numbers, with the largest one."""

@@ -222,7 +222,7 @@ def test_info_says_what_a_detector_is(here, capfd):
         (["fit", "empty", "--out", "d"], "no images in empty: give files, or a folder with files"),
         (["fit", "good/000.png", "--out", "d"], "k=5 needs at least 6 normal images, got 1"),
         (["fit", "good", "--out", "d", "--k", "25"], "k=25 needs at least 26 normal images"),
-        (["fit", "good", "--out", "d", "--k", "0"], "0 is not in the range x>=1"),
+        (["fit", "good", "--out", "d", "--k", "0"], "0 is not in the range 1<=x<=1000000"),
         (["fit", "good", "--out", "d", "--holdout", "1"], "1.0 is not in the range"),
         (["fit", "good", "--out", "d", "--encoder", "tyo"], "unknown encoder 'tyo' (did you mean"),
         (["fit", "good", "--out", "detector"], "detector holds a detector already: choose"),

@@ -221,7 +221,7 @@ def with_pictures(tmp_path_factory, make_store, monkeypatch):
     uri, dataset = make_store(folder), load_dataset("synthetic", home=folder)
     workspace = Workspace(folder / "home")
     weights = {"weights": {"efficientnet_lite0": "a" * 64}, "preprocessing": "p", "engine": "e"}
-    monkeypatch.setattr("benchmarks.inputs.input_identity", lambda name, workspace: weights)
+    monkeypatch.setattr("benchmarks.inputs.input_identity", lambda *_: weights)
     store = feature_store(dataset, "efficientnet_lite0", workspace)
     rng = np.random.default_rng(0)
     features = rng.normal(size=(len(dataset.labels), 1280)).astype(np.float32)
