@@ -17,6 +17,7 @@ from dn2 import ImageDetector, image_detector, saving
 from dn2.calibration import p_values
 from dn2.commands import run_main
 from dn2.detector import mean_of_nearest
+from dn2.images import ALL_LEVELS
 from dn2.saving import BadDetectorError, change_detector, load
 from dn2.search import Bank, approximate, nearest
 

@@ -27,6 +27,7 @@ from test_kills import RUN, finish, result_of
 from baselines._checkpoint import read_checkpoint, write_checkpoint
 from benchmarks.result_store import ResultStore, ResultStoreError, read_scores, split_record
 from dn2 import ImageDetector
+from dn2.images import ALL_LEVELS
 from dn2.networks import Network
 from dn2.saving import load
 from dn2.store import FeatureStore, StoreError

@@ -22,6 +22,7 @@ from benchmarks.datasets import load_dataset
 from benchmarks.result_store import ResultStore, read_finished, read_scores, split_record
 from dn2 import ImageDetector
 from dn2.encoders import ENCODERS, BadWeightsError, check_weights, read_checkpoint
+from dn2.images import ALL_LEVELS
 from dn2.networks import Network
 from dn2.saving import BadDetectorError, load, read_manifest
 from dn2.store import FeatureStore

@@ -153,7 +153,7 @@ def test_everything_failing_is_one_error_with_each_reason_and_the_remedy(
     assert "\n" not in message
     for part in (
         "fashion_mnist could not be fetched: local: ",
-        f"{home}/data/FashionMNIST/raw/train-images-idx3-ubyte.gz",
+        f"{home}/data/FashionMNIST/raw/train-images-idx3-ubyte",
         "torchvision: MD5 hash of downloaded file (train-images-idx3-ubyte.gz) does not match",
         "debian: apt-get is not installed",
         "By hand: put FashionMNIST/raw/ (train-images-idx3-ubyte, ",
