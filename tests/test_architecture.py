@@ -21,7 +21,7 @@ ALLOWED = {
     "benchmarks.metrics": {"benchmarks.contracts"},
     "benchmarks.paired": {"benchmarks.metrics"},
     "benchmarks.suites": {"benchmarks.contracts"},
-    "benchmarks.result_store": {"benchmarks.contracts", "dn2.files", "dn2.sealed"},
+    "benchmarks.result_store": {"benchmarks.contracts", "dn2.files"},
     "benchmarks.tracking": {
         "benchmarks.contracts",
         "benchmarks.result_store",
@@ -43,7 +43,6 @@ ALLOWED = {
         "dn2.images",
         "dn2.levels",
         "dn2.outside",
-        "dn2.sealed",
     },
     "benchmarks.fetch": {
         "benchmarks.contracts",
