@@ -16,7 +16,6 @@ ALLOWED = {
     "baselines": {"baselines"},
     "benchmarks.contracts": set(),
     "benchmarks.threads": set(),
-    "benchmarks.limits": set(),
     "benchmarks.protocols": {"benchmarks.contracts"},
     "benchmarks.metrics": {"benchmarks.contracts"},
     "benchmarks.paired": {"benchmarks.metrics"},
@@ -54,7 +53,6 @@ ALLOWED = {
     "benchmarks.detectors": {"benchmarks.contracts", "dn2.outside"},
     "benchmarks.experiments": {
         "benchmarks.contracts",
-        "benchmarks.limits",
         "benchmarks.datasets",
         "benchmarks.detectors",
         "benchmarks.inputs",
@@ -84,7 +82,6 @@ ALLOWED = {
     "benchmarks.executors": {
         "benchmarks.contracts",
         "benchmarks.evaluate",
-        "benchmarks.limits",
         "benchmarks.result_store",
         "benchmarks.scoring",
         "dn2.engines",
