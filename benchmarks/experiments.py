@@ -14,11 +14,11 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from benchmarks import limits
 from benchmarks.contracts import (
     Batch,
     Dataset,
     Experiment,
+    Most,
     Split,
     UsageError,
     Workspace,
@@ -105,10 +105,10 @@ def make_experiments(
     """
     params = params or {}
     for name, value, least, most in (
-        ("seed", seed, 0, limits.SEED),
-        ("seeds", seeds, 1, limits.SEEDS),
-        ("size", size, 0, limits.SIZE),
-        ("seed + seeds - 1", seed + seeds - 1, 0, limits.SEED),
+        ("seed", seed, 0, Most.SEED),
+        ("seeds", seeds, 1, Most.SEEDS),
+        ("size", size, 0, Most.SIZE),
+        ("seed + seeds - 1", seed + seeds - 1, 0, Most.SEED),
     ):
         if value < least:
             raise UsageError(f"{name} must be at least {least}, got {value}.")
@@ -134,9 +134,9 @@ def make_experiments(
     _check_asked(detectors, variants, encoders, normalize, size, presets)
     lists = [*named.values(), encoders or "1", normalize or "1", *params.values()]
     times = seeds if any(draws(detector) for detector in detectors) else 1
-    if (asked := times * math.prod(len(values) for values in lists)) > limits.CELLS:
+    if (asked := times * math.prod(len(values) for values in lists)) > Most.CELLS:
         raise UsageError(
-            f"these lists ask for {asked:,} runs, and at most {limits.CELLS:,} are taken: "
+            f"these lists ask for {asked:,} runs, and at most {Most.CELLS:,} are taken: "
             "give shorter ones."
         )
     known = {name for detector in detectors for name in defaults(detector)}
@@ -191,7 +191,7 @@ def _check_size(name: str, given: Any) -> None:
     """
     for value in given if isinstance(given, list | tuple) else [given]:
         if isinstance(value, int | float):
-            most = limits.DRAWS if name == "draws" else limits.NUMBER
+            most = Most.DRAWS if name == "draws" else Most.NUMBER
             if not math.isfinite(value) or (isinstance(value, int) and abs(value) > most):
                 raise UsageError(
                     f"{name} must be a finite number of at most {most:.0f}, got {str(value)[:40]}."

@@ -27,7 +27,6 @@ from benchmarks.contracts import (
 )
 from dn2.encoders import BadWeightsError, check_weights, find_weights, get_encoder
 from dn2.engines import available_cores, engine_class
-from dn2.images import ALL_LEVELS, ImageFiles
 from dn2.sound import UnsoundFeaturesError, check_varied
 from dn2.squares import CROP, RESIZE, describe_unseen, resize_whole, unseen
 from dn2.store import FeatureStore
@@ -154,7 +153,7 @@ class Pixels:
 
         def put(place: int) -> None:
             row = int(rows[place])
-            if isinstance(self.images, ImageFiles):  # the decoded image is gone before the next
+            if _are_files(self.images):  # the decoded image is gone before the next
                 gathered[place] = self.images.reduced(row, self._pixels)
             else:
                 gathered[place] = self._pixels(Image.fromarray(self.images[row]))
@@ -183,11 +182,12 @@ def load_pixels(dataset: Dataset, name: str, fit: str = "") -> Pixels:
     UsageError
         If the images have several sizes and the name asks for none.
     """
-    size, images = pixel_size(name), dataset.images
+    size = pixel_size(name)
+    images: Any = dataset.images
     equal = _equal_shape(images)
     if equal is not None:
         shapes = {equal}
-    elif isinstance(images, ImageFiles):
+    elif _are_files(images):
         shapes = set(images.shapes())
     else:
         shapes = {image.shape for image in images}
@@ -217,12 +217,8 @@ def describe_view(dataset: Dataset, name: str, fit: str = "") -> list[str]:
         See `own_fit`.
     """
     lines = []
-    if isinstance(dataset.images, ImageFiles) and dataset.images.view.levels != ALL_LEVELS:
-        black, white = dataset.images.view.levels
-        lines.append(
-            f"of 16-bit grey, level {black:,} becomes black and {white:,} white, as the training "
-            "images have it"
-        )
+    if _are_files(dataset.images):
+        lines += _levels(dataset.images)
     how = fit or own_fit(name)
     if how:
         margin = CROP / RESIZE if encoder_names(name) else 1.0
@@ -230,6 +226,19 @@ def describe_view(dataset: Dataset, name: str, fit: str = "") -> list[str]:
         if any(shares):
             lines.append(describe_unseen(how, shares))
     return lines
+
+
+def _levels(files: Any) -> list[str]:
+    """Say which levels of 16-bit grey are black and white, if a range was learnt."""
+    from dn2.images import ALL_LEVELS
+
+    black, white = files.view.levels
+    if (black, white) == ALL_LEVELS:
+        return []
+    return [
+        f"of 16-bit grey, level {black:,} becomes black and {white:,} white, as the training "
+        "images have it"
+    ]
 
 
 def _unseen(images: Any, how: str, margin: float) -> list[float]:
@@ -240,7 +249,7 @@ def _unseen(images: Any, how: str, margin: float) -> list[float]:
     equal = _equal_shape(images)
     if equal is not None:
         shapes = [equal] * len(images)
-    elif isinstance(images, ImageFiles):
+    elif _are_files(images):
         try:
             shapes = images.shapes()
         except (OSError, ValueError):
@@ -253,12 +262,17 @@ def _unseen(images: Any, how: str, margin: float) -> list[float]:
     ]
 
 
+def _are_files(images: Any) -> bool:
+    """Tell whether images are `dn2.images.ImageFiles`: a run on arrays imports no decoder."""
+    return hasattr(images, "reduced")
+
+
 def _equal_shape(images: Any) -> tuple[int, ...] | None:
     """Return the shape that all images share, if their sequence slices to an array; else None.
 
     Image files give None, because they would have to be decoded.
     """
-    first = None if isinstance(images, ImageFiles) else images[:1]
+    first = None if _are_files(images) else images[:1]
     return first.shape[1:] if isinstance(first, np.ndarray) else None
 
 

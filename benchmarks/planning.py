@@ -9,8 +9,7 @@ from typing import Any
 
 from benchmarks.contracts import Dataset, Experiment, MissingDataError, Workspace
 from benchmarks.datasets import is_own, load_dataset
-from benchmarks.datasets.duplicates import find_duplicates
-from benchmarks.datasets.inventory import take_inventory
+from benchmarks.datasets.inventory import find_duplicates, take_inventory
 from benchmarks.experiments import plan, resolve
 from benchmarks.inputs import (
     describe_view,

@@ -40,8 +40,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contracts import Experiment, OutsideError, Result
-from dn2.files import OLD_SECONDS, hold, read_regular, remove_leftovers, write_atomically
-from dn2.sealed import seal, unseal
+from dn2.files import (
+    OLD_SECONDS,
+    hold,
+    read_regular,
+    remove_leftovers,
+    seal,
+    unseal,
+    write_atomically,
+)
 
 LAYOUT = 2
 """Number of the layout of a split's file. The split of a file of another layout is computed again.

@@ -30,8 +30,7 @@ from benchmarks.contracts import (
     UsageError,
     Workspace,
 )
-from benchmarks.datasets.duplicates import find_duplicates
-from benchmarks.datasets.inventory import Inventory, take_inventory
+from benchmarks.datasets.inventory import Inventory, find_duplicates, take_inventory
 from benchmarks.detectors import selection_of, slow_arithmetic
 from benchmarks.executors import Executor, Serial
 from benchmarks.experiments import plan, resolve

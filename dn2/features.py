@@ -21,7 +21,6 @@ from dn2.encoders import (
     weights_folder,
 )
 from dn2.engines import Engine, available_cores, load_engine
-from dn2.images import LARGEST_MATRIX, ImageFiles
 from dn2.parameters import Parameters, one_of
 from dn2.sound import check_finite
 from dn2.squares import CROP, SQUARES, resize_with_pil, to_square
@@ -50,6 +49,9 @@ def preprocessing(square: str = "crop") -> str:
 
 
 BATCH = 32
+
+LARGEST_MATRIX = 128
+"""Sides up to this are resized in the network. Beyond it, and for mixed sizes, PIL is as fast."""
 
 
 class Extractor:
@@ -477,5 +479,7 @@ def _opened(X: Sequence[Any]) -> Sequence[np.ndarray]:
     if len(X) and isinstance(X[0], str | Path):
         if not all(isinstance(path, str | Path) for path in X):
             raise ValueError("images must be all paths or all arrays, got both: convert them first")
+        from dn2.images import ImageFiles  # late: arrays need no decoder
+
         return ImageFiles([Path(path) for path in X])
     return X

@@ -1,6 +1,7 @@
 """Files that no crash can spoil: locks that die with their process, and writing all or nothing.
 
-Also reading what is a file, and no FIFO or device that may never end; and names as they are shown.
+Also reading what is a file, and no FIFO or device that may never end; names as they are shown; and
+records with a checksum of their own.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ import atexit
 import contextlib
 import errno
 import glob
+import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -18,9 +21,9 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -301,3 +304,64 @@ def _is_at_work(temporary: Path) -> bool:
     except PermissionError:
         pass  # it lives, under another user
     return True
+
+
+# ---- Records that tell whether they are as they were written: JSON with its own SHA-256
+
+SEAL = "sha256"
+"""The entry that holds it, so that other programs read the file as before.
+
+A file without one was written by an earlier version; it is read as it is.
+"""
+
+
+def seal(record: Mapping[str, Any]) -> str:
+    """Return a record as JSON, with the SHA-256 of all that it says.
+
+    Raises
+    ------
+    ValueError
+        If it holds NaN or infinity, or has an entry of the seal's name.
+
+    Examples
+    --------
+    >>> unseal(seal({"splits": [1, 2]}))
+    {'splits': [1, 2]}
+    """
+    if SEAL in record:
+        raise ValueError(f"a record has no entry {SEAL!r} of its own: name it otherwise")
+    return json.dumps({**record, SEAL: _digest(record)}, indent=1, allow_nan=False)
+
+
+def unseal(text: str | bytes, *, needed: bool = False) -> dict[str, Any]:
+    """Return the record that a file holds, without its seal.
+
+    Parameters
+    ----------
+    text : str or bytes
+    needed : bool
+        Whether a file without a seal is refused.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON object, or is not as it was written.
+    """
+    try:
+        record = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is no JSON of ours: it is nested too deeply") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"it is no JSON object but a {type(record).__name__}")
+    found = record.pop(SEAL, None)
+    if found is None and not needed:
+        return record
+    if found != _digest(record):
+        raise ValueError("it was altered: its checksum is another")
+    return record
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    # Through JSON once: a tuple becomes a list, and a number of another kind its plain text.
+    text = json.dumps(json.loads(json.dumps(record)), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -34,30 +34,7 @@ from PIL import ExifTags, Image
 from dn2.budget import DECODING
 from dn2.files import SHORT, NoFileError, open_regular, printable
 from dn2.formats import opened_formats
-from dn2.squares import CROP, RESIZE, crop_offset, resize_with_pil, resized_size
 from dn2.whole import check_whole
-
-__all__ = [
-    "ALL_LEVELS",
-    "CROP",
-    "LARGEST_MATRIX",
-    "MOST_PIXELS",
-    "RESIZE",
-    "CorruptImageError",
-    "ImageFiles",
-    "ImageMemoryError",
-    "LargeImageError",
-    "View",
-    "allow_pixels",
-    "as_array",
-    "crop_offset",
-    "decode_image",
-    "read_image",
-    "read_levels",
-    "reduce_image",
-    "resize_with_pil",
-    "resized_size",
-]
 
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -72,9 +49,6 @@ UPRIGHT = {
 
 GREY = ("1", "L", "LA", "La")
 """Pillow's modes that stay grey, in addition to those of 16 bits."""
-
-LARGEST_MATRIX = 128
-"""Sides up to this are resized in the network. Beyond it, and for mixed sizes, PIL is as fast."""
 
 MOST_PIXELS = 178_956_970
 """The most pixels of an image unless more are asked for: Pillow's limit against bombs."""

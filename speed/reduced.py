@@ -24,8 +24,9 @@ from PIL import Image
 
 from dn2.crops import DECODED_SIDE, read_crop
 from dn2.features import Encoder
-from dn2.images import CROP, crop_offset, decode_image, resized_size
+from dn2.images import decode_image
 from dn2.search import Bank, leave_out
+from dn2.squares import CROP, crop_offset, resized_size
 
 FILTERS = {
     "whole": Image.Resampling.BILINEAR,

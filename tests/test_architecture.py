@@ -16,12 +16,11 @@ ALLOWED = {
     "baselines": {"baselines"},
     "benchmarks.contracts": set(),
     "benchmarks.threads": set(),
-    "benchmarks.limits": set(),
     "benchmarks.protocols": {"benchmarks.contracts"},
     "benchmarks.metrics": {"benchmarks.contracts"},
     "benchmarks.paired": {"benchmarks.metrics"},
     "benchmarks.suites": {"benchmarks.contracts"},
-    "benchmarks.result_store": {"benchmarks.contracts", "dn2.files", "dn2.sealed"},
+    "benchmarks.result_store": {"benchmarks.contracts", "dn2.files"},
     "benchmarks.tracking": {
         "benchmarks.contracts",
         "benchmarks.result_store",
@@ -43,7 +42,6 @@ ALLOWED = {
         "dn2.images",
         "dn2.levels",
         "dn2.outside",
-        "dn2.sealed",
     },
     "benchmarks.fetch": {
         "benchmarks.contracts",
@@ -55,7 +53,6 @@ ALLOWED = {
     "benchmarks.detectors": {"benchmarks.contracts", "dn2.outside"},
     "benchmarks.experiments": {
         "benchmarks.contracts",
-        "benchmarks.limits",
         "benchmarks.datasets",
         "benchmarks.detectors",
         "benchmarks.inputs",
@@ -85,7 +82,6 @@ ALLOWED = {
     "benchmarks.executors": {
         "benchmarks.contracts",
         "benchmarks.evaluate",
-        "benchmarks.limits",
         "benchmarks.result_store",
         "benchmarks.scoring",
         "dn2.engines",

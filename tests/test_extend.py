@@ -36,7 +36,7 @@ PROTOCOL_LAWS = [
     protocol_laws.test_laws,
     protocol_laws.test_the_seed_determines_the_draw_and_global_state_is_untouched,
     protocol_laws.test_no_draw_depends_on_the_order_or_number_of_classes_asked_for,
-    protocol_laws.test_defaults_are_those_of_the_function_and_definitions_fit_a_line,
+    protocol_laws.test_every_parameter_has_a_default_and_definitions_fit_a_line,
 ]
 
 

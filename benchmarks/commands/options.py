@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from benchmarks import limits
-from benchmarks.contracts import Experiment, UsageError, Workspace
+from benchmarks.contracts import Experiment, Most, UsageError, Workspace
 
 if TYPE_CHECKING:
     from benchmarks.executors import Executor
@@ -38,7 +37,7 @@ class Rule:
     kind: type[int] | type[float]
     least: int
     below: int | None = None
-    most: int = limits.COUNT
+    most: int = Most.COUNT
     word: str = ""
 
     def words(self, text: str) -> str:
@@ -112,9 +111,9 @@ class Number(click.ParamType):
 
 
 AT_LEAST_ONE, FRACTION = Rule(int, 1), Rule(float, 0, 1)
-SEED, WORKERS = Rule(int, 0, most=limits.SEED), Rule(int, 0, most=limits.WORKERS)
-SIDE, SIDE_OR_NONE = Rule(int, 1, most=limits.SIZE), Rule(int, 0, most=limits.SIZE)
-TRIALS, PIXELS = Rule(int, 1, most=limits.TRIALS), Rule(int, 1, most=limits.PIXELS)
+SEED, WORKERS = Rule(int, 0, most=Most.SEED), Rule(int, 0, most=Most.WORKERS)
+SIDE, SIDE_OR_NONE = Rule(int, 1, most=Most.SIZE), Rule(int, 0, most=Most.SIZE)
+TRIALS, PIXELS = Rule(int, 1, most=Most.TRIALS), Rule(int, 1, most=Most.PIXELS)
 
 
 class CommaList(click.ParamType):
@@ -415,14 +414,14 @@ experiment_options = _chain(
     ),
     click.option(
         "--draws",
-        type=Number(Rule(int, 1, most=limits.DRAWS), "3"),
+        type=Number(Rule(int, 1, most=Most.DRAWS), "3"),
         default=None,
         help="Number of random draws. [the protocol's default]",
     ),
     click.option("--seed", type=Number(SEED, "0"), default=0, show_default=True),
     click.option(
         "--seeds",
-        type=Number(Rule(int, 1, most=limits.SEEDS), "3"),
+        type=Number(Rule(int, 1, most=Most.SEEDS), "3"),
         default=1,
         show_default=True,
         help="Runs of a detector that draws at random, for a mean and its standard error.",

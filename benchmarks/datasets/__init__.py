@@ -118,7 +118,7 @@ def load_dataset(
     max_pixels : int, optional
         Larger image files are not decoded; by default Pillow's limit.
     drop_duplicates : bool
-        Leave out the test images that are training images too; see `duplicates.find_duplicates`.
+        Leave out the test images that are training images too; see `inventory.find_duplicates`.
     progress : callable, optional
         Called as images are tried.
 
@@ -136,7 +136,7 @@ def load_dataset(
     if dataset.files is not None:  # arrays are as they are
         dataset = _as_it_is_seen(dataset, home, skip_corrupt, max_pixels, progress)
     if drop_duplicates:
-        from benchmarks.datasets.duplicates import without_shared
+        from benchmarks.datasets.inventory import without_shared
 
         dataset = without_shared(dataset)
     return dataset

@@ -20,7 +20,6 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from benchmarks.contracts import Dataset, MissingDataError
-from benchmarks.datasets.npy import check_size, read_header, read_into
 from dn2.files import open_regular, read_regular, write_atomically
 
 UNREADABLE = (
@@ -197,6 +196,8 @@ def _write_array(array: np.ndarray, file: BinaryIO) -> None:
 
 def _mapped(path: Path) -> np.ndarray:
     """Map images; ValueError if they are not as `write_arrays` writes them."""
+    from benchmarks.datasets.npy import check_size, read_header  # late: made images are in no file
+
     with open_regular(path) as file:
         header = read_header(file, str(path))
         check_size(header, path.stat().st_size, str(path))
@@ -209,6 +210,8 @@ def _mapped(path: Path) -> np.ndarray:
 
 def _whole(path: Path, dtype: np.dtype) -> np.ndarray:
     """Read labels, or what trains; ValueError if it is not as `write_arrays` writes it."""
+    from benchmarks.datasets.npy import check_size, read_header, read_into
+
     with open_regular(path) as file:
         header = read_header(file, str(path))
         check_size(header, path.stat().st_size, str(path))

@@ -19,9 +19,8 @@ import numpy as np
 
 from benchmarks.contracts import Dataset, Progress
 from benchmarks.datasets.arrays import fingerprint
-from dn2.files import open_regular, printable, read_regular, write_atomically
+from dn2.files import open_regular, printable, read_regular, seal, unseal, write_atomically
 from dn2.images import CorruptImageError, ImageFiles, View, reduce_image
-from dn2.sealed import seal, unseal
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from benchmarks import limits
-from benchmarks.contracts import UsageError, Workspace, check_name
+from benchmarks.contracts import Most, UsageError, Workspace, check_name
 from benchmarks.executors.executor import Executor, Serial, WorkerLostError
 from dn2.engines import available_cores
 
@@ -50,7 +49,7 @@ def make_executor(
     target = EXECUTORS[check_name(name, EXECUTORS, "executor")]
     if workers < 0:
         raise UsageError(f"--workers must be at least 1, or 0 for one per core, got {workers}.")
-    most = max(limits.WORKERS_OF_A_MACHINE, limits.WORKERS_PER_CORE * available_cores())
+    most = max(Most.WORKERS_OF_A_MACHINE, Most.WORKERS_PER_CORE * available_cores())
     if name == "processes" and workers > most:
         raise UsageError(
             f"--workers must be at most {most} on this machine with {available_cores()} cores, "

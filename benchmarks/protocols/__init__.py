@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
+from importlib import import_module
 from os.path import commonpath
 from typing import Any
 
 from benchmarks.contracts import Dataset, Experiment, Split, UsageError, check_name
-from benchmarks.protocols.contamination import RATIOS, contamination
-from benchmarks.protocols.groups_of_images import GROUP_SIZES, groups
-from benchmarks.protocols.one_class import leave_one_class_out, one_vs_rest
-from benchmarks.protocols.small_train import N_TRAIN, small_train
+
+NOT_OWN = ("classes", "seed")
+"""The keyword arguments that every protocol has."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,10 @@ class ProtocolEntry:
 
     Attributes
     ----------
-    function : callable
+    target : str
+        ``module:function``, imported when it is used.
     definition : str
         An exact definition in one line: it is printed with the numbers.
-    defaults : dict
-        The protocol's own parameters with their defaults.
     groups : bool
         True if its rows are groups, which only detectors on groups can score.
     steps_per_x : int
@@ -44,12 +43,24 @@ class ProtocolEntry:
         ones.
     """
 
-    function: Callable[..., Iterator[Split]]
+    target: str
     definition: str
-    defaults: Mapping[str, Any] = field(default_factory=dict)
     groups: bool = False
     steps_per_x: int = 1
     version: int = 1
+
+    @cached_property
+    def function(self) -> Callable[..., Iterator[Split]]:
+        """The protocol itself, imported now."""
+        module, _, name = self.target.partition(":")
+        function: Callable[..., Iterator[Split]] = getattr(import_module(module), name)
+        return function
+
+    @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """The protocol's own parameters with their defaults."""
+        all_defaults = self.function.__kwdefaults__ or {}
+        return {name: all_defaults[name] for name in all_defaults if name not in NOT_OWN}
 
     def step(self, x: float) -> int:
         """Return the MLflow step of a value on the curve."""
@@ -58,37 +69,34 @@ class ProtocolEntry:
 
 PROTOCOLS: dict[str, ProtocolEntry] = {
     "one_vs_rest": ProtocolEntry(
-        one_vs_rest,
+        "benchmarks.protocols.one_class:one_vs_rest",
         "one class is normal, and its training images train the detector; every test image is "
         "scored; images of the other classes are the anomalies",
     ),
     "leave_one_class_out": ProtocolEntry(
-        leave_one_class_out,
+        "benchmarks.protocols.one_class:leave_one_class_out",
         "all classes but one are normal, and their training images train the detector, without "
         "labels; every test image is scored; images of the left-out class are the anomalies",
     ),
     "small_train": ProtocolEntry(
-        small_train,
+        "benchmarks.protocols.small_train:small_train",
         "as one_vs_rest, with only n training images of the normal class, drawn without "
         "replacement; within a draw, a smaller n takes a subset of a larger one; "
         "all images make a single draw",
-        {"n_train": N_TRAIN, "draws": 3},
     ),
     "contamination": ProtocolEntry(
-        contamination,
+        "benchmarks.protocols.contamination:contamination",
         "as one_vs_rest, but a fraction r of the training images are anomalies: to all n normal "
         "training images, round(r/(1-r)*n) training images of the other classes are added, drawn "
         "without replacement; within a draw, a smaller r adds a subset of a larger one",
-        {"contamination": RATIOS, "draws": 3},
         steps_per_x=1000,
     ),
     "groups": ProtocolEntry(
-        groups,
+        "benchmarks.protocols.groups_of_images:groups",
         "a normal set holds one image of each of the first M classes; an anomalous set holds any M "
         "different images of these classes, drawn uniformly, and redrawn if there is one of each; "
         "n_groups normal sets of training images train the detector; n_groups normal and n_groups "
         "anomalous sets of test images are scored; members are shuffled",
-        {"group_sizes": GROUP_SIZES, "n_groups": 1000, "draws": 1},
         groups=True,
     ),
 }

@@ -1,8 +1,9 @@
 """Let a tracking store in an SQLite file be moved or copied together with the files of its runs.
 
 MLflow writes into the database where those files are, as absolute paths. So a store that was moved
-would not find them, and a copy would write into the original. `settle` corrects the paths when the
-store is opened: files that lie beside the database belong to it.
+would not find them, and a copy would write into the original. When a store is opened that is not
+as `connection.is_settled` wants it, `settle` corrects the paths: files that lie beside the database
+belong to it.
 """
 
 from __future__ import annotations
@@ -15,10 +16,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-FILES = "mlruns"
-"""The folder of the files of runs; MLflow's own name for it."""
-
-LOCKED_SECONDS = 60
+from benchmarks.tracking.connection import FILES, LOCKED_SECONDS
 
 EXPERIMENTS = ("experiments", "experiment_id", "artifact_location")
 OF_EXPERIMENTS = (

@@ -84,8 +84,8 @@ def test_the_search_is_at_most_twelve_frames_away(way):
     assert len(way["depth"]) <= 12, way["depth"]
 
 
-def test_a_run_loads_at_most_sixty_three_files(way):
-    assert len(way["files"]) <= 68, way["files"]
+def test_a_run_loads_at_most_sixty_files(way):
+    assert len(way["files"]) <= 60, way["files"]
 
 
 def test_everything_is_planned_once(way):

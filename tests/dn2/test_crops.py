@@ -11,7 +11,8 @@ from PIL import Image
 
 from dn2 import crops
 from dn2.crops import DECODED_SIDE, read_crop, read_crops
-from dn2.images import CorruptImageError, read_image, resize_with_pil
+from dn2.images import CorruptImageError, read_image
+from dn2.squares import resize_with_pil
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (60, 80, 3)).astype(np.uint8)

@@ -11,9 +11,9 @@ from torchvision import transforms
 
 from dn2 import engines
 from dn2.encoders import ENCODERS, find_weights
-from dn2.features import encode, encode_batches, load_extractor
-from dn2.images import LARGEST_MATRIX, resize_with_pil
+from dn2.features import LARGEST_MATRIX, encode, encode_batches, load_extractor
 from dn2.preprocessing import Normalize, Resize
+from dn2.squares import resize_with_pil
 
 RESIZE_AND_CROP = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])
 SIZES = [

@@ -10,7 +10,8 @@ from miniature_files import picture, save, write_tree
 
 from benchmarks.contracts import Experiment, MissingDataError, UsageError
 from benchmarks.datasets import OWN_DATA, check_dataset, is_on_disk, load_dataset
-from benchmarks.protocols import make_splits, one_vs_rest
+from benchmarks.protocols import make_splits
+from benchmarks.protocols.one_class import one_vs_rest
 
 
 def load(name, tmp_path, **options):

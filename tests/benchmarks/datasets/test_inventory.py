@@ -12,8 +12,7 @@ from PIL import Image
 from benchmarks.commands.options import DatasetList
 from benchmarks.contracts import Dataset, MissingDataError, UsageError
 from benchmarks.datasets import check_dataset, load_dataset
-from benchmarks.datasets.duplicates import KEPT, find_duplicates
-from benchmarks.datasets.inventory import take_inventory
+from benchmarks.datasets.inventory import KEPT, find_duplicates, take_inventory
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.contracts import Dataset, Experiment, UsageError
-from benchmarks.protocols import PROTOCOLS, make_splits, one_vs_rest
+from benchmarks.protocols import PROTOCOLS, make_splits
+from benchmarks.protocols.one_class import one_vs_rest
 from benchmarks.protocols.validation import ANOMALIES_PER_NORMAL, FOLDS, deal, validation_splits
 
 CLASSES = ("cat", "dog", "ship", "tree")

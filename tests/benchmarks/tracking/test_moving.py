@@ -5,11 +5,13 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from handmade import EXPERIMENT, make_cell
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from mlflow_laws import START, client, finished, run_of
 
 from benchmarks.tracking import Tracker
+from benchmarks.tracking.connection import is_settled
 from benchmarks.tracking.moving import settle
 
 
@@ -114,3 +116,33 @@ def test_uris_and_models_move_too(tmp_path):
         assert store.execute("SELECT * FROM model_versions").fetchall() == [
             ("models:/m-1", f"{folder}/art/m")
         ]
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "place", "is_right"),
+    [
+        ("experiments", "artifact_location", "mlruns/1", True),
+        ("experiments", "artifact_location", "mlruns-old/1", False),
+        ("experiments", "artifact_location", "../mlruns/1", False),
+        ("runs", "artifact_uri", "mlruns/1/a/artifacts", True),
+        ("runs", "artifact_uri", "mlruns/11/a/artifacts", False),
+        ("logged_models", "artifact_location", "mlruns/1/models/m", True),
+        ("logged_models", "artifact_location", "elsewhere/m", False),
+    ],
+)
+def test_a_store_with_all_files_beside_it_is_told_by_one_look(
+    table, column, place, is_right, tmp_path
+):
+    """In the others each path is looked at, whether or not one has to be changed."""
+    database, home = tmp_path / "mlflow.db", tmp_path / "mlruns" / "1"
+    with closing(sqlite3.connect(database)) as store, store:
+        store.execute("CREATE TABLE experiments (experiment_id, artifact_location)")
+        store.execute("CREATE TABLE runs (run_uuid, experiment_id, artifact_uri, status)")
+        store.execute("CREATE TABLE logged_models (model_id, experiment_id, artifact_location)")
+        store.execute("INSERT INTO experiments VALUES (1, ?)", (str(home),))
+        store.execute("INSERT INTO runs VALUES ('a', 1, ?, 'RUNNING')", (f"{home}/a/artifacts",))
+        store.execute("INSERT INTO logged_models VALUES ('m', 1, ?)", (f"{home}/models/m",))
+        store.execute(f"UPDATE {table} SET {column} = ?", (f"{tmp_path}/{place}",))
+    assert is_settled(database) == is_right
+    if is_right:
+        assert settle(database) == 0
