@@ -89,16 +89,16 @@ def test_one_run_has_an_interval_and_a_figure_of_both_says_so():
 def test_presets_have_a_column_each_and_their_budgets_are_stated():
     table = result_table([*THREE, cell(0.95, preset="paper")])
     assert [column.label for column in table.columns] == [
-        "preset=cpu, epochs=3, max_images=5000, 3 seeds",
-        "preset=paper, epochs=16, max_images=0",
+        "preset=cpu, learning_rate=0.003, schedule=cosine, width=1, max_images=6000, 3 seeds",
+        "preset=paper, learning_rate=0.001, schedule=constant, width=4, max_images=0",
     ]
     notes = " ".join(table.notes)
     assert (
-        "preset=cpu, geom rotation: training shortened for a laptop, scoring not; "
-        "not as published: epochs 3 instead of 16, " in notes
+        "preset=cpu, geom rotation: a narrow network and a short training, for a laptop; "
+        "not as published: learning_rate 0.003 instead of 0.001, " in notes
     )
     assert (
-        "max_images 5000 instead of 0; 4 rotations and 16 epochs are this project's choice;"
+        "max_images 6000 instead of 0; 4 rotations and 16 epochs are this project's choice "
         in notes
     )
     assert (
