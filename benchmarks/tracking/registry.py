@@ -143,12 +143,18 @@ def _make_model(client: Any, name: str) -> None:
 
 @contextmanager
 def _at(mlflow: Any, store: str) -> Iterator[None]:
-    """Make a store MLflow's own while this lasts: models are logged through its globals alone."""
-    before, run = mlflow.get_tracking_uri(), os.environ.pop("MLFLOW_RUN_ID", None)
+    """Make a store MLflow's own while this lasts: models are logged through its globals alone.
+
+    MLflow's `set_experiment` writes a variable that another store would not know.
+    """
+    names = "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"
+    before, kept = mlflow.get_tracking_uri(), {name: os.environ.pop(name, None) for name in names}
     mlflow.set_tracking_uri(store)
     try:
         yield
     finally:
         mlflow.set_tracking_uri(before)
-        if run is not None:
-            os.environ["MLFLOW_RUN_ID"] = run
+        for name, value in kept.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

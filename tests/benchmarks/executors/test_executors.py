@@ -311,9 +311,11 @@ def begin(pool, batch):
     return pool.work(batch, Heard(pool.workspace.home), None)
 
 
-def test_all_workers_encode_an_input_together_and_once(workspace):
+@pytest.mark.parametrize("missing", [0, 1, 2, 9])
+def test_workers_encode_an_input_together_and_once(workspace, missing):
     pool, batch = InThisProcess(workspace), batch_of(workspace, params={"k": [1, 2]})
-    for expected in (3 + 4, 4):
+    pool.worker.shards_missing = lambda *_: missing
+    for expected in (min(3, missing) + 4, 4):
         pool.units.clear()
         work(pool, batch)
         assert len(pool.units) == expected

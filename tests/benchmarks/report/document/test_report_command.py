@@ -102,8 +102,7 @@ def test_seeds_become_one_result(report):
     assert (one.seeds, one.preset, one.command) == (
         2,
         "cpu",
-        "python -m benchmarks run --dataset toy --detector goad --preset cpu --set width=1 "
-        "--seeds 2",
+        "python -m benchmarks run --dataset toy --detector goad --preset cpu --seeds 2",
     )
     assert one.mean.standard_error > 0
 
