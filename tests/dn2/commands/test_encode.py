@@ -223,7 +223,10 @@ def test_without_a_verb_the_help_is_shown(capsys):
 def test_ctrl_c_ends_a_real_process_with_130(tmp_path):
     for i in range(3000):
         Image.fromarray(np.full((9, 9), i % 256, np.uint8)).save(tmp_path / f"{i}.bmp")
-    code = "import sys; from dn2.commands import run_main; sys.exit(run_main())"
+    # It is at work when the signal comes, as if encoding took a minute.
+    code = "import sys, time, dn2.features; from dn2.commands import run_main\n"
+    code += "dn2.features.Encoder.transform = lambda *_: time.sleep(60)\n"
+    code += "sys.exit(run_main())"
     command = [sys.executable, "-c", code, "encode", str(tmp_path), "--out", "f.npz"]
     (tmp_path / "weights").mkdir()
     entry = ENCODERS["efficientnet_lite0"]
