@@ -225,7 +225,8 @@ def test_ctrl_c_ends_a_real_process_with_130(tmp_path):
         Image.fromarray(np.full((9, 9), i % 256, np.uint8)).save(tmp_path / f"{i}.bmp")
     # It is at work when the signal comes, as if encoding took a minute.
     code = "import sys, time, dn2.features; from dn2.commands import run_main\n"
-    code += "dn2.features.Encoder.transform = lambda *_: time.sleep(60)\n"
+    code += "def transform(*_): print('at work', file=sys.stderr, flush=True); time.sleep(60)\n"
+    code += "dn2.features.Encoder.transform = transform\n"
     code += "sys.exit(run_main())"
     command = [sys.executable, "-c", code, "encode", str(tmp_path), "--out", "f.npz"]
     (tmp_path / "weights").mkdir()
@@ -236,6 +237,7 @@ def test_ctrl_c_ends_a_real_process_with_130(tmp_path):
         command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr.readline().startswith("encoding 3,000 images")
+        assert process.stderr.readline() == "at work\n"
         process.send_signal(signal.SIGINT)
         assert process.stderr.read().splitlines()[-1] == "error: interrupted"
     assert process.returncode == 130
