@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
     from typing import Any, Self
 
-AGAIN_SECONDS = 0.02
+SOON_SECONDS, AGAIN_SECONDS = 0.02, 1.0
+"""When an interrupt that was swallowed is raised once more: if that was seen, and if it was not."""
 
 
 class Interrupts:
@@ -30,9 +31,9 @@ class Interrupts:
     Parameters
     ----------
     ending : bool
-        Whether the process ends after the statement. If so, Ctrl-C is ignored from then on, and
-        one that a library has swallowed is raised again. It needs the main thread. A process that
-        was started to ignore Ctrl-C goes on to do so.
+        Whether the process ends after the statement. If so, Ctrl-C is ignored from then on, and is
+        raised each second until the statement ends: a library may have swallowed it. It needs the
+        main thread. A process that was started to ignore Ctrl-C goes on to do so.
 
     Attributes
     ----------
@@ -58,17 +59,19 @@ class Interrupts:
         if self._ending:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGALRM, signal.SIG_IGN)
+            signal.setitimer(signal.ITIMER_REAL, 0)
         self.seen |= kind is not None and issubclass(kind, KeyboardInterrupt)
         return self.seen
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
         self.seen = True
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
         raise KeyboardInterrupt
 
     def _raise_again(self, unraisable: Any) -> None:
         """Raise an interrupt a little later, where somebody hears it; tell of other errors."""
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+            signal.setitimer(signal.ITIMER_REAL, SOON_SECONDS)
         else:
             self._tell(unraisable)
 

@@ -56,7 +56,7 @@ def learn_levels(
 ) -> Learnt:
     """Learn the range from images; those that are not 16-bit grey count for nothing.
 
-    Images that cannot be read are left to whoever reads them.
+    Images that cannot be read are passed over: encoding them says what is wrong.
 
     Parameters
     ----------

@@ -8,7 +8,7 @@
         index-....faiss, index_centre-....npy, ...    where an approximate index was built
 
 A file is named after its content. So a change writes new files beside the old ones and then
-replaces the manifest: whoever opens the folder meanwhile finds one detector or the other, whole.
+replaces the manifest: a program that opens the folder meanwhile finds one whole detector.
 What a broken-off change left is removed by the next one.
 """
 

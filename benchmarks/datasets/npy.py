@@ -121,6 +121,7 @@ def _fill(file: IO[bytes], target: np.ndarray, name: str) -> None:
         if file.read(1):
             raise EOFError("it is too long")
     except (zlib.error, zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
+        # (zipfile raises the last for a compression that it does not know)
         reason = " ".join(str(error).split())
         raise ValueError(f"{name} is damaged ({reason}): save or copy it again") from None
 

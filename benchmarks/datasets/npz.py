@@ -55,6 +55,7 @@ def read(path: Path) -> tuple[Arrays, tuple[str, ...]]:
         try:
             archive = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, zlib.error) as error:
+            # (zipfile raises NotImplementedError for a form of archive that it does not know)
             reason = " ".join(str(error).split())
             raise ValueError(f"{path} is damaged ({reason}): save or copy it again") from None
         with archive:

@@ -571,7 +571,7 @@ class Tracker:
         """Write the description of a summary run, and that of the experiment.
 
         The experiment's links lead to all its views, those of this invocation first. A description
-        that somebody else wrote stays.
+        that we did not write stays.
 
         Parameters
         ----------

@@ -44,6 +44,16 @@ def run(arguments):
     time.sleep(20)
     return 0, ""
 """,
+    "in a library, which swallows it and goes on": """
+def run(arguments):
+    try:
+        interrupt(); sum(range(10))
+    except KeyboardInterrupt:
+        pass
+    import time
+    time.sleep(20)
+    return 0, ""
+""",
     "in C code, which makes another error of it": """
 def run(arguments):
     try:
