@@ -403,8 +403,8 @@ def read_neighbours(folder: Path) -> tuple[NeighbourRows, ...]:
     OSError, ValueError, KeyError, TypeError
         If a file is missing or damaged.
     """
-    record = json.loads((folder / "results.json").read_text())
-    table = _read_parquet((folder / "scores.parquet").read_bytes())
+    record, content = _read_files(folder)
+    table = _read_parquet(content)
     found, start = [], 0
     for split in record["splits"]:
         lines = table.slice(start, split["n_test"])

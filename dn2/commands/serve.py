@@ -11,7 +11,7 @@ from dn2.commands.own_images import (
     load_or_refuse,
     rate_options,
 )
-from dn2.serving import MOST_MEGAPIXELS
+from dn2.serving import MOST_PIXELS
 
 
 @click.command()
@@ -38,17 +38,11 @@ from dn2.serving import MOST_MEGAPIXELS
     help="The most megabytes of a request.",
 )
 @click.option(
-    "--max-megapixels",
-    type=Number(0, 1e6, min_open=True),
-    default=float(MOST_MEGAPIXELS),
-    show_default=True,
-    help="The most million pixels of an image.",
-)
-@click.option(
     "--max-pixels",
     type=click.IntRange(min=1),
-    default=None,
-    help="The same in pixels, as the other verbs have it.",
+    default=MOST_PIXELS,
+    show_default=True,
+    help="Images with more pixels are not decoded.",
 )
 @click.option(
     "--max-images",
@@ -79,8 +73,7 @@ def serve(
     fpr: float | None,
     fdr: float | None,
     max_mb: float,
-    max_megapixels: float,
-    max_pixels: int | None,
+    max_pixels: int,
     max_images: int,
     max_requests: int,
     timeout: float,
@@ -113,7 +106,7 @@ def serve(
         )
         limits = Limits(
             bytes=int(max_mb * 1e6),
-            pixels=max_pixels or int(max_megapixels * 1e6),
+            pixels=max_pixels,
             images=max_images,
             requests=max_requests,
             seconds=timeout,

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from toy_encoder import draw_picture, toy_encoders, write_pictures
+from toy_encoder import draw_picture, write_pictures
 
 import dn2
 from dn2 import DN2, Encoder, ImageDetector, features, image_detector
@@ -18,13 +18,6 @@ from dn2.encoders import MissingWeightsError
 from dn2.image_detector import MOST_NEAREST
 from dn2.networks import crops_of
 from dn2.saving import read_manifest
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("home")
-    with toy_encoders(folder):
-        yield folder
 
 
 @pytest.fixture(scope="module")

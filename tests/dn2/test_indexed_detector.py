@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dn2_servers import Dn2Server
-from toy_encoder import toy_encoders, write_pictures
+from toy_encoder import write_pictures
 
 from dn2 import ImageDetector, image_detector, saving
 from dn2.calibration import p_values
@@ -24,13 +24,6 @@ from dn2.search import Bank, approximate, nearest
 ROOT = Path(__file__).parent.parent.parent
 N = 1200
 KINDS = ("hnsw", "ivf")
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("home")
-    with toy_encoders(folder):
-        yield folder
 
 
 @pytest.fixture(scope="module")

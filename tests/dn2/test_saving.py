@@ -14,19 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_encoder import toy_encoders, write_pictures
+from toy_encoder import write_pictures
 
 from dn2 import ImageDetector, saving
 from dn2.saving import BadDetectorError, change_detector, load
 
 ROOT = Path(__file__).parent.parent.parent
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("home")
-    with toy_encoders(folder):
-        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -10,16 +10,24 @@ import warnings
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 import torch
 from handmade import EXPERIMENT, LABELS, assert_equal_results, make_cell, make_result
 from mutations import Refused, try_damaged
 from PIL import Image
+from pyarrow import parquet
 
 from baselines._checkpoint import read_checkpoint as read_training
 from baselines._checkpoint import write_checkpoint as write_training
 from benchmarks.datasets import load_dataset
-from benchmarks.result_store import ResultStore, read_finished, read_scores, split_record
+from benchmarks.result_store import (
+    ResultStore,
+    read_finished,
+    read_neighbours,
+    read_scores,
+    split_record,
+)
 from dn2 import ImageDetector
 from dn2.encoders import ENCODERS, BadWeightsError, check_weights, read_checkpoint
 from dn2.images import ALL_LEVELS
@@ -122,6 +130,17 @@ def test_files_of_finished_runs(finished, tries, name):
         lines=name == "results.json",
         **tries,
     )
+
+
+@pytest.mark.parametrize("reader", [read_scores, read_neighbours])
+def test_every_reader_of_a_finished_run_looks_at_its_checksum(finished, reader):
+    path = finished[1] / "scores.parquet"
+    reader(finished[1])
+    table = parquet.read_table(path)
+    scores = pc.add(table["score"], 1.0)
+    parquet.write_table(table.set_column(table.column_names.index("score"), "score", scores), path)
+    with pytest.raises(ValueError, match=r"its scores\.parquet was altered"):
+        reader(finished[1])
 
 
 def assert_equal_scores(found, result):

@@ -11,20 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_encoder import toy_encoders, write_pictures
+from toy_encoder import write_pictures
 
 import dn2
 from dn2.commands import run_main
 from dn2.commands.score import _from_here
 
 ROOT = Path(__file__).parent.parent.parent.parent
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("home")
-    with toy_encoders(folder):
-        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -46,8 +46,7 @@ def page_file(tmp_path_factory, make_store):
 def browser():
     from playwright.sync_api import sync_playwright
 
-    if not Path(CHROMIUM).exists():
-        pytest.skip("needs chromium: apt-get install chromium")
+    assert Path(CHROMIUM).exists(), "this test needs a browser: apt-get install chromium"
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield launched
