@@ -94,9 +94,12 @@ class Worker:
 
     def shards_missing(self, batch: Batch, progress: Progress | None = None) -> int:
         """Count the shards of features that a batch needs and the store does not hold."""
-        dataset = self.dataset(batch.cells[-1].dataset, progress)
-        names = encoder_names(batch.input)
-        return sum(len(feature_store(dataset, name, self.workspace).missing()) for name in names)
+        cell = batch.cells[-1]
+        dataset = self.dataset(cell.dataset, progress)
+        return sum(
+            len(feature_store(dataset, name, self.workspace, cell.fit).missing())
+            for name in encoder_names(batch.input)
+        )
 
     def work(
         self, batch: Batch, watch: Watch | None = None, progress: Progress | None = None

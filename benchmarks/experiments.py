@@ -132,7 +132,7 @@ def make_experiments(
     for preset in presets:
         check_name(preset, PRESETS, "preset")
     _check_asked(detectors, variants, encoders, normalize, size, presets)
-    lists = [*named.values(), encoders or "1", normalize or "1", *params.values()]
+    lists = [*named.values(), encoders or "1", normalize or "1", fits or "1", *params.values()]
     times = seeds if any(draws(detector) for detector in detectors) else 1
     if (asked := times * math.prod(len(values) for values in lists)) > Most.CELLS:
         raise UsageError(

@@ -256,10 +256,7 @@ def _unseen(images: Any, how: str, margin: float) -> list[float]:
             return []
     else:
         shapes = [image.shape for image in images]
-    return [
-        0.0 if height == width else unseen(height, width, how, margin)
-        for height, width, *_ in shapes
-    ]
+    return [unseen(height, width, how, margin) for height, width, *_ in shapes]
 
 
 def _are_files(images: Any) -> bool:

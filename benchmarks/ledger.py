@@ -349,7 +349,6 @@ class Ledger:
         if not self.tracker.answers():
             self._leave_alone()
             return True
-        self._pause = 0.0
         return False
 
     def _leave_alone(self) -> None:

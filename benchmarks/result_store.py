@@ -313,14 +313,25 @@ def read_finished(
     return record, tuple(results)
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read ``results.json`` of a finished run.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it is missing, or is not as it was written.
+    """
+    text = read_regular(folder / "results.json")
+    return unseal(text, needed=SCORES_DIGEST.encode() in text)
+
+
 def _read_files(folder: Path) -> tuple[dict[str, Any], bytes]:
     """Read ``results.json`` and the content of ``scores.parquet``, and compare their checksums.
 
     Runs that earlier versions logged have none.
     """
-    text = (folder / "results.json").read_bytes()
-    record = unseal(text, needed=SCORES_DIGEST.encode() in text)
-    content = (folder / "scores.parquet").read_bytes()
+    record = read_record(folder)
+    content = read_regular(folder / "scores.parquet")
     digest = record.pop(SCORES_DIGEST, None)
     if digest is not None and hashlib.sha256(content).hexdigest() != digest:
         raise ValueError("its scores.parquet was altered: its checksum is another")

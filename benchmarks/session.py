@@ -135,7 +135,7 @@ class Session:
         self._resampled: dict[str, Resampled] = {}
         self._provenance = provenance()
         self._expected: dict[str, Batch] = {}
-        self._stored: set[tuple[str, str]] = set()
+        self._stored: set[tuple[str, str, str]] = set()
         self._marked: set[str] = set()
         self._said: set[str] = set()
         self._forced: set[str] = set()
@@ -400,12 +400,12 @@ class Session:
     def _is_stored(self, cell: Experiment) -> bool:
         """Tell whether the feature store has all that a cell needs."""
         for name in cell.encoders:
-            if (cell.dataset, name) not in self._stored:
+            if (cell.dataset, name, cell.fit) not in self._stored:
                 if feature_store(
                     self.dataset(cell.dataset), name, self.workspace, cell.fit
                 ).missing():
                     return False
-                self._stored.add((cell.dataset, name))
+                self._stored.add((cell.dataset, name, cell.fit))
         return True
 
     def _run_batch(self, batch: Batch) -> None:

@@ -115,9 +115,9 @@ def read_crops(sources: Sequence[Source], threads: int, view: View = VIEW) -> It
             )
 
 
-def are_the_same(sources: Sequence[Source]) -> bool:
+def are_the_same(sources: Sequence[Source], view: View = VIEW) -> bool:
     """Tell whether all images that can be read have the same crop."""
-    crops = (batch.crops for batch in read_crops(sources, 1) if batch.rows)
+    crops = (batch.crops for batch in read_crops(sources, 1, view) if batch.rows)
     first = next(crops, None)
     return first is None or all(bool((batch == first[0]).all()) for batch in (first, *crops))
 
@@ -164,22 +164,17 @@ def _read(source: Source, name: str, view: View) -> Crop:
                 Path(name),
                 f"an array must be uint8 (h, w) or (h, w, 3), got {source.dtype} {source.shape}",
             )
-        share = share_unseen(source.shape[0], source.shape[1], view.square)
+        share = unseen(source.shape[0], source.shape[1], view.square)
         return Crop(resize_with_pil(source, view.square), share)
     share = 0.0
 
     def square(image: Image.Image) -> np.ndarray:
         nonlocal share
-        share = share_unseen(image.height, image.width, view.square)
+        share = unseen(image.height, image.width, view.square)
         return to_square(image, view.square)
 
     file = source if isinstance(source, bytes) else Path(source)
     return Crop(reduce_image(file, square, DECODED_SIDE, view, name), share)
-
-
-def share_unseen(height: int, width: int, how: str) -> float:
-    """Compute what a square leaves out (see `dn2.squares.unseen`); 0 for a square image."""
-    return 0.0 if height == width else unseen(height, width, how)
 
 
 def reason_of(error: OSError | ValueError) -> str:

@@ -123,7 +123,7 @@ def write_page(head: PageHead, sheet: Sequence[OddImage], articles: Sequence[str
         f"<p>Compared with the normal images of <b>{_text(head.detector)}</b> "
         f"({escape(head.recipe)}), {escape(head.rule)}. The scores of normal images: "
         f"median {head.median:#.3g}, largest {head.largest:#.3g}. "
-        "Every picture shows what is looked at: the middle square of the image.</p>\n"
+        "Every picture shows what is looked at.</p>\n"
     )
     for note in head.notes:
         parts.append(f'<p class="quiet">{_text(note)}</p>\n')

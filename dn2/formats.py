@@ -121,29 +121,46 @@ def pages(path: str | Path) -> int:
 
         file.seek(0)
         try:
-            with Image.open(file) as image:
+            with Image.open(file, formats=opened_formats()) as image:
                 if image.format != "TIFF":
                     return int(getattr(image, "n_frames", 1))
-                return _pages_of_tiff(image)
+                return pages_of_tiff(image)
+        except MemoryError:
+            raise
         except Exception:  # decoders of broken files raise almost anything
             return 1
 
 
-def _pages_of_tiff(image: Any) -> int:
+def pages_of_tiff(image: Any) -> int:
+    """Count the pages of an open TIFF image, which is at its first page afterwards."""
     found = number = 0
     while True:
         try:
             image.seek(number)
         except EOFError:
+            image.seek(0)
             return max(found, 1)
         found += not int(image.tag_v2.get(NEW_SUBFILE_TYPE, 0)) & (REDUCED | MASK)
         number += 1
 
 
-def reason_if_stack(path: str | Path) -> str:
-    """Say why a TIFF file of several pages is not read; empty for any other file."""
-    n = _pages_or_one(path) if ending(path) in OF_TIFF else 1
+def stack_reason(n: int) -> str:
+    """Say why a file of n pages is not read; empty for one page.
+
+    Examples
+    --------
+    >>> print(stack_reason(3))
+    it holds 3 pages, and an image is one: write each page to its own file
+    """
     return f"it holds {n} pages, and an image is one: write each page to its own file" * (n > 1)
+
+
+def reason_if_stack(path: str | Path) -> str:
+    """Say why a TIFF file of several pages is not read; empty for any other file.
+
+    It says so before anything is decoded. Whatever a file is called, opening it says the same.
+    """
+    return stack_reason(_pages_or_one(path) if ending(path) in OF_TIFF else 1)
 
 
 def is_animation(path: str | Path) -> bool:

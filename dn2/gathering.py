@@ -41,7 +41,7 @@ class Gathered:
     notes : list of str
         What was passed over, a line each.
     missing : list of LeftOut
-        Files that were named, and are not there or are none.
+        Files that cannot be taken, with the reason: not there, no file, a stack of pages.
     """
 
     paths: list[str] = field(default_factory=list)

@@ -483,7 +483,7 @@ class ImageDetector(Parameters):
         start = 0
         for network in self.networks_:
             own = features[:, start : start + network.width]
-            check_varied([own], network.name, lambda: are_the_same(X))
+            check_varied([own], network.name, lambda: are_the_same(X, self.view))
             start += network.width
 
     def _keep(self, paths: tuple[str, ...], features: np.ndarray, in_bank: np.ndarray) -> None:

@@ -33,7 +33,7 @@ from PIL import ExifTags, Image
 
 from dn2.budget import DECODING
 from dn2.files import SHORT, NoFileError, open_regular, printable
-from dn2.formats import opened_formats
+from dn2.formats import opened_formats, pages_of_tiff, stack_reason
 from dn2.whole import check_whole
 
 UPRIGHT = {
@@ -449,6 +449,8 @@ def _opened(path: Path, source: BinaryIO, view: View) -> Iterator[Image.Image]:
     with opened as image:
         if image.width * image.height > view.most_pixels:
             raise _too_large(path, f"{image.width:,} x {image.height:,}", view)
+        if image.format == "TIFF" and (stack := stack_reason(pages_of_tiff(image))):
+            raise ValueError(stack)
         yield image
 
 

@@ -411,7 +411,7 @@ def _build(folder: Path, manifest: Mapping[str, Any]) -> ImageDetector:
             raise ValueError("its arrays do not fit each other")
         bank = detector._make_bank(features, in_bank, _read_built(folder, manifest))
         recall = manifest["recall"] if detector.index != "exact" else None
-        if recall is not None and not (isinstance(recall, float) and 0 <= recall <= 1):
+        if detector.index != "exact" and not (isinstance(recall, float) and 0 <= recall <= 1):
             raise ValueError(f"its recall is {recall!r}")
     except BadDetectorError:
         raise

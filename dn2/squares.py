@@ -167,6 +167,8 @@ def unseen(height: int, width: int, how: str, margin: float = CROP / RESIZE) -> 
     (0.617, 0.5, 0.5)
     """
     short, long = min(height, width), max(height, width)
+    if short == long:
+        return 0.0
     if how == "crop":
         return 1 - margin * margin * short / long
     return 1 - short / long

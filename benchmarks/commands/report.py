@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmarks.commands.options import home_option, tracking_option
+from benchmarks.commands.options import home_option, say, tracking_option
 
 if TYPE_CHECKING:
     from benchmarks.commands.progress import Display
@@ -119,7 +119,7 @@ def _of_store(tracking_uri: str, home: Path, asked: str, progress: Display) -> t
     store = find_store(tracking_uri or None)
     check_there_is_a_store(store)
     base = store if store.startswith(("http://", "https://")) else find_page(store)
-    tracker = Tracker(tracking_uri or None)
+    tracker = Tracker(tracking_uri or None, say)
     progress("reading runs", 0, 0)
     found = read_store(tracker, progress)
     found = replace(found, measured=_filtered(found.measured, asked))
@@ -146,10 +146,9 @@ def _of_files(folder: Path, asked: str, update: tuple[str, ...]) -> tuple[Docume
         try:
             text = Path(page).read_text(encoding="utf-8")
             write_atomically(Path(page), printed_page(text, measured, definitions).encode())
-        except OSError as error:
-            raise OutsideError(
-                f"cannot update {page} ({error.strerror}): name a Markdown file"
-            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no UTF-8"
+            raise OutsideError(f"cannot update {page} ({reason}): name a Markdown file") from error
     return document_of_files(measured, [file.name for file in files]), write_rows(measured)
 
 
@@ -232,7 +231,7 @@ def _attach(tracking_uri: str, written: list[Path], folder: Path) -> None:
 
     files = {str(path.relative_to(folder)): path for path in written}
     try:
-        run_id = Tracker(tracking_uri or None).attach_report(files)
+        run_id = Tracker(tracking_uri or None, say).attach_report(files)
     except TrackingError as error:
         click.echo(f"the report is written, but not logged: {error}", err=True)
     else:

@@ -240,7 +240,9 @@ def _question(options: dict[str, Any], workspace: Workspace) -> Question:
         variant=variant,
         space=space,
         device=workspace.device,
-        **{name: options.pop(name) for name in ("preset", "classes", "seed", "objective", "fit")},
+        **{name: options.pop(name) for name in ("preset", "classes", "seed", "objective")},
+        # The usual way has one spelling, so that it is one study.
+        fit="" if options["fit"] == "crop" else options["fit"],
     )
     question.check()
     check_early(question.probes(), workspace)

@@ -7,7 +7,6 @@ training image too has a neighbour at distance 0. Its score says nothing of new 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ import numpy as np
 
 from benchmarks.contracts import BEWARE, Dataset, PassedOver, UsageError
 from benchmarks.datasets.arrays import StoredImages
-from dn2.files import printable, read_regular, write_atomically
+from dn2.files import printable, read_regular, seal, unseal, write_atomically
 
 LISTED = 10_000
 """Of more files than this, the list names the first and counts the others."""
@@ -337,20 +336,16 @@ def _written(found: Duplicates, dataset: Dataset) -> bytes:
         "in_train": found.in_train,
         "in_test": found.in_test,
     }
-    text = json.dumps(said)
-    return f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n".encode()
+    return seal(said).encode()
 
 
 def _read(kept: Path, dataset: Dataset) -> Duplicates | None:
     """Read what an earlier call found; None if there is nothing, or it was altered."""
     try:
-        digest, text, *_ = read_regular(kept).decode().split("\n")
-        if hashlib.sha256(text.encode()).hexdigest() != digest:
+        said = unseal(read_regular(kept), needed=True)
+        if said["fingerprint"] != dataset.fingerprint:
             return None
-        said = json.loads(text)
-    except (OSError, ValueError):
+        shared, twins = (np.array(said[name], np.int64) for name in ("shared", "twins"))
+        return Duplicates(shared, twins, said["in_train"], said["in_test"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    if said["fingerprint"] != dataset.fingerprint:
-        return None
-    shared, twins = (np.array(said[name], np.int64) for name in ("shared", "twins"))
-    return Duplicates(shared, twins, said["in_train"], said["in_test"])

@@ -7,7 +7,6 @@ not be read here: another machine, or a higher limit, may read it.
 from __future__ import annotations
 
 import hashlib
-import json
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.contracts import Dataset, Progress
-from dn2.files import read_regular, write_atomically
+from dn2.files import read_regular, seal, unseal, write_atomically
 from dn2.images import ALL_LEVELS, ImageFiles
 from dn2.levels import learn_levels
 
@@ -52,7 +51,7 @@ def _find_levels(dataset: Dataset, folder: Path, progress: Progress | None) -> t
     assert isinstance(images, ImageFiles)
     kept = folder / f"{dataset.fingerprint}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
-        said = json.loads(read_regular(kept))
+        said = unseal(read_regular(kept), needed=True)
         black, white = said["levels"]
         if said["version"] == VERSION and 0 <= black < white <= ALL_LEVELS[1]:
             return int(black), int(white)
@@ -68,6 +67,6 @@ def _find_levels(dataset: Dataset, folder: Path, progress: Progress | None) -> t
     if found.complete and found.n_images:
         with suppress(OSError):  # losing the answer only costs time
             folder.mkdir(parents=True, exist_ok=True)
-            content = json.dumps({"version": VERSION, "levels": found.levels}).encode()
+            content = seal({"version": VERSION, "levels": found.levels}).encode()
             write_atomically(kept, content, lasting=False)
     return found.levels

@@ -116,7 +116,7 @@ class Pool(ABC):
         self.workers = workers
         self.worker = Worker(workspace)
         self._filling = threading.Lock()
-        self._filled: set[tuple[str, str]] = set()
+        self._filled: set[tuple[str, str, str]] = set()
         # Started later, the tracker would unblock SIGINT again.
         resource_tracker.ensure_running()
         # Ctrl-C reaches every process of the group, but only the driver may act on it. Workers
@@ -157,7 +157,7 @@ class Pool(ABC):
         Each gets the batch without splits, so that it only opens the input: it computes the shards
         of the feature store that no other worker has claimed.
         """
-        wanted = batch.cells[-1].dataset, batch.input
+        wanted = batch.cells[-1].dataset, batch.input, batch.cells[-1].fit
         if not batch.input.startswith("features:"):
             return
         with self._filling:

@@ -314,7 +314,7 @@ def _images_per_second(
 ) -> float | None:
     """Return how fast features were extracted; None if they are not on this machine."""
     try:
-        store = feature_store(dataset, encoder, workspace, "" if fit == "crop" else fit)
+        store = feature_store(dataset, encoder, workspace, fit)
         rate: float | None = store.open().images_per_second
     except OSError:
         return None

@@ -39,9 +39,6 @@ SQLITE = "sqlite:///"
 FILES = "mlruns"
 """The folder of the files of runs, beside the database; MLflow's own name for it."""
 
-LOCKED_SECONDS = 60
-"""How long another process may write into an SQLite file that is to be settled."""
-
 EXPERIMENT = "dn2-bench"
 """Where runs go, unless MLFLOW_RUN_ID, MLFLOW_EXPERIMENT_ID or MLFLOW_EXPERIMENT_NAME says."""
 

@@ -15,7 +15,7 @@ import dn2
 from dn2.calibration import default_rate
 from dn2.image_detector import Scores
 from dn2.images import CorruptImageError
-from dn2.serving import MOST_PIXELS
+from dn2.serving import MOST_SENT_PIXELS
 from dn2.serving.uploads import check_header, decode_base64
 
 
@@ -56,7 +56,7 @@ class ServedDetector(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
         for row, text in enumerate(model_input["image"]):
             try:
                 content = decode_base64(text)
-                check_header(content, "image", MOST_PIXELS)
+                check_header(content, "image", MOST_SENT_PIXELS)
             except CorruptImageError as error:
                 errors[row] = error.reason
             except ValueError as error:

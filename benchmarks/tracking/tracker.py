@@ -10,7 +10,6 @@ MLflow. A request that is repeated changes nothing.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tempfile
 import time
@@ -29,6 +28,7 @@ from benchmarks.result_store import (
     SplitScores,
     read_finished,
     read_neighbours,
+    read_record,
     read_scores,
     write_figures,
 )
@@ -160,13 +160,11 @@ class Tracker:
         is empty if there is no such view.
         """
         with self._asking("look for the newest runs") as client:
-            experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-            newest = {"max_results": 1, "order_by": ["attributes.start_time DESC"]}
-            found = client.search_runs(experiments, "tags.kind = 'summary'", **newest)
-            if not found:
+            found = self._newest_summary(client)
+            if found is None:
                 return self._experiment_id, ""
-            experiment = client.get_experiment(found[0].info.experiment_id)
-            key = found[0].data.tags.get(VIEW, "")
+            experiment = client.get_experiment(found.info.experiment_id)
+            key = found.data.tags.get(VIEW, "")
             known = key in names_of_views(experiment.tags)
             return experiment.experiment_id, key if known else ""
 
@@ -379,10 +377,7 @@ class Tracker:
             If the file is missing or damaged.
         """
         with self._files(run, "results", "results.json") as folder:
-            record: dict[str, Any] = json.loads((folder / "results.json").read_text())
-            if not isinstance(record, dict):
-                raise ValueError("it is no record")
-            return record
+            return read_record(folder)
 
     def read_neighbours(self, run: StoredRun) -> tuple[NeighbourRows, ...]:
         """Read which training rows are nearest to the test rows of a finished run.
@@ -432,7 +427,8 @@ class Tracker:
         _, view = self.newest_view() if os.environ.get("MLFLOW_RUN_ID") else ("", "")
         with self._asking("log the report") as client:
             opened = os.environ.get("MLFLOW_RUN_ID")
-            run_id = opened or self._newest_summary(client)
+            newest = None if opened else self._newest_summary(client)
+            run_id = opened or (newest and newest.info.run_id)
             if run_id is None:
                 return None
             for place, path in files.items():
@@ -445,11 +441,12 @@ class Tracker:
                 client.set_terminated(run_id, "FINISHED")
             return str(run_id)
 
-    def _newest_summary(self, client: Any) -> str | None:
+    def _newest_summary(self, client: Any) -> Any:
+        """Find the newest summary run; None if there is none."""
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         newest = {"max_results": 1, "order_by": ["attributes.start_time DESC"]}
         found = client.search_runs(experiments, "tags.kind = 'summary'", **newest)
-        return found[0].info.run_id if found else None
+        return found[0] if found else None
 
     def read_scores(self, run: StoredRun) -> tuple[dict[str, Any], tuple[SplitScores, ...]]:
         """Read the record and the scores of a finished run, directly if they are on this machine.

@@ -200,10 +200,11 @@ class _SkipCorrupt(Sequence[Any]):
         """Return what a function makes of an image, or of a black one."""
         from PIL import Image
 
-        from dn2.crops import reason_of, share_unseen
+        from dn2.crops import reason_of
+        from dn2.squares import unseen
 
         def seen(image: Any) -> np.ndarray:
-            self.unseen[row] = share_unseen(image.height, image.width, self.square)
+            self.unseen[row] = unseen(image.height, image.width, self.square)
             return reduce(image)
 
         try:

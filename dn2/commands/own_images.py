@@ -30,7 +30,7 @@ fit_option = click.option(
 pixels_option = click.option(
     "--max-pixels",
     type=click.IntRange(min=1),
-    default=178_956_970,
+    default=178_956_970,  # `dn2.images.MOST_PIXELS`, whose import would take long
     show_default=True,
     help="Images with more pixels are not decoded.",
 )
@@ -89,7 +89,7 @@ def gather_images(arguments: tuple[str, ...]) -> Gathered:
     if not gathered.paths and len(missing) == 1:
         raise click.UsageError(
             f"cannot read {printable(missing[0].path)} ({printable(missing[0].reason)}): give "
-            "files or folders that are there"
+            "other files"
         )
     if not gathered.paths and missing:
         tell_left_out(missing)

@@ -11,7 +11,7 @@ from dn2.commands.own_images import (
     load_or_refuse,
     rate_options,
 )
-from dn2.serving import MOST_PIXELS
+from dn2.serving import MOST_SENT_PIXELS
 
 
 @click.command()
@@ -40,7 +40,7 @@ from dn2.serving import MOST_PIXELS
 @click.option(
     "--max-pixels",
     type=click.IntRange(min=1),
-    default=MOST_PIXELS,
+    default=MOST_SENT_PIXELS,
     show_default=True,
     help="Images with more pixels are not decoded.",
 )
@@ -101,7 +101,7 @@ def serve(
         name, rate = choose_rate(fpr, fdr, len(loaded.calibration_))
         manifest = read_manifest(detector)
         said = (
-            *("created", "dn2", "encoder", "normalize", "k", "index", "recall"),
+            *("created", "dn2", "encoder", "normalize", "k", "index", "recall", "square", "levels"),
             *("n_images", "calibration", "sha256"),
         )
         limits = Limits(

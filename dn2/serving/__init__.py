@@ -9,5 +9,5 @@
 Only this package imports starlette and uvicorn.
 """
 
-MOST_PIXELS = 50_000_000
-"""The most pixels of an image that is decoded, unless the operator says otherwise."""
+MOST_SENT_PIXELS = 50_000_000
+"""The most pixels of an image that a client sends, unless the operator says otherwise."""

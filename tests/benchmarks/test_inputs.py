@@ -1,5 +1,6 @@
 """Pixels as input: native and resized, grey and colour, from arrays and from files."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from benchmarks.inputs import (
     load_pixels,
 )
 from dn2.features import PREPROCESSING, preprocessing
+from dn2.files import seal
 from dn2.images import ImageFiles
 from dn2.squares import SQUARES, resize_whole
 
@@ -242,7 +244,9 @@ def test_the_training_part_says_what_is_black_and_white(tmp_path):
     (kept,) = (tmp_path / "home/data/levels").iterdir()
     again = load_dataset(name, home=tmp_path / "home")
     assert again.fingerprint == found.fingerprint
-    for damage in ("", '{"version": 1, "levels": [5, 2]}', '{"version": 0, "levels": [0, 9]}'):
+    other = json.loads(kept.read_text())
+    other["levels"][0] += 1  # it would be a range, too
+    for damage in ("", '{"version": 1, "levels": [5, 2]}', seal({"version": 0}), json.dumps(other)):
         kept.write_text(damage)
         assert load_dataset(name, home=tmp_path / "home").fingerprint == found.fingerprint
 

@@ -106,3 +106,20 @@ def test_an_interrupt_does_not_wait_for_a_store_that_is_away(away):
     tracker.there, tracker.requests = False, 0
     kept.break_off("KILLED", "interrupted")
     assert tracker.requests == 1
+
+
+def test_a_store_that_answers_probes_and_no_request_is_left_alone_for_longer_and_longer(away):
+    clock, tracker, kept, _ = away
+
+    def refuse(*_, **__):
+        tracker.requests += 1
+        raise TrackingError("it is read-only")
+
+    tracker.start_cell = refuse
+    asked = []
+    for _ in range(400):
+        before = tracker.requests
+        kept.start(EXPERIMENT, DATASET)
+        asked += [clock.now] * (tracker.requests - before)
+        clock.now += 1
+    assert np.diff(asked).tolist() == [5, 10, 20, 40, 80, 160]

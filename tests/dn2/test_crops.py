@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from dn2 import crops
-from dn2.crops import DECODED_SIDE, read_crop, read_crops
-from dn2.images import CorruptImageError, read_image
+from dn2.crops import DECODED_SIDE, are_the_same, read_crop, read_crops
+from dn2.images import CorruptImageError, View, read_image
 from dn2.squares import resize_with_pil
 
 RNG = np.random.default_rng(0)
@@ -143,3 +143,10 @@ def test_a_corrupt_image_is_an_error_of_one_crop():
     with pytest.raises(CorruptImageError) as caught:
         read_crop(b"nothing", "a.png")
     assert caught.value.reason == "it is in no known image format"
+
+
+def test_whether_images_are_the_same_is_asked_as_they_are_seen(tmp_path):
+    strips = [np.zeros((20, 80), np.uint8) for _ in range(2)]
+    strips[1][:, :5] = 255  # outside of the crop
+    assert are_the_same(strips)
+    assert not are_the_same(strips, View("squash"))

@@ -393,3 +393,15 @@ def test_a_format_that_is_not_in_the_table_is_not_opened_whatever_its_name(tmp_p
     for read in (read_image, images._header):
         with pytest.raises(CorruptImageError, match="it is in no known image format"):
             read(path)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.png"])
+def test_a_stack_is_refused_whatever_it_is_called(tmp_path, name):
+    pages = [Image.new("L", (9, 9), level) for level in (1, 2, 3)]
+    pages[0].save(tmp_path / name, "TIFF", save_all=True, append_images=pages[1:])
+    content = (tmp_path / name).read_bytes()
+    for read in (read_image, images._header, lambda path: images.decode_image(content, str(path))):
+        with pytest.raises(CorruptImageError, match="it holds 3 pages, and an image is one"):
+            read(tmp_path / name)
+    pages[0].save(tmp_path / name, "TIFF")
+    assert (read_image(tmp_path / name) == 1).all()

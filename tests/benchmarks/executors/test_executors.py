@@ -325,6 +325,18 @@ def test_workers_encode_an_input_together_and_once(workspace, missing):
     assert len(pool.units) == 2, "pixels are not encoded"
 
 
+def test_each_way_to_make_squares_has_features_of_its_own(workspace):
+    crop, pad = (batch_of(workspace, fits=[fit]) for fit in ("crop", "pad"))
+    pool = InThisProcess(workspace)
+    work(pool, crop)
+    assert pool.worker.shards_missing(crop) == 0
+    assert pool.worker.shards_missing(pad) == 1
+    pool.units.clear()
+    work(pool, pad)
+    assert len(pool.units) == 1 + 4
+    assert pool.worker.shards_missing(pad) == 0
+
+
 def test_workers_share_the_splits_of_a_batch(pool, workspace):
     do(pool, batch_of(workspace), workspace)
     assert len(pids(pool)) == 2
