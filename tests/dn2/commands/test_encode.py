@@ -234,7 +234,13 @@ def test_ctrl_c_ends_a_real_process_with_130(tmp_path):
     (tmp_path / "weights" / entry.filename).touch()
     environment = {**os.environ, "DN2_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell starts in the background ignores Ctrl-C, and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stderr.readline().startswith("encoding 3,000 images")
         assert process.stderr.readline() == "at work\n"
